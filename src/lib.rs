@@ -1,0 +1,6 @@
+//! TCP connections as supervised actix actors: every one has a supervisor, every stop is acknowledged.
+#![warn(missing_docs)]
+
+pub mod error;
+
+pub use error::Error;
