@@ -1,8 +1,9 @@
 //! What can keep a program from starting or running, and the exit code that tells the caller which it was.
 
+use crate::layers::SettingsError;
 use std::{io, net::SocketAddr};
 
-/// Why a server could not start.
+/// Why a server could not start or run.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -14,11 +15,44 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
+    /// The limit of file descriptors leaves none for a connection.
+    #[error(
+        "the limit of {limit} file descriptors leaves none for a connection: {reserved} are needed for the server itself"
+    )]
+    Descriptors {
+        /// The soft limit, after it was raised to the hard one.
+        limit: usize,
+        /// What the server needs for itself, spare ones included.
+        reserved: usize,
+    },
+    /// The server did not echo.
+    #[error("healthcheck of {address}: {source}")]
+    Healthcheck {
+        /// The address that was asked.
+        address: SocketAddr,
+        /// What came instead of the echo.
+        source: io::Error,
+    },
+    /// The settings are wrong.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    /// The signals could not be taken over.
+    #[error("cannot register signal handlers: {0}")]
+    Signals(#[source] io::Error),
+    /// The Supervisor itself has crashed: a defect of this library.
+    #[error("the supervisor crashed")]
+    Supervisor,
+    /// A Worker's thread could not be started.
+    #[error("cannot start a thread: {0}")]
+    Thread(#[source] io::Error),
 }
 
 impl Error {
-    /// The exit code of a program that ends with this error: 78 for its settings, otherwise 1.
+    /// What a program that ends with this error should exit with: 78 for its settings, otherwise 1.
     pub fn exit_code(&self) -> u8 {
-        1
+        match self {
+            Self::Settings(_) => 78,
+            _ => 1,
+        }
     }
 }

@@ -1,6 +1,34 @@
 //! TCP connections as supervised actix actors: every one has a supervisor, every stop is acknowledged.
 #![warn(missing_docs)]
 
-pub mod error;
+pub mod admission;
+mod acceptor;
+mod connection;
+mod descriptors;
+mod echo;
+mod error;
+mod escape;
+pub mod healthcheck;
+pub mod layers;
+pub mod logging;
+mod farewell;
+pub mod gate;
+mod link;
+mod listener;
+pub mod messages;
+pub mod restart_limit;
+pub mod roster;
+mod server;
+mod service;
+pub mod settings;
+mod signals;
+mod supervisor;
+mod worker;
 
+pub use echo::Echo;
 pub use error::Error;
+pub use server::{Handle, Server};
+pub use service::{Service, Socket};
+pub use settings::Settings;
+pub use signals::Signals;
+pub use supervisor::{Report, StopReason};

@@ -1,0 +1,40 @@
+//! How a connection comes to a clean end: FIN, and then no close before the client has everything.
+//!
+//! A close while the client still sends is a reset, and a reset can destroy what it has not read; a process that ends, and
+//! with it a container's network, takes along what was not delivered. So the stream stays open until neither can happen.
+
+use crate::link::Link;
+use std::{io, time::Duration};
+use tokio::time::{Instant, sleep_until};
+
+/// Looks at the send queue, for which the system has no event, are this far apart at first, and at last.
+const FIRST_LOOK: Duration = Duration::from_millis(1);
+const LAST_LOOK: Duration = Duration::from_millis(50);
+
+/// Sends FIN and returns when the connection may be closed: the client's system has acknowledged every byte, and the client
+/// has sent its FIN, or has had `linger` for it. What it sends meanwhile is read and discarded.
+///
+/// While bytes are owed it stays, however long: it is the caller who knows a deadline.
+pub(crate) async fn farewell(link: &Link, linger: Duration) -> io::Result<()> {
+    link.finish()?;
+    let mut look = FIRST_LOOK;
+    let mut linger_ends = None;
+    loop {
+        let client_done = link.discard()?;
+        let delivered = link.unacknowledged()? <= 1; // the FIN is the last to be acknowledged
+        let now = Instant::now();
+        let wait = match (delivered, client_done) {
+            (true, true) => break,
+            (true, false) => *linger_ends.get_or_insert_with(|| now + linger),
+            (false, _) => now + look,
+        };
+        if delivered && wait <= now {
+            break;
+        }
+        tokio::select! {
+            () = sleep_until(wait) => look = LAST_LOOK.min(look * 2),
+            more = link.more_to_discard(), if !client_done => more?,
+        }
+    }
+    link.earned_clean_end()
+}

@@ -1,0 +1,242 @@
+//! One client's stream and what is known of it, shared by the two planes of its connection: the actor gives orders, the
+//! service moves bytes. Both run on the thread that accepted it, so cells are enough.
+
+use crate::connection::{Life, Reason};
+use futures_util::task::AtomicWaker;
+use rustix::{io::ioctl_fionread, ioctl};
+use socket2::SockRef;
+use std::{
+    cell::{Cell, RefCell},
+    future::poll_fn,
+    io::{self, ErrorKind, Read},
+    net::Shutdown,
+    task::{Context, Poll},
+    time::Duration,
+};
+use tokio::{
+    io::Interest,
+    net::TcpStream,
+    time::Instant,
+};
+
+/// Bytes that one read may bring; the one buffer of each thread has this size.
+const BUFFER: usize = 64 * 1024;
+/// Reads in a row before others on the thread get their turn: a current-thread runtime has no other fairness.
+pub(crate) const READS_IN_A_ROW: usize = 16;
+
+thread_local! {
+    static SHARED: RefCell<Box<[u8]>> = RefCell::new(vec![0; BUFFER].into());
+}
+
+/// Lends the thread's buffer for the time of one call: a connection that is idle holds none.
+pub(crate) fn with_buffer<T>(use_it: impl FnOnce(&mut [u8]) -> T) -> T {
+    SHARED.with_borrow_mut(|buffer| use_it(buffer))
+}
+
+/// Why the input of a connection ends before the client ends it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// Nothing moved for `idle_timeout`.
+    Idle,
+    /// The server stops.
+    Stopped,
+}
+
+pub(crate) struct Link {
+    // Dropped in this order: the stream is closed before its end is logged and acknowledged.
+    stream: TcpStream,
+    pub life: Life,
+    ending: Cell<Option<Ending>>,
+    /// Of the bytes that had arrived when the input ended, those still to be read.
+    due: Cell<u64>,
+    /// Whether the client's FIN has been read.
+    client_done: Cell<bool>,
+    abort: Cell<Option<Reason>>,
+    /// Whether FIN has been sent.
+    finished: Cell<bool>,
+    /// Whether to note when a byte moves: only an idle timeout asks for it.
+    watch_idle: bool,
+    active: Cell<Instant>,
+    /// Whoever waits for input, to be told that it has ended.
+    reader: AtomicWaker,
+}
+
+impl Link {
+    pub fn new(stream: TcpStream, life: Life, watch_idle: bool) -> Self {
+        Self {
+            stream,
+            life,
+            ending: Cell::new(None),
+            due: Cell::new(0),
+            client_done: Cell::new(false),
+            abort: Cell::new(None),
+            finished: Cell::new(false),
+            watch_idle,
+            active: Cell::new(Instant::now()),
+            reader: AtomicWaker::new(),
+        }
+    }
+
+    // Orders.
+
+    /// Ends the input after what has arrived by now, so that a client that keeps sending cannot keep it open.
+    pub fn end_input(&self, ending: Ending) {
+        if self.ending.replace(Some(ending)).is_none() {
+            // A socket that cannot tell is broken, and reading from it says so.
+            self.due.set(ioctl_fionread(&self.stream).unwrap_or(0));
+            self.reader.wake();
+        }
+    }
+
+    /// Gives the connection up. No waker: the actor's context polls the data plane after every message.
+    pub fn abort(&self, reason: Reason) {
+        self.abort.set(Some(reason));
+    }
+
+    /// Resolves when the connection has been given up.
+    pub async fn aborted(&self) -> Reason {
+        poll_fn(|_| self.abort.get().map_or(Poll::Pending, Poll::Ready)).await
+    }
+
+    pub fn ending(&self) -> Option<Ending> {
+        self.ending.get()
+    }
+
+    /// Resolves when the input has been ended from this side.
+    pub async fn input_ended(&self) {
+        poll_fn(|cx| {
+            self.reader.register(cx.waker());
+            if self.ending.get().is_some() { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
+
+    /// When a byte last moved in either direction, if an idle timeout is set.
+    pub fn active(&self) -> Instant {
+        self.active.get()
+    }
+
+    /// Takes now for the time at which a byte last moved.
+    pub fn touch(&self) {
+        self.active.set(Instant::now());
+    }
+
+    // The data plane.
+
+    /// Ready when `try_read` may bring something, the end of the input included.
+    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.ending.get().is_some() && self.due.get() == 0 {
+            return Poll::Ready(Ok(()));
+        }
+        self.reader.register(cx.waker());
+        self.stream.poll_read_ready(cx)
+    }
+
+    /// Reads what is there, up to the end of the input, which is `Ok(0)`; `WouldBlock` if nothing is.
+    pub fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        let Some(_) = self.ending.get() else { return self.receive(buffer, &self.life.received) };
+        let due = usize::try_from(self.due.get()).unwrap_or(usize::MAX).min(buffer.len());
+        if due == 0 {
+            return Ok(0);
+        }
+        let n = self.receive(&mut buffer[..due], &self.life.received)?;
+        self.due.set(if n == 0 { 0 } else { self.due.get() - n as u64 });
+        Ok(n)
+    }
+
+    fn receive(&self, buffer: &mut [u8], count: &Cell<u64>) -> io::Result<usize> {
+        let mut received = Err(ErrorKind::WouldBlock.into());
+        let _ = self.stream.try_io(Interest::READABLE, || {
+            received = (&*SockRef::from(&self.stream)).read(buffer);
+            match received {
+                // A short read has emptied the queue. Saying so now saves the call that would find out: one `recv` per
+                // echo instead of two. What arrives later is a new event for the reactor.
+                Ok(n) if 0 < n && n < buffer.len() => Err(ErrorKind::WouldBlock.into()),
+                Ok(_) => Ok(()),
+                Err(ref error) => Err(error.kind().into()),
+            }
+        });
+        let n = received?;
+        self.client_done.set(n == 0);
+        self.moved(count, n);
+        Ok(n)
+    }
+
+    pub fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream.poll_write_ready(cx)
+    }
+
+    /// Writes what the socket takes; `WouldBlock` if it takes nothing.
+    pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        let n = self.stream.try_write(bytes)?;
+        self.moved(&self.life.echoed, n);
+        Ok(n)
+    }
+
+    fn moved(&self, count: &Cell<u64>, n: usize) {
+        count.set(count.get() + n as u64);
+        if self.watch_idle {
+            self.touch();
+        }
+    }
+
+    // The waiting room and the end.
+
+    /// Resolves when the client of a connection that waits has gone, and reads no byte: one that has sent something and
+    /// ended its input is still owed an echo, one that has sent nothing is not.
+    pub async fn gone(&self) -> Reason {
+        // PRIORITY is how tokio spells "told of a FIN, not of data".
+        let ready = self.stream.ready(Interest::PRIORITY | Interest::ERROR).await;
+        if !ready.is_ok_and(|ready| ready.is_error()) {
+            if ioctl_fionread(&self.stream).unwrap_or(0) == 0 {
+                return Reason::Client;
+            }
+            // A FIN stays "ready" for good, so from here on only an error counts.
+            let _ = self.stream.ready(Interest::ERROR).await;
+        }
+        Reason::Reset
+    }
+
+    /// Sends FIN.
+    pub fn finish(&self) -> io::Result<()> {
+        self.finished.set(true);
+        SockRef::from(&self.stream).shutdown(Shutdown::Write)
+    }
+
+    /// Whether everything is delivered and only the client's FIN is waited for, which `linger` bounds.
+    pub fn is_lingering(&self) -> bool {
+        self.finished.get() && self.unacknowledged().is_ok_and(|bytes| bytes <= 1)
+    }
+
+    /// Reads and throws away what the client still sends. True once its FIN has been read.
+    pub fn discard(&self) -> io::Result<bool> {
+        for _ in 0..READS_IN_A_ROW {
+            if self.client_done.get() {
+                break;
+            }
+            match with_buffer(|buffer| self.receive(buffer, &self.life.discarded)) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                read => read?,
+            };
+        }
+        Ok(self.client_done.get())
+    }
+
+    /// Resolves when `discard` has something to do; not after the client's FIN.
+    pub async fn more_to_discard(&self) -> io::Result<()> {
+        self.stream.readable().await
+    }
+
+    /// Bytes that the client's system has not acknowledged yet. A FIN counts as one.
+    pub fn unacknowledged(&self) -> io::Result<u64> {
+        type SendQueue = ioctl::Getter<{ libc::TIOCOUTQ as ioctl::Opcode }, libc::c_int>;
+        // SAFETY: SIOCOUTQ (TIOCOUTQ by its other name) writes one int, which is what this getter reads.
+        let bytes = unsafe { ioctl::ioctl(&self.stream, SendQueue::new()) }?;
+        Ok(u64::try_from(bytes).unwrap_or(0))
+    }
+
+    /// The connection has come to a good end: closing it from here on is no reset.
+    pub fn earned_clean_end(&self) -> io::Result<()> {
+        SockRef::from(&self.stream).set_linger(None::<Duration>)
+    }
+}

@@ -1,0 +1,265 @@
+//! Supervises what runs on one thread: its Acceptor and its ConnectionActors.
+//!
+//! A connection is born, lives and dies here, and the root hears nothing of it but a number at the end. An Acceptor that
+//! crashes is replaced; one that crashes too often is not, and the Supervisor is told.
+
+use crate::{
+    acceptor::{Acceptor, OpenListener, Parent},
+    admission::{ConnectionId, Place},
+    connection::{ConnectionActor, ConnectionContext, ConnectionExit, Life, Reason},
+    gate::{Gate, Permit},
+    messages::{Accepted, AcceptorExit, Stop, Stopped, TakeIn, WorkerExit},
+    restart_limit::RestartLimit,
+    roster::Roster,
+    service::Service,
+    settings::{ConnectionSettings, SupervisorSettings},
+};
+use actix::prelude::*;
+use slog::Logger;
+use std::{cell::Cell, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
+use tokio::{net::TcpStream, time::Instant};
+
+/// How long a crashed Acceptor's successor waits: long enough not to spin, short enough that the backlog holds the clients.
+const RESTART_DELAY: Duration = Duration::from_millis(100);
+
+/// Names a Worker; they count from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WorkerId(pub usize);
+
+/// What became of connections.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct Tally {
+    /// Alive at the stop, or taken in by it, and acknowledged; those that crashed meanwhile included.
+    pub acknowledged: usize,
+    /// Alive at the stop, or taken in by it, and ended by force.
+    pub forced: usize,
+    /// Panicked, ever.
+    pub crashed: usize,
+}
+
+impl Tally {
+    fn count(&mut self, exit: ConnectionExit) {
+        match exit.reason {
+            Reason::Forced => self.forced += 1,
+            _ if exit.in_stop => self.acknowledged += 1,
+            _ => {}
+        }
+        self.crashed += usize::from(exit.reason == Reason::Crashed);
+    }
+}
+
+/// Whom a Worker reports to.
+#[derive(Clone)]
+pub(crate) struct Superior {
+    pub acceptor_stopped: Recipient<Stopped<AcceptorExit>>,
+    pub worker_stopped: Recipient<Stopped<WorkerExit>>,
+}
+
+/// All that it takes to start a Worker on its own thread.
+pub(crate) struct WorkerSeed<S> {
+    pub worker: WorkerId,
+    pub service: Arc<S>,
+    pub open_listener: OpenListener,
+    pub gate: Arc<Gate>,
+    pub supervisor: SupervisorSettings,
+    pub connection: ConnectionSettings,
+    pub superior: Superior,
+    pub log: Logger,
+}
+
+/// The Acceptor's state, as its Worker sees it.
+enum Accepting {
+    Running(Addr<Acceptor>),
+    /// It has crashed, and the next one is due.
+    Restarting(SpawnHandle),
+    /// For good; its end has been passed on.
+    Over,
+}
+
+/// The actor that supervises one thread.
+pub(crate) struct Worker<S: Service> {
+    worker: WorkerId,
+    service: Arc<S>,
+    context: Rc<ConnectionContext>,
+    connections: Roster<ConnectionId, Addr<ConnectionActor<S>>>,
+    accepting: Accepting,
+    /// Dropped when accepting is over: the listening socket is then the Supervisor's alone.
+    open_listener: Option<OpenListener>,
+    gate: Arc<Gate>,
+    restart_limit: RestartLimit,
+    started: Instant,
+    tally: Tally,
+    superior: Superior,
+    log: Logger,
+    /// Whether it has come to its own end; otherwise it has panicked.
+    finished: bool,
+}
+
+impl<S: Service> Worker<S> {
+    pub fn new(seed: WorkerSeed<S>, ctx: &mut Context<Self>) -> Self {
+        let context = ConnectionContext {
+            worker: seed.worker,
+            settings: seed.connection,
+            log: seed.log.clone(),
+            parent: ctx.address().recipient(),
+            orphaned: Cell::new(false),
+        };
+        Self {
+            worker: seed.worker,
+            service: seed.service,
+            context: Rc::new(context),
+            connections: Roster::default(),
+            accepting: Accepting::Over,
+            open_listener: Some(seed.open_listener),
+            gate: seed.gate,
+            restart_limit: RestartLimit::new(seed.supervisor.max_restarts, seed.supervisor.restart_window),
+            started: Instant::now(),
+            tally: Tally::default(),
+            superior: seed.superior,
+            log: seed.log,
+            finished: false,
+        }
+    }
+
+    fn start_acceptor(&mut self, ctx: &mut Context<Self>) {
+        let Some(open_listener) = &self.open_listener else { return };
+        let parent = Parent { accepted: ctx.address().recipient(), stopped: ctx.address().recipient() };
+        match open_listener() {
+            Ok(listener) => {
+                let acceptor = Acceptor::new(self.worker, self.gate.clone(), listener, parent, self.log.clone());
+                self.accepting = Accepting::Running(acceptor.start());
+            }
+            // As good as a crash: no descriptor for the handle, say. It is tried again within the same limit.
+            Err(error) => self.acceptor_crashed(error.to_string(), ctx),
+        }
+    }
+
+    fn acceptor_crashed(&mut self, reason: String, ctx: &mut Context<Self>) {
+        let Some(restarts) = self.restart_limit.restart(self.started.elapsed()) else {
+            slog::error!(self.log, "acceptor given up"; "worker" => self.worker.0, "reason" => &reason);
+            return self.accepting_is_over(Some(reason));
+        };
+        self.accepting = Accepting::Restarting(ctx.run_later(RESTART_DELAY, move |worker, ctx| {
+            slog::warn!(worker.log, "acceptor restarted"; "worker" => worker.worker.0, "reason" => reason,
+                "restarts" => restarts);
+            worker.start_acceptor(ctx);
+        }));
+    }
+
+    fn accepting_is_over(&mut self, crash: Option<String>) {
+        self.accepting = Accepting::Over;
+        self.open_listener = None;
+        self.superior.acceptor_stopped.do_send(Stopped(AcceptorExit { worker: self.worker, crash }));
+    }
+
+    fn adopt(&mut self, stream: TcpStream, peer: SocketAddr, permit: Permit, place: Option<Place>) {
+        let connection = permit.connection();
+        let life = Life::new(permit, peer, self.context.clone());
+        let child = ConnectionActor::new(stream, life, self.service.clone(), place).start();
+        if let Some(missed) = self.connections.enter(connection, child.clone()) {
+            child.do_send(missed);
+        }
+    }
+
+    fn finish_if_nothing_is_owed(&mut self, ctx: &mut Context<Self>) {
+        // An Acceptor that has not answered may still have clients for us in the mailbox.
+        let nobody_comes = self.connections.ordered() >= Some(Stop::Finish) && matches!(self.accepting, Accepting::Over);
+        if nobody_comes && self.connections.is_empty() {
+            self.finished = true;
+            ctx.stop();
+        }
+    }
+}
+
+impl<S: Service> Actor for Worker<S> {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        self.start_acceptor(ctx);
+    }
+}
+
+impl<S: Service> Handler<Accepted> for Worker<S> {
+    type Result = ();
+
+    fn handle(&mut self, client: Accepted, _: &mut Self::Context) {
+        self.adopt(client.stream, client.peer, client.permit, Some(client.place));
+    }
+}
+
+impl<S: Service> Handler<TakeIn> for Worker<S> {
+    type Result = ();
+
+    fn handle(&mut self, client: TakeIn, _: &mut Self::Context) {
+        match TcpStream::from_std(client.stream) {
+            Ok(stream) => self.adopt(stream, client.peer, client.permit, None),
+            // The reactor has no room for it. Its client sees a reset, and the report tells.
+            Err(error) => {
+                slog::warn!(self.log, "connection lost"; "peer" => %client.peer, "reason" => %error);
+                self.tally.forced += 1;
+            }
+        }
+    }
+}
+
+impl<S: Service> Handler<Stopped<ConnectionExit>> for Worker<S> {
+    type Result = ();
+
+    fn handle(&mut self, Stopped(exit): Stopped<ConnectionExit>, ctx: &mut Self::Context) {
+        if self.connections.acknowledge(&exit.connection) {
+            self.tally.count(exit);
+            self.finish_if_nothing_is_owed(ctx);
+        }
+    }
+}
+
+impl<S: Service> Handler<Stopped<AcceptorExit>> for Worker<S> {
+    type Result = ();
+
+    fn handle(&mut self, Stopped(exit): Stopped<AcceptorExit>, ctx: &mut Self::Context) {
+        match exit.crash {
+            Some(reason) if self.connections.ordered().is_none() => self.acceptor_crashed(reason, ctx),
+            // One that crashed while it was being stopped has stopped all the same.
+            crash => {
+                self.accepting_is_over(crash);
+                self.finish_if_nothing_is_owed(ctx);
+            }
+        }
+    }
+}
+
+impl<S: Service> Handler<Stop> for Worker<S> {
+    type Result = ();
+
+    fn handle(&mut self, stop: Stop, ctx: &mut Self::Context) {
+        for child in self.connections.order(stop) {
+            child.do_send(stop);
+        }
+        match &self.accepting {
+            Accepting::Running(acceptor) => acceptor.do_send(stop),
+            Accepting::Restarting(successor) => {
+                ctx.cancel_future(*successor);
+                self.accepting_is_over(None);
+            }
+            Accepting::Over => {}
+        }
+        self.finish_if_nothing_is_owed(ctx);
+    }
+}
+
+impl<S: Service> Drop for Worker<S> {
+    fn drop(&mut self) {
+        if self.finished {
+            slog::info!(self.log, "worker stopped"; "worker" => self.worker.0);
+        } else {
+            // Nobody is left to hear its children: the gate closes at once, so that no client comes to a thread without
+            // a Worker, and all of them are forced. They run on this thread, so none can leave in between.
+            self.gate.close();
+            self.context.orphaned.set(true);
+            self.tally.forced += self.gate.alive(self.worker);
+            self.connections.order(Stop::Abort).for_each(|child| child.do_send(Stop::Abort));
+        }
+        let exit = WorkerExit { worker: self.worker, crashed: !self.finished, tally: self.tally };
+        self.superior.worker_stopped.do_send(Stopped(exit));
+    }
+}
