@@ -266,3 +266,281 @@ async fn watch_idle(link: &Link, timeout: Duration) -> Reason {
         link.touch();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        Echo,
+        gate::Gate,
+        testing::{connection, context, life, life_at},
+    };
+    use std::io;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        sync::mpsc::UnboundedReceiver,
+    };
+
+    const NEVER: Duration = Duration::ZERO;
+
+    /// Panics on `!`, fails on `?`, ends on `.`, and otherwise echoes byte for byte.
+    struct Moody;
+
+    impl Service for Moody {
+        async fn serve(&self, socket: &mut Socket) -> io::Result<()> {
+            let mut byte = [0];
+            while socket.read(&mut byte).await? > 0 {
+                match byte[0] {
+                    b'!' => panic!("told to"),
+                    b'?' => return Err(io::ErrorKind::InvalidData.into()),
+                    b'.' => return Ok(()),
+                    _ => socket.write_all(&byte).await?,
+                }
+            }
+            Ok(())
+        }
+    }
+
+    /// Makes the actor itself panic, not the service.
+    #[derive(Message)]
+    #[rtype(result = "()")]
+    struct Panic;
+
+    impl<S: Service> Handler<Panic> for ConnectionActor<S> {
+        type Result = ();
+
+        fn handle(&mut self, _: Panic, _: &mut Self::Context) {
+            panic!("told to");
+        }
+    }
+
+    type Heard = UnboundedReceiver<ConnectionStopped>;
+
+    async fn served<S: Service>(service: S) -> (Addr<ConnectionActor<S>>, TcpStream, Heard) {
+        let (stream, client) = connection().await;
+        let (context, heard) = context(NEVER);
+        let actor = ConnectionActor::new(stream, life(context), service.into(), Some(Place::Served)).start();
+        (actor, client, heard)
+    }
+
+    /// One connection with the only slot, and one that waits for it; each with its client.
+    async fn served_and_waiting() -> ([(Addr<ConnectionActor<Echo>>, TcpStream); 2], Heard) {
+        let gate = Gate::new(1, 1);
+        let (context, heard) = context(NEVER);
+        let mut actors = Vec::new();
+        for place in [Place::Served, Place::Waiting(1)] {
+            let (stream, client) = connection().await;
+            let life = life_at(&gate, context.clone());
+            actors.push((ConnectionActor::new(stream, life, Echo.into(), Some(place)).start(), client));
+        }
+        let Ok(actors) = actors.try_into() else { unreachable!("there are two") };
+        (actors, heard)
+    }
+
+    async fn reason(heard: &mut Heard) -> Reason {
+        heard.recv().await.expect("every connection acknowledges").0.reason
+    }
+
+    /// The acknowledgement was the last thing that was heard: nobody is left to send another.
+    async fn and_no_more(mut heard: Heard) {
+        heard.close();
+        assert!(heard.recv().await.is_none());
+    }
+
+    async fn all(client: &mut TcpStream) -> io::Result<String> {
+        let mut bytes = String::new();
+        client.read_to_string(&mut bytes).await.map(|_| bytes)
+    }
+
+    fn is_reset<T: std::fmt::Debug>(read: io::Result<T>) -> bool {
+        read.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionReset)
+    }
+
+    #[actix::test]
+    async fn a_client_that_ends_gets_its_echo_then_eof_and_is_acknowledged_once() {
+        let (_, mut client, mut heard) = served(Echo).await;
+        client.write_all(b"hello").await.unwrap();
+        client.shutdown().await.unwrap();
+        assert_eq!(all(&mut client).await.unwrap(), "hello");
+        assert_eq!(reason(&mut heard).await, Reason::Client);
+        and_no_more(heard).await;
+    }
+
+    #[actix::test]
+    async fn a_stop_echoes_what_has_arrived_then_ends_cleanly() {
+        let (actor, mut client, mut heard) = served(Echo).await;
+        client.write_all(b"hello").await.unwrap();
+        actor.do_send(Stop::Drain);
+        assert_eq!(all(&mut client).await.unwrap(), "hello");
+        drop(client);
+        assert_eq!(reason(&mut heard).await, Reason::Stopped);
+        and_no_more(heard).await;
+    }
+
+    #[actix::test]
+    async fn what_comes_after_the_stop_is_not_echoed() {
+        let (actor, mut client, mut heard) = served(Echo).await;
+        client.write_all(b"before").await.unwrap();
+        actor.send(Stop::Drain).await.unwrap();
+        client.write_all(b"after").await.unwrap();
+        assert_eq!(all(&mut client).await.unwrap(), "before");
+        client.shutdown().await.unwrap();
+        assert_eq!(reason(&mut heard).await, Reason::Stopped);
+    }
+
+    #[actix::test]
+    async fn a_stop_is_acknowledged_once_however_often_it_comes() {
+        let (actor, client, mut heard) = served(Echo).await;
+        actor.do_send(Stop::Drain);
+        actor.do_send(Stop::Finish);
+        actor.do_send(Stop::Drain);
+        drop(client);
+        assert_eq!(reason(&mut heard).await, Reason::Stopped);
+        and_no_more(heard).await;
+    }
+
+    #[actix::test]
+    async fn an_abort_resets_the_client_and_counts_as_forced() {
+        let (actor, mut client, mut heard) = served(Echo).await;
+        actor.do_send(Stop::Drain);
+        actor.do_send(Stop::Abort);
+        assert_eq!(reason(&mut heard).await, Reason::Forced);
+        let _ = is_reset(all(&mut client).await);
+        and_no_more(heard).await;
+    }
+
+    #[actix::test]
+    async fn a_service_that_panics_resets_its_client_frees_its_slot_and_is_reported() {
+        let (stream, mut client) = connection().await;
+        let (context, mut heard) = context(NEVER);
+        let gate = Gate::new(1, 0);
+        let life = life_at(&gate, context);
+        ConnectionActor::new(stream, life, Moody.into(), Some(Place::Served)).start();
+        client.write_all(b"!").await.unwrap();
+        assert!(is_reset(all(&mut client).await));
+        assert_eq!(reason(&mut heard).await, Reason::Crashed);
+        assert_eq!(gate.alive(crate::testing::WORKER), 0);
+    }
+
+    #[actix::test]
+    async fn a_service_that_panics_during_its_drain_is_reported_as_crashed() {
+        let (actor, mut client, mut heard) = served(Moody).await;
+        client.write_all(b"!").await.unwrap();
+        actor.do_send(Stop::Drain);
+        assert!(is_reset(all(&mut client).await));
+        assert_eq!(reason(&mut heard).await, Reason::Crashed);
+        and_no_more(heard).await;
+    }
+
+    #[actix::test]
+    async fn an_actor_that_panics_still_acknowledges_and_resets_its_client() {
+        let (actor, mut client, mut heard) = served(Echo).await;
+        assert!(actor.send(Panic).await.is_err());
+        assert!(is_reset(all(&mut client).await));
+        assert_eq!(reason(&mut heard).await, Reason::Crashed);
+        and_no_more(heard).await;
+    }
+
+    #[actix::test]
+    async fn a_service_that_fails_resets_its_client() {
+        let (_, mut client, mut heard) = served(Moody).await;
+        client.write_all(b"?").await.unwrap();
+        assert!(is_reset(all(&mut client).await));
+        assert_eq!(reason(&mut heard).await, Reason::Reset);
+    }
+
+    #[actix::test]
+    async fn a_service_that_is_done_first_ends_cleanly_though_its_client_sends_on() {
+        let (_, mut client, mut heard) = served(Moody).await;
+        client.write_all(b"a.bc").await.unwrap();
+        assert_eq!(all(&mut client).await.unwrap(), "a");
+        drop(client);
+        assert_eq!(reason(&mut heard).await, Reason::Client);
+    }
+
+    #[actix::test]
+    async fn a_client_that_resets_is_reported_as_reset() {
+        let (_, client, mut heard) = served(Echo).await;
+        client.set_zero_linger().unwrap();
+        drop(client);
+        assert_eq!(reason(&mut heard).await, Reason::Reset);
+    }
+
+    #[actix::test]
+    async fn a_waiter_is_served_when_the_slot_is_freed() {
+        let ([(_, first), (_, mut second)], mut heard) = served_and_waiting().await;
+        second.write_all(b"hello").await.unwrap();
+        drop(first);
+        assert_eq!(reason(&mut heard).await, Reason::Client);
+        let mut bytes = [0; 5];
+        second.read_exact(&mut bytes).await.unwrap();
+        assert_eq!(&bytes, b"hello");
+    }
+
+    #[actix::test]
+    async fn a_waiter_that_is_stopped_gets_what_it_is_owed() {
+        let ([_first, (actor, mut client)], mut heard) = served_and_waiting().await;
+        client.write_all(b"hello").await.unwrap();
+        actor.do_send(Stop::Drain);
+        assert_eq!(all(&mut client).await.unwrap(), "hello");
+        drop(client);
+        assert_eq!(reason(&mut heard).await, Reason::Stopped);
+    }
+
+    #[actix::test]
+    async fn a_waiter_that_goes_without_a_word_gives_its_place_back() {
+        let ([_first, (_, client)], mut heard) = served_and_waiting().await;
+        drop(client);
+        assert_eq!(reason(&mut heard).await, Reason::Client);
+    }
+
+    #[actix::test]
+    async fn a_waiter_that_resets_gives_its_place_back() {
+        let ([_first, (_, mut client)], mut heard) = served_and_waiting().await;
+        client.write_all(b"hello").await.unwrap();
+        client.set_zero_linger().unwrap();
+        drop(client);
+        assert_eq!(reason(&mut heard).await, Reason::Reset);
+    }
+
+    #[actix::test]
+    async fn a_waiter_that_has_ended_its_input_keeps_its_place() {
+        let ([(_, first), (_, mut second)], mut heard) = served_and_waiting().await;
+        second.write_all(b"hello").await.unwrap();
+        second.shutdown().await.unwrap();
+        drop(first);
+        assert_eq!(all(&mut second).await.unwrap(), "hello");
+        assert_eq!((reason(&mut heard).await, reason(&mut heard).await), (Reason::Client, Reason::Client));
+    }
+
+    #[actix::test]
+    async fn an_idle_client_is_ended_cleanly() {
+        let (stream, mut client) = connection().await;
+        let (context, mut heard) = context(Duration::from_millis(20));
+        ConnectionActor::new(stream, life(context), Echo.into(), Some(Place::Served)).start();
+        assert_eq!(all(&mut client).await.unwrap(), "");
+        drop(client);
+        assert_eq!(reason(&mut heard).await, Reason::Idle);
+    }
+
+    #[actix::test]
+    async fn an_idle_client_that_owes_its_reading_is_given_up() {
+        let (stream, mut client) = connection().await;
+        let (context, mut heard) = context(Duration::from_millis(20));
+        ConnectionActor::new(stream, life(context), Echo.into(), Some(Place::Served)).start();
+        // More than the socket buffers of both sides hold, so the write ends only with the connection.
+        assert!(client.write_all(&vec![0; 64 << 20]).await.is_err());
+        assert_eq!(reason(&mut heard).await, Reason::Idle);
+    }
+
+    #[actix::test]
+    async fn a_connection_whose_worker_has_panicked_is_forced_not_crashed() {
+        let (stream, _client) = connection().await;
+        let (context, mut heard) = context(NEVER);
+        let life = life(context.clone());
+        context.orphaned.set(true);
+        drop(life);
+        drop(stream);
+        assert_eq!(reason(&mut heard).await, Reason::Forced);
+    }
+}

@@ -23,6 +23,8 @@ mod service;
 pub mod settings;
 mod signals;
 mod supervisor;
+#[cfg(test)]
+mod testing;
 mod worker;
 
 pub use echo::Echo;
