@@ -2,6 +2,8 @@
 
 use std::{io, net::SocketAddr};
 
+use crate::layers::SettingsError;
+
 /// Why a server could not start.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -14,11 +16,25 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
+    /// The settings are wrong.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    /// The server did not echo.
+    #[error("healthcheck of {address}: {source}")]
+    Healthcheck {
+        /// The address that was asked.
+        address: SocketAddr,
+        /// What came instead of the echo.
+        source: io::Error,
+    },
 }
 
 impl Error {
     /// The exit code of a program that ends with this error: 78 for its settings, otherwise 1.
     pub fn exit_code(&self) -> u8 {
-        1
+        match self {
+            Self::Settings(_) => 78,
+            _ => 1,
+        }
     }
 }

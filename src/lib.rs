@@ -2,5 +2,9 @@
 #![warn(missing_docs)]
 
 pub mod error;
+/// How settings are layered, and the error that names the layer.
+pub mod layers;
+/// The typed settings of server and client.
+pub mod settings;
 
 pub use error::Error;
