@@ -14,6 +14,8 @@ use std::{
 use config::{Config, ConfigError, FileFormat, Format, Map, Source, Value, ValueKind};
 use serde::de::DeserializeOwned;
 
+use crate::escape::one_line;
+
 /// Settings that can be loaded in layers.
 pub trait Layered: DeserializeOwned {
     /// The TOML document that holds every key with its default: one `key = value` a line, below its `[section]`.
@@ -33,7 +35,7 @@ pub struct SettingsError(String);
 
 impl SettingsError {
     fn new(origin: &str, problem: impl fmt::Display) -> Self {
-        Self(escape_controls(&format!("{origin}: {problem}")))
+        Self(one_line(&format!("{origin}: {problem}")))
     }
 }
 
@@ -81,7 +83,7 @@ pub fn load<S: Layered>(
 
     let named = environment.get(OsStr::new(&format!("{}SETTINGS", S::PREFIX)));
     if let Some(path) = file.or(named.map(Path::new)) {
-        let origin = escape_controls(&path.display().to_string());
+        let origin = one_line(&path.display().to_string());
         let text = read(path).map_err(|problem| SettingsError::new(&origin, problem))?;
         loaded = loaded.with_document(&origin, &text)?;
     }
@@ -134,11 +136,9 @@ impl<S: Layered> Loaded<S> {
     /// Adds the TOML text of a file.
     pub(crate) fn with_document(self, origin: &str, text: &str) -> Result<Self, SettingsError> {
         let document = FileFormat::Toml.parse(Some(&origin.to_owned()), text);
-        let document = document.map_err(|error| match too_large(text) {
-            Some(line) => {
-                SettingsError::new(origin, format_args!("line {line}: number too large, expected a smaller one"))
-            }
-            None => SettingsError::new(origin, without_drawing(&error.to_string())),
+        let document = document.map_err(|error| {
+            let overflow = error.is::<ParseIntError>().then(|| too_large(text)).flatten();
+            SettingsError::new(origin, overflow.unwrap_or_else(|| without_drawing(&error.to_string())))
         })?;
         merge(self.merged, origin, document)
     }
@@ -200,12 +200,6 @@ fn quoted(text: &str) -> String {
     format!("\"{}\"", escaped.collect::<String>())
 }
 
-/// Keeps what others wrote on one line, in an error as in a comment.
-fn escape_controls(text: &str) -> String {
-    let escape = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
-    text.chars().map(escape).collect()
-}
-
 /// Reads the file, or says in one line what is wrong with it.
 fn read(path: &Path) -> Result<String, String> {
     if path.is_dir() {
@@ -225,11 +219,11 @@ fn without_drawing(report: &str) -> String {
     report.lines().filter(|line| !is_drawing(line)).collect::<Vec<_>>().join(": ")
 }
 
-/// The line whose integer does not fit 64 bits, with its number. Of that the parser says neither where nor at which key.
+/// Reports the line whose integer does not fit 64 bits. Of that the parser tells neither the line nor the key.
 fn too_large(text: &str) -> Option<String> {
     let overflows = |line: &str| FileFormat::Toml.parse(None, line).is_err_and(|error| error.is::<ParseIntError>());
     let (number, line) = (1..).zip(text.lines()).find(|(_, line)| overflows(line))?;
-    Some(format!("{number}: {}", line.trim()))
+    Some(format!("line {number}: {}: number too large, expected a smaller one", line.trim()))
 }
 
 #[cfg(test)]
@@ -345,6 +339,12 @@ mod tests {
     }
 
     #[test]
+    fn a_file_as_windows_writes_it_is_read() {
+        let loaded = document("\u{feff}[supervisor]\r\nworkers = 3\r\n").unwrap();
+        assert_eq!(loaded.settings.supervisor.workers, 3);
+    }
+
+    #[test]
     fn a_number_beyond_64_bits_is_reported_with_its_line() {
         let error = document("[supervisor]\n  workers = 99999999999999999999\n").unwrap_err();
         assert_eq!(error, "a.toml: line 2: workers = 99999999999999999999: number too large, expected a smaller one");
@@ -377,7 +377,7 @@ mod tests {
             origin in "[^\u{0}]*",
         ) {
             let loaded = defaults::<ClientSettings>()
-                .with_text(&escape_controls(&origin), "client.id", &id)?
+                .with_text(&one_line(&origin), "client.id", &id)?
                 .with_text("--message", "traffic.message", &message)?
                 .with_text("--messages", "traffic.messages", &messages.to_string())?
                 .with_text("--reconnect", "traffic.reconnect", &reconnect.to_string())?;

@@ -2,9 +2,8 @@
 #![warn(missing_docs)]
 
 pub mod error;
-/// How settings are layered, and the error that names the layer.
+mod escape;
 pub mod layers;
-/// The typed settings of server and client.
 pub mod settings;
 
 pub use error::Error;
