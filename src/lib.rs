@@ -3,7 +3,9 @@
 
 pub mod error;
 mod escape;
+pub mod healthcheck;
 pub mod layers;
+pub mod logging;
 pub mod settings;
 
 pub use error::Error;
