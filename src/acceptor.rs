@@ -41,8 +41,17 @@ impl AcceptError {
         use Errno as E;
         match E::from_io_error(error) {
             Some(
-                E::CONNABORTED | E::INTR | E::PERM | E::PROTO | E::NOPROTOOPT | E::OPNOTSUPP | E::NETDOWN | E::NETUNREACH
-                | E::HOSTDOWN | E::HOSTUNREACH | E::NONET,
+                E::CONNABORTED
+                | E::INTR
+                | E::PERM
+                | E::PROTO
+                | E::NOPROTOOPT
+                | E::OPNOTSUPP
+                | E::NETDOWN
+                | E::NETUNREACH
+                | E::HOSTDOWN
+                | E::HOSTUNREACH
+                | E::NONET,
             ) => Self::Client,
             Some(E::MFILE | E::NFILE | E::NOBUFS | E::NOMEM) => Self::Starved,
             _ => Self::Listener,

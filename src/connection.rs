@@ -18,14 +18,7 @@ use actix::prelude::*;
 use futures_util::FutureExt;
 use slog::Logger;
 use std::{
-    cell::Cell,
-    fmt,
-    future::pending,
-    net::SocketAddr,
-    panic::AssertUnwindSafe,
-    rc::Rc,
-    sync::Arc,
-    time::Duration,
+    cell::Cell, fmt, future::pending, net::SocketAddr, panic::AssertUnwindSafe, rc::Rc, sync::Arc, time::Duration,
 };
 use tokio::{
     net::TcpStream,

@@ -1,20 +1,20 @@
 //! TCP connections as supervised actix actors: every one has a supervisor, every stop is acknowledged.
 #![warn(missing_docs)]
 
-pub mod admission;
 mod acceptor;
+pub mod admission;
 mod connection;
 mod descriptors;
 mod echo;
 mod error;
 mod escape;
-pub mod healthcheck;
-pub mod layers;
-pub mod logging;
 mod farewell;
 pub mod gate;
+pub mod healthcheck;
+pub mod layers;
 mod link;
 mod listener;
+pub mod logging;
 pub mod messages;
 pub mod restart_limit;
 pub mod roster;

@@ -13,11 +13,7 @@ use std::{
     task::{Context, Poll},
     time::Duration,
 };
-use tokio::{
-    io::Interest,
-    net::TcpStream,
-    time::Instant,
-};
+use tokio::{io::Interest, net::TcpStream, time::Instant};
 
 /// Bytes that one read may bring; the one buffer of each thread has this size.
 const BUFFER: usize = 64 * 1024;

@@ -12,10 +12,8 @@ use std::{
 };
 
 /// A client that vanished without a word is noticed after 60 s + 3 × 10 s of silence.
-const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
-    .with_time(Duration::from_secs(60))
-    .with_interval(Duration::from_secs(10))
-    .with_retries(3);
+const KEEPALIVE: TcpKeepalive =
+    TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(10)).with_retries(3);
 
 /// The listening socket; clones are the same socket, and it is closed for all of them at once.
 #[derive(Debug, Clone)]

@@ -116,7 +116,8 @@ impl<S: Service> Server<S> {
                 let seed = WorkerSeed {
                     worker: *worker,
                     service: self.service.clone(),
-                    open_listener: Box::new(move || Ok(Box::new(listener.acceptor()?) as Box<dyn Listen>)) as OpenListener,
+                    open_listener: Box::new(move || Ok(Box::new(listener.acceptor()?) as Box<dyn Listen>))
+                        as OpenListener,
                     gate: gate.clone(),
                     supervisor: self.settings.supervisor.clone(),
                     connection: self.settings.connection.clone(),
@@ -130,7 +131,14 @@ impl<S: Service> Server<S> {
                 (*worker, WorkerHandle { stop: address.clone().recipient(), take_in: address.recipient() })
             });
             let timeout = self.settings.supervisor.shutdown_timeout;
-            Supervisor::new(gate.clone(), self.listener.clone(), timeout, workers.collect::<Vec<_>>(), report_to, log.clone())
+            Supervisor::new(
+                gate.clone(),
+                self.listener.clone(),
+                timeout,
+                workers.collect::<Vec<_>>(),
+                report_to,
+                log.clone(),
+            )
         });
         // The Supervisor's copy is the last one once the Workers' are gone.
         drop(self.listener);

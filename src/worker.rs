@@ -163,7 +163,8 @@ impl<S: Service> Worker<S> {
 
     fn finish_if_nothing_is_owed(&mut self, ctx: &mut Context<Self>) {
         // An Acceptor that has not answered may still have clients for us in the mailbox.
-        let nobody_comes = self.connections.ordered() >= Some(Stop::Finish) && matches!(self.accepting, Accepting::Over);
+        let nobody_comes =
+            self.connections.ordered() >= Some(Stop::Finish) && matches!(self.accepting, Accepting::Over);
         if nobody_comes && self.connections.is_empty() {
             self.finished = true;
             ctx.stop();

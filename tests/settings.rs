@@ -1,0 +1,300 @@
+//! The settings as a user meets them: files, variables and flags of the built program, its one line and its exit code.
+use std::{
+    env, fs,
+    io::{Read, Write},
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+    thread,
+};
+
+/// A directory of one test's own, removed at its end. The program runs in it, so files are named as a user would.
+struct Place(PathBuf);
+
+impl Place {
+    fn new(test: &str) -> Self {
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{test}-{}", std::process::id()));
+        fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    fn with(self, file: &str, content: impl AsRef<[u8]>) -> Self {
+        fs::write(self.0.join(file), content).unwrap();
+        self
+    }
+
+    /// Runs the server with these variables and no other ECHO_ ones.
+    fn run(&self, variables: &[(&str, &str)], args: &[&str]) -> Run {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_echo-server"));
+        for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("ECHO_")) {
+            command.env_remove(name);
+        }
+        Run::new(command.current_dir(&self.0).envs(variables.iter().copied()).args(args).output().unwrap())
+    }
+
+    /// What is wrong with the settings: one line on standard error, nothing on standard output, exit code 78.
+    fn refusal(&self, variables: &[(&str, &str)], args: &[&str]) -> String {
+        let run = self.run(variables, &[args, &["--check-settings"]].concat());
+        assert_eq!((run.code, run.out.as_str()), (78, ""), "{}", run.err);
+        let line = run.err.strip_prefix("echo-server: ").and_then(|line| line.strip_suffix('\n'));
+        let line = line.unwrap_or_else(|| panic!("{:?}", run.err));
+        assert!(!line.contains('\n'), "{line}");
+        line.to_owned()
+    }
+
+    /// As `refusal`, of a file with this content.
+    fn file_refusal(self, content: &str) -> String {
+        let line = self.with("server.toml", content).refusal(&[], &["--settings", "server.toml"]);
+        line.strip_prefix("server.toml: ").unwrap_or_else(|| panic!("{line}")).to_owned()
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+struct Run {
+    code: i32,
+    out: String,
+    err: String,
+}
+
+impl Run {
+    fn new(output: Output) -> Self {
+        Self {
+            code: output.status.code().unwrap(),
+            out: String::from_utf8(output.stdout).unwrap(),
+            err: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+}
+
+#[test]
+fn an_unknown_key_is_refused_with_the_known_ones() {
+    let line = Place::new("unknown").file_refusal("[supervisor]\nmax_conections = 1\n");
+    assert!(line.starts_with("supervisor: unknown field `max_conections`, expected one of `workers`, "), "{line}");
+    assert!(line.contains("`max_connections`"), "{line}");
+}
+
+#[test]
+fn an_unknown_section_is_refused_with_the_known_ones() {
+    let line = Place::new("section").file_refusal("[listner]\naddress = \"0.0.0.0:1\"\n");
+    assert_eq!(line, "unknown field `listner`, expected one of `listen`, `supervisor`, `connection`, `log`");
+}
+
+#[test]
+fn a_section_replaced_by_a_value_is_refused() {
+    let line = Place::new("replaced").file_refusal("listen = 5\n");
+    assert_eq!(line, "listen: invalid type: integer `5`, expected a section of keys");
+}
+
+#[test]
+fn a_value_of_a_wrong_type_is_refused_with_the_right_one() {
+    for value in ["\"off\"", "\"10\"", "true", "10.0", "[10]"] {
+        let line = Place::new("type").file_refusal(&format!("[supervisor]\nmax_connections = {value}\n"));
+        assert!(line.starts_with("supervisor.max_connections: invalid "), "{line}");
+        assert!(line.ends_with(", expected an integer from 1 to 1000000"), "{line}");
+    }
+}
+
+#[test]
+fn a_value_out_of_range_is_refused_with_the_range() {
+    for value in ["0", "-1", "1000001"] {
+        let line = Place::new("range").file_refusal(&format!("[supervisor]\nmax_connections = {value}\n"));
+        let expected = format!("integer `{value}`, expected an integer from 1 to 1000000");
+        assert_eq!(line, format!("supervisor.max_connections: invalid value: {expected}"));
+    }
+}
+
+#[test]
+fn a_duration_needs_its_unit() {
+    let line = Place::new("unit").file_refusal("[supervisor]\nshutdown_timeout = 10\n");
+    assert!(line.starts_with("supervisor.shutdown_timeout: "), "{line}");
+    assert!(line.contains("expected a duration such as \"10s\""), "{line}");
+}
+
+#[test]
+fn a_file_that_is_not_toml_is_refused_with_the_line() {
+    let line = Place::new("toml").file_refusal("[listen]\naddress 0.0.0.0\n");
+    assert!(line.starts_with("TOML parse error at line 2, column 9: "), "{line}");
+}
+
+#[test]
+fn a_file_that_is_not_utf8_is_refused_with_the_line() {
+    let place = Place::new("utf8").with("server.toml", b"[client]\nid = \"\xff\"\n");
+    let line = place.refusal(&[], &["--settings", "server.toml"]);
+    assert_eq!(line, "server.toml: line 2 is not UTF-8, expected TOML");
+}
+
+#[test]
+fn a_missing_file_is_refused_by_either_name() {
+    let place = Place::new("missing");
+    let expected = "no/such.toml: No such file or directory (os error 2), expected a readable TOML file";
+    assert_eq!(place.refusal(&[], &["--settings", "no/such.toml"]), expected);
+    assert_eq!(place.refusal(&[("ECHO_SERVER_SETTINGS", "no/such.toml")], &[]), expected);
+}
+
+#[test]
+fn a_directory_in_place_of_the_file_is_refused_with_the_likely_cause() {
+    let line = Place::new("directory").refusal(&[], &["--settings", "."]);
+    assert_eq!(line, ".: is a directory, expected a TOML file; did the mount source exist?");
+}
+
+#[test]
+fn a_bad_variable_is_refused_by_its_name() {
+    let line = Place::new("variable").refusal(&[("ECHO_SERVER_SUPERVISOR__WORKERS", "off")], &[]);
+    let expected = "supervisor.workers: invalid value: string \"off\", expected an integer from 0 to 1024";
+    assert_eq!(line, format!("environment ECHO_SERVER_SUPERVISOR__WORKERS: {expected}"));
+}
+
+#[test]
+fn an_unknown_variable_is_refused_with_the_known_keys() {
+    let line = Place::new("misspelt").refusal(&[("ECHO_SERVER_SUPERVISOR__MAX_CONECTIONS", "1")], &[]);
+    assert!(line.starts_with("environment ECHO_SERVER_SUPERVISOR__MAX_CONECTIONS: supervisor: "), "{line}");
+    assert!(line.contains("`max_connections`"), "{line}");
+}
+
+#[test]
+fn a_bad_flag_is_refused_by_its_name() {
+    let place = Place::new("flag");
+    for (flag, value, expected) in [
+        ("--listen", "localhost:1", "listen.address: invalid value: string \"localhost:1\", expected an IP address"),
+        (
+            "--max-connections",
+            "0",
+            "supervisor.max_connections: invalid value: integer `0`, expected an integer from 1",
+        ),
+        (
+            "--max-connections",
+            "-1",
+            "supervisor.max_connections: invalid value: integer `-1`, expected an integer from",
+        ),
+        ("--log-level", "loud", "log.level: invalid value: string \"loud\", expected critical, error, warn, info,"),
+        ("--log-format", "", "log.format: invalid value: string \"\", expected auto, compact or json"),
+    ] {
+        let line = place.refusal(&[], &[flag, value]);
+        assert!(line.starts_with(&format!("{flag}: {expected}")), "{line}");
+    }
+}
+
+#[test]
+fn bad_settings_are_refused_whatever_is_asked_for() {
+    let place = Place::new("whatever").with("server.toml", "[log]\nlevel = 1\n");
+    for args in [&["--print-settings"][..], &["healthcheck"], &[]] {
+        let run = place.run(&[("ECHO_SERVER_SETTINGS", "server.toml")], args);
+        assert_eq!((run.code, run.out.as_str()), (78, ""), "{args:?}");
+        assert!(run.err.starts_with("echo-server: server.toml: log.level: "), "{}", run.err);
+    }
+}
+
+#[test]
+fn wrong_usage_exits_with_2() {
+    let place = Place::new("usage");
+    for args in [&["--port", "1"][..], &["serve"], &["--listen"], &["healthcheck", "nowhere"]] {
+        assert_eq!(place.run(&[], args).code, 2, "{args:?}");
+    }
+}
+
+#[test]
+fn good_settings_are_checked_in_silence() {
+    let place = Place::new("silence").with("server.toml", "[listen]\naddress = \"[::]:0\"\n");
+    for args in [&["--check-settings"][..], &["--check-settings", "--settings", "server.toml", "--listen", "[::1]:7"]] {
+        let run = place.run(&[], args);
+        assert_eq!((run.code, run.out.as_str(), run.err.as_str()), (0, "", ""));
+    }
+}
+
+#[test]
+fn kubernetes_and_empty_variables_do_no_harm() {
+    let variables = [
+        ("ECHO_SERVER_PORT", "tcp://10.0.0.1:12345"),
+        ("ECHO_SERVER_PORT_12345_TCP_ADDR", "10.0.0.1"),
+        ("ECHO_SERVER_SERVICE_HOST", "10.0.0.1"),
+        ("ECHO_SERVER_SUPERVISOR__WORKERS", ""),
+        ("ECHO_SERVER_SETTINGS", ""),
+    ];
+    let place = Place::new("kubernetes");
+    let run = place.run(&variables, &["--print-settings"]);
+    assert_eq!(run.out, place.run(&[], &["--print-settings"]).out, "{}", run.err);
+    assert_eq!(run.code, 0);
+}
+
+#[test]
+fn each_layer_wins_over_those_below_and_is_named_as_the_origin() {
+    let file = "[supervisor]\nmax_pending = 1\n[log]\nlevel = \"warn\"\nformat = \"json\"\n[listen]\nbacklog = 1\n";
+    let variables = [("ECHO_SERVER_LOG__LEVEL", "debug"), ("ECHO_SERVER_LOG__FORMAT", "compact")];
+    let args = ["--settings", "server.toml", "--log-format", "auto", "--print-settings"];
+    let run = Place::new("layers").with("server.toml", file).run(&variables, &args);
+    for line in [
+        "max_connections = 1024 # default",
+        "backlog = 1 # server.toml",
+        "max_pending = 1 # server.toml",
+        "level = \"debug\" # environment ECHO_SERVER_LOG__LEVEL",
+        "format = \"auto\" # --log-format",
+    ] {
+        assert!(run.out.lines().any(|printed| printed == line), "{line} in {}", run.out);
+    }
+}
+
+#[test]
+fn the_flag_for_the_file_wins_over_the_variable() {
+    let place = Place::new("file").with("a.toml", "[listen]\nbacklog = 1\n").with("b.toml", "[listen]\nbacklog = 2\n");
+    let run = place.run(&[("ECHO_SERVER_SETTINGS", "a.toml")], &["--settings", "b.toml", "--print-settings"]);
+    assert!(run.out.contains("backlog = 2 # b.toml\n"), "{}", run.out);
+}
+
+#[test]
+fn printed_settings_can_be_loaded_again() {
+    let place = Place::new("again");
+    let first = place.run(&[("ECHO_SERVER_CONNECTION__LINGER", "2s")], &["--print-settings", "--listen", "[::1]:7"]);
+    let place = place.with("printed.toml", &first.out);
+    let second = place.run(&[], &["--print-settings", "--settings", "printed.toml"]);
+    let values = |text: &str| text.lines().map(|line| line.split(" # ").next().unwrap().to_owned()).collect::<Vec<_>>();
+    assert_eq!(values(&second.out), values(&first.out));
+    assert_eq!(second.out.matches(" # printed.toml\n").count(), 12);
+}
+
+#[test]
+fn help_and_version_are_everywhere() {
+    let place = Place::new("help");
+    for args in [&["--help"][..], &["-h"], &["healthcheck", "--help"], &["help", "healthcheck"]] {
+        let run = place.run(&[], args);
+        assert_eq!(run.code, 0, "{args:?}");
+        assert!(run.out.contains("--settings <FILE>"), "{}", run.out);
+    }
+    for args in [&["--version"][..], &["-V"], &["healthcheck", "--version"]] {
+        let run = place.run(&[], args);
+        assert_eq!(run.code, 0, "{args:?}");
+        assert!(run.out.ends_with(concat!(" ", env!("CARGO_PKG_VERSION"), "\n")), "{}", run.out);
+    }
+}
+
+#[test]
+fn the_healthcheck_asks_the_configured_address_and_tells_by_its_exit_code() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let echo = thread::spawn(move || {
+        for _ in 0..3 {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut message = [0; 256];
+            let count = stream.read(&mut message).unwrap();
+            stream.write_all(&message[..count]).unwrap();
+        }
+    });
+    let place = Place::new("health").with("server.toml", format!("[listen]\naddress = \"{address}\"\n"));
+    for args in [
+        &["healthcheck", &address][..],
+        &["healthcheck", "--settings", "server.toml"],
+        &["--listen", &address, "healthcheck"],
+    ] {
+        let run = place.run(&[], args);
+        assert_eq!((run.code, run.out.as_str(), run.err.as_str()), (0, "", ""));
+    }
+    echo.join().unwrap();
+    let run = place.run(&[], &["healthcheck", &address]);
+    assert_eq!((run.code, run.out.as_str()), (1, ""));
+    assert!(run.err.starts_with(&format!("echo-server: healthcheck of {address}: ")), "{}", run.err);
+    assert_eq!(run.err.lines().count(), 1, "{}", run.err);
+}
