@@ -2,7 +2,7 @@
 //! backlog, collects what the Workers acknowledge, keeps the deadline and makes the report.
 //!
 //! The order of a stop, and why it is this one:
-//! 1. The gate closes and the kernel drops new SYNs, so from now on the clients are a fixed set.
+//! 1. The gate closes and the kernel refuses new clients: from now on they are a fixed set.
 //! 2. The Acceptors end. Only then does anybody else take from the backlog: two who sweep and close reset each other's.
 //! 3. The backlog is taken in and the socket closed.
 //! 4. Every connection drains and acknowledges; at the deadline what is left is aborted.
