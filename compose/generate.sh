@@ -23,8 +23,9 @@ root=$(cd .. && pwd) awk -v n="$n" '
     # A YAML string, in which compose does not take a $ for a variable.
     function quoted(s) { gsub(/[\\"]/, "\\\\&", s); gsub(/\$/, "$$", s); return "\"" s "\"" }
 
+    # Only the first builds the image that all share: several builds under one tag can collide.
     function print_clients(i) {
-        for (i = 1; i <= n; i++) printf "  client%d:\n    hostname: client%d\n%s", i, i, client
+        for (i = 1; i <= n; i++) printf "  client%d:\n    hostname: client%d\n%s%s", i, i, i == 1 ? build : "", rest
     }
 
     # The header is about compose.yaml.
@@ -36,6 +37,8 @@ root=$(cd .. && pwd) awk -v n="$n" '
     # The block of the client ends where a line is indented no deeper than its own name.
     in_client && /^ ? ?[^ ]/ { in_client = 0; print_clients() }
     $0 == "  client:" { in_client = 1; next }
-    in_client { client = client $0 "\n"; next }
+    in_client && /^    [^ ]/ { in_build = ($0 == "    build:") }
+    in_client && in_build { build = build $0 "\n"; next }
+    in_client { rest = rest $0 "\n"; next }
     { print }
 ' compose.yaml
