@@ -5,6 +5,8 @@
 #     sh compose/generate.sh 3 | docker compose -f - up --build
 #     sh compose/generate.sh 3 > clients.yaml && docker compose -f clients.yaml up --build
 #
+# `docker compose -p echo down` takes either form of the system down.
+#
 # It is the text of compose.yaml itself, so the two cannot drift apart. Paths come out absolute, so it works from any
 # directory and from a file anywhere, for this checkout.
 set -eu
