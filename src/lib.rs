@@ -1,4 +1,43 @@
 //! TCP connections as supervised actix actors: every one has a supervisor, every stop is acknowledged.
+//!
+//! ```text
+//! main thread
+//! └── Supervisor                 root: owns the listening socket and the gate, broadcasts Stop, reports
+//!     ├── Worker 1               one per thread: supervises what runs on it
+//!     │   ├── Acceptor           accepts from the one shared listening socket
+//!     │   ├── ConnectionActor    one per client
+//!     │   └── ConnectionActor …
+//!     └── Worker N
+//! ```
+//!
+//! You write a [`Service`], the protocol of one connection; the library accepts, caps, queues, supervises and stops. The
+//! built-in one is [`Echo`]. A server that answers Ctrl-C and SIGTERM gracefully:
+//!
+//! ```no_run
+//! use supervised_echo::{Echo, Error, Server, Settings, Signals};
+//!
+//! #[actix::main]
+//! async fn main() -> Result<(), Error> {
+//!     let signals = Signals::register()?;
+//!     let server = Server::bind(Settings::default(), Echo)?;
+//!     signals.forward_to(server.handle());
+//!     let report = server.run().await?;
+//!     println!("{} acknowledged, {} forced", report.acknowledged, report.forced);
+//!     Ok(())
+//! }
+//! ```
+//!
+//! # Layout
+//!
+//! * The actors, from the root down: `supervisor`, `worker`, `acceptor`, `connection`; what they say to each other:
+//!   [`messages`].
+//! * The decisions, pure state machines without actors, sockets, locks or clocks: [`admission`] (who is served, who waits),
+//!   [`roster`] (who still owes an acknowledgement), [`restart_limit`]; the classifier of accept errors is in `acceptor`.
+//! * Between the two: [`gate`], the lock round the admission; `link`, what the planes of a connection share; `farewell`,
+//!   how it comes to a clean end.
+//! * The data plane: `service` (what a protocol is), `echo` (the built-in one).
+//! * Round it: `server` (the front), `listener`, `descriptors`, `signals`, [`settings`] and how they are put together in
+//!   [`layers`], [`logging`], [`healthcheck`], `error`.
 #![warn(missing_docs)]
 
 mod acceptor;
@@ -27,6 +66,7 @@ mod supervisor;
 mod testing;
 mod worker;
 
+pub use connection::{ConnectionExit, Reason};
 pub use echo::Echo;
 pub use error::Error;
 pub use server::{Handle, Server};
@@ -34,3 +74,9 @@ pub use service::{Service, Socket};
 pub use settings::Settings;
 pub use signals::Signals;
 pub use supervisor::{Report, StopReason};
+pub use worker::{Tally, WorkerId};
+
+/// The examples in the README are compiled with the tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
