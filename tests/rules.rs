@@ -224,8 +224,12 @@ fn an_acceptor_that_crashes_is_replaced_and_no_queued_client_is_lost() {
 
 #[test]
 fn too_many_restarts_stop_the_server_gracefully() {
-    let mut server =
-        Server::start(&[("supervisor.workers", "2"), ("supervisor.max_restarts", "2"), ("log.level", "debug")]);
+    let mut server = Server::start(&[
+        ("supervisor.workers", "2"),
+        ("supervisor.max_restarts", "2"),
+        ("connection.linger", "20s"),
+        ("log.level", "debug"),
+    ]);
     let mut client = server.connect_served();
     server.listener().0.shutdown(Shutdown::Both).unwrap();
     let given_up = server.log.wait("acceptor given up");

@@ -6,6 +6,7 @@
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
+    ioctl,
     process::{
         Pid, PidfdFlags, PidfdGetfdFlags, Resource, Rlimit, pidfd_getfd, pidfd_open, pidfd_send_signal, prlimit,
     },
@@ -323,10 +324,12 @@ impl Server {
 
     /// How many clients the kernel holds that have not been accepted.
     pub fn backlog(&self) -> u64 {
-        // The row of a socket that listens (state 0A) tells it where that of a connection tells what was not read.
-        let rows = tcp_rows();
-        let row = rows.iter().find(|row| row.local == self.address.port() && row.state == "0A");
-        row.unwrap_or_else(|| panic!("no row of {}", self.address)).receive_queue
+        // Of a socket that listens (state 0A) the column of what was not read yet tells who was not accepted yet.
+        let table = fs::read_to_string("/proc/net/tcp").unwrap();
+        let mut rows = table.lines().map(|row| row.split_whitespace().collect::<Vec<_>>());
+        let port = format!(":{:04X}", self.address.port());
+        let row = rows.find(|row| row[1].ends_with(&port) && row[3] == "0A").expect("it listens");
+        u64::from_str_radix(row[4].split_once(':').unwrap().1, 16).unwrap()
     }
 }
 
@@ -371,39 +374,12 @@ pub fn settings() -> Settings {
     settings
 }
 
-// The kernel's table of sockets.
-
-struct TcpRow {
-    local: u16,
-    remote: u16,
-    state: String,
-    send_queue: u64,
-    receive_queue: u64,
-}
-
-fn tcp_rows() -> Vec<TcpRow> {
-    let port = |address: &str| u16::from_str_radix(address.rsplit_once(':').unwrap().1, 16).unwrap();
-    let table = fs::read_to_string("/proc/net/tcp").unwrap();
-    let row = |line: &str| {
-        let columns: Vec<_> = line.split_whitespace().collect();
-        let (send, receive) = columns[4].split_once(':').unwrap();
-        TcpRow {
-            local: port(columns[1]),
-            remote: port(columns[2]),
-            state: columns[3].to_owned(),
-            send_queue: u64::from_str_radix(send, 16).unwrap(),
-            receive_queue: u64::from_str_radix(receive, 16).unwrap(),
-        }
-    };
-    table.lines().skip(1).map(row).collect()
-}
-
 /// Waits until all that this client has sent has arrived in the server's kernel.
 pub fn wait_until_arrived(client: &TcpStream) {
-    let (local, remote) = (client.local_addr().unwrap().port(), client.peer_addr().unwrap().port());
+    type SendQueue = ioctl::Getter<{ libc::TIOCOUTQ as ioctl::Opcode }, libc::c_int>;
     wait_until("it has arrived", || {
-        let ours = |row: &&TcpRow| row.local == local && row.remote == remote;
-        tcp_rows().iter().find(ours).is_some_and(|row| row.send_queue == 0)
+        // SAFETY: TIOCOUTQ writes one int, which is what this getter reads.
+        unsafe { ioctl::ioctl(client, SendQueue::new()) }.unwrap() == 0
     });
 }
 
