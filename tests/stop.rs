@@ -1,0 +1,402 @@
+//! Rule 3: every stop is acknowledged, nobody who is connected is reset, and every byte that was received comes back first.
+//! Races hide, so what is at stake in one is tried many times.
+
+mod common;
+
+use common::*;
+use std::{
+    io::{BufRead, BufReader, ErrorKind, Write},
+    net::{Shutdown, SocketAddr, TcpStream},
+    sync::{
+        atomic::{AtomicUsize, Ordering},
+        mpsc::{Receiver, Sender, channel},
+    },
+    thread::{self, ScopedJoinHandle},
+    time::Duration,
+};
+use supervised_echo::{Echo, StopReason};
+
+/// Clients here end when the server does; on a busy machine that must not take one second too long.
+const LONG_LINGER: (&str, &str) = ("connection.linger", "20s");
+const LONG_TIMEOUT: (&str, &str) = ("supervisor.shutdown_timeout", "25s");
+
+/// Waits until this many clients have told that their echoes flow.
+fn wait_until_flowing(flowing: &Receiver<()>, clients: usize) {
+    for _ in 0..clients {
+        flowing.recv_timeout(PATIENCE).expect("every client gets an echo");
+    }
+}
+
+/// What a client got is what the log says: cleanly ended, nothing lost, nothing more.
+fn assert_whole(log: &Records, client: &Streamed) {
+    assert!(client.end.is_ok(), "{client:?}\n{log:?}");
+    let close = log.close_of(&client.peer);
+    assert_eq!(close["reason"], "stopped", "{client:?}");
+    assert_eq!((number(close, "received"), number(close, "echoed")), (client.got, client.got), "{close} {client:?}");
+}
+
+// What a client sees.
+
+#[test]
+fn a_stop_under_load_resets_nobody_and_loses_no_byte() {
+    const CLIENTS: usize = 60;
+    for _ in 0..20 {
+        let server = Server::start(&[("supervisor.workers", "2"), LONG_LINGER, LONG_TIMEOUT]);
+        let (flows, flowing) = channel();
+        thread::scope(|scope| {
+            let client = |flows: Sender<()>| {
+                let address = server.address;
+                scope.spawn(move || stream(address, flows, |_| {}))
+            };
+            let clients: Vec<_> = (0..CLIENTS).map(|_| client(flows.clone())).collect();
+            wait_until_flowing(&flowing, CLIENTS);
+            let ended = server.stop();
+            assert_eq!(ended.code, Some(0), "{:?}", ended.log);
+            for client in clients {
+                assert_whole(&ended.log, &client.join().unwrap());
+            }
+            ended.log.assert_all_accounted_for();
+            let stopped = ended.log.one("stopped");
+            assert_eq!((number(stopped, "acknowledged"), number(stopped, "forced")), (CLIENTS as u64, 0));
+        });
+    }
+}
+
+#[test]
+fn clients_that_wait_and_clients_in_the_backlog_get_their_echo_then_eof() {
+    for _ in 0..5 {
+        let mut server = Server::start(&[
+            ("supervisor.max_connections", "2"),
+            ("supervisor.max_pending", "3"),
+            ("log.level", "debug"),
+            LONG_LINGER,
+            LONG_TIMEOUT,
+        ]);
+        let served: Vec<_> = (0..2).map(|_| server.connect_served()).collect();
+        let waiting: Vec<_> = (0..3).map(|_| server.connect()).collect();
+        waiting.iter().for_each(|client| drop(server.log.wait_of("connection waiting", client)));
+        let backlog: Vec<_> = (0..5).map(|_| server.connect()).collect();
+        let mut clients: Vec<TcpStream> = served.into_iter().chain(waiting).chain(backlog).collect();
+        for client in &mut clients {
+            client.write_all(b"owed").unwrap();
+            wait_until_arrived(client);
+        }
+        server.signal(Signal::TERM);
+        for client in &mut clients {
+            assert_eq!(read_to_eof(client), b"owed");
+        }
+        let names: Vec<SocketAddr> = clients.iter().map(|client| client.local_addr().unwrap()).collect();
+        drop(clients);
+        let ended = server.end();
+        assert_eq!(ended.code, Some(0));
+        for name in &names {
+            let close = ended.log.close_of(name);
+            assert_eq!((close["reason"].as_str(), number(close, "echoed")), (Some("stopped"), 4));
+        }
+        let stopping = ended.log.one("stopping");
+        assert_eq!((number(stopping, "connections"), number(stopping, "pending")), (2, 3));
+        assert_eq!(number(ended.log.one("listener closed"), "taken"), 5);
+        ended.log.assert_all_accounted_for();
+    }
+}
+
+#[test]
+fn a_client_that_never_reads_is_forced_at_the_deadline_by_a_reset() {
+    let server = Server::start(&[("supervisor.workers", "1"), ("supervisor.shutdown_timeout", "300ms")]);
+    let (mut other, mut client) = (server.connect(), connect_narrow(server.address));
+    let sent = stuff(&mut client, &mut other, u64::MAX);
+    drop(other);
+    let ended = server.stop();
+    assert_eq!(ended.code, Some(3));
+    let close = ended.log.close_of(&client);
+    assert_eq!((close["reason"].as_str(), close["level"].as_str()), (Some("forced"), Some("warn")));
+    ended.log.assert_all_accounted_for();
+    assert_eq!(number(ended.log.one("stopped"), "forced"), 1);
+
+    let (got, end) = read_pattern(&mut client, 0, |_| {});
+    assert_eq!(end.unwrap_err().kind(), ErrorKind::ConnectionReset);
+    assert!(0 < got && got < sent, "{got} of {sent}");
+}
+
+#[test]
+fn a_client_that_pauses_for_longer_than_linger_gets_everything() {
+    let mut server = Server::start(&[("supervisor.workers", "1"), ("connection.linger", "50ms"), LONG_TIMEOUT]);
+    let (mut clock, mut client) = (server.connect(), connect_narrow(server.address));
+    let sent = stuff(&mut client, &mut clock, u64::MAX);
+    server.signal(Signal::TERM);
+    // This one is owed nothing, and does not end: it is given `linger`, and the other one is there before and after.
+    assert!(read_to_eof(&mut clock).is_empty());
+    server.log.wait_of("connection closed", &clock);
+
+    let (got, end) = read_pattern(&mut client, 0, |_| {});
+    let peer = client.local_addr().unwrap();
+    drop(client);
+    let ended = server.end();
+    assert_eq!(ended.code, Some(0));
+    assert_whole(&ended.log, &Streamed { peer, got, end });
+    assert!(got <= sent);
+}
+
+#[test]
+fn a_storm_of_connects_during_the_stop_resets_nobody() {
+    const STORMERS: usize = 4;
+    /// A connect that has not got through by then will be refused.
+    const LONG_ENOUGH: Duration = Duration::from_millis(250);
+    let mut taken = 0;
+    for _ in 0..15 {
+        let server = Server::start(&[("supervisor.max_connections", "50"), LONG_LINGER, LONG_TIMEOUT]);
+        let address = server.address;
+        let connected = AtomicUsize::new(0);
+        let storm = || {
+            let mut clients = Vec::new();
+            let lost = loop {
+                match TcpStream::connect_timeout(&address, LONG_ENOUGH) {
+                    Ok(mut client) => {
+                        connected.fetch_add(1, Ordering::Relaxed);
+                        client.set_read_timeout(Some(PATIENCE)).unwrap();
+                        client.write_all(b"storm").unwrap();
+                        clients.push(client);
+                    }
+                    Err(error) => break error,
+                }
+            };
+            assert!(matches!(lost.kind(), ErrorKind::ConnectionRefused | ErrorKind::TimedOut), "{lost}");
+            for client in &mut clients {
+                assert!(b"storm".starts_with(&read_to_eof(client)));
+                client.shutdown(Shutdown::Write).unwrap();
+            }
+            clients.len() as u64
+        };
+        let (ended, accepted) = thread::scope(|scope| {
+            let stormers: Vec<ScopedJoinHandle<'_, u64>> = (0..STORMERS).map(|_| scope.spawn(storm)).collect();
+            wait_until("the storm is on", || connected.load(Ordering::Relaxed) > 100);
+            let ended = server.stop();
+            let accepted: u64 = stormers.into_iter().map(|stormer| stormer.join().unwrap()).sum();
+            (ended, accepted)
+        });
+        assert_eq!(ended.code, Some(0), "{:?}", ended.log);
+        ended.log.assert_all_accounted_for();
+        // A client that gave up its connect may have been let in at that moment.
+        let acknowledged = number(ended.log.one("stopped"), "acknowledged");
+        assert!((accepted..=accepted + STORMERS as u64).contains(&acknowledged), "{acknowledged} of {accepted}");
+        taken += number(ended.log.one("listener closed"), "taken");
+    }
+    assert!(taken > 0, "no stop met anybody in the backlog");
+}
+
+#[test]
+fn twelve_busy_clients_do_not_keep_a_quiet_one_from_its_echo_nor_the_stop_from_its_order() {
+    const BUSY: usize = 12;
+    let server = Server::start(&[("supervisor.workers", "1"), LONG_LINGER, LONG_TIMEOUT]);
+    let (flows, flowing) = channel();
+    let echoed = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        let count = |n| {
+            echoed.fetch_add(n, Ordering::Relaxed);
+        };
+        let address = server.address;
+        let client = |flows| scope.spawn(move || stream(address, flows, count));
+        let clients: Vec<_> = (0..BUSY).map(|_| client(flows.clone())).collect();
+        wait_until_flowing(&flowing, BUSY);
+        let mut quiet = server.connect();
+        let mut worst = 0;
+        for _ in 0..50 {
+            let before = echoed.load(Ordering::Relaxed);
+            round_trip(&mut quiet);
+            worst = worst.max(echoed.load(Ordering::Relaxed) - before);
+        }
+        eprintln!("worst {worst}");
+        drop(quiet);
+        let ended = server.stop();
+        assert_eq!(ended.code, Some(0));
+        for client in clients {
+            assert_whole(&ended.log, &client.join().unwrap());
+        }
+        ended.log.assert_all_accounted_for();
+    });
+}
+
+#[test]
+fn idle_clients_get_eof_and_are_acknowledged() {
+    let mut server = Server::start(&[("log.level", "debug"), LONG_LINGER, LONG_TIMEOUT]);
+    let mut clients: Vec<_> = (0..100).map(|_| server.connect_served()).collect();
+    server.signal(Signal::TERM);
+    clients.iter_mut().for_each(|client| assert!(read_to_eof(client).is_empty()));
+    drop(clients);
+    let ended = server.end();
+    assert_eq!(ended.code, Some(0));
+    assert_eq!(number(ended.log.one("stopped"), "acknowledged"), 100);
+    ended.log.assert_all_accounted_for();
+}
+
+#[test]
+fn a_client_that_connects_after_the_stop_is_refused() {
+    let server = Server::start(&[]);
+    let address = server.address;
+    server.stop();
+    assert_eq!(TcpStream::connect(address).unwrap_err().kind(), ErrorKind::ConnectionRefused);
+}
+
+// What stops it.
+
+#[test]
+fn a_stop_before_any_client_ends_at_once() {
+    let ended = Server::start(&[]).stop();
+    assert_eq!(ended.code, Some(0));
+    ended.log.assert_all_accounted_for();
+    assert_eq!(number(ended.log.one("stopped"), "acknowledged"), 0);
+}
+
+#[test]
+fn each_signal_stops_gracefully_and_is_named() {
+    for (signal, name) in [(Signal::TERM, "SIGTERM"), (Signal::INT, "SIGINT")] {
+        let mut server = Server::start(&[LONG_LINGER]);
+        let mut client = server.connect();
+        round_trip(&mut client);
+        server.signal(signal);
+        assert_eq!(server.log.wait("stopping")["reason"], name);
+        assert!(read_to_eof(&mut client).is_empty());
+        drop(client);
+        assert_eq!(server.end().code, Some(0));
+    }
+}
+
+#[test]
+fn a_second_signal_forces_whichever_it_is() {
+    for (first, second) in [(Signal::TERM, Signal::TERM), (Signal::INT, Signal::TERM), (Signal::TERM, Signal::INT)] {
+        let mut server = Server::start(&[("supervisor.shutdown_timeout", "1h"), ("connection.linger", "1h")]);
+        let (mut client, mut idle) = (server.connect(), server.connect());
+        round_trip(&mut client);
+        server.signal(first);
+        server.log.wait("stopping");
+        // It has got its end, but does not end itself.
+        assert!(read_to_eof(&mut client).is_empty());
+        assert!(read_to_eof(&mut idle).is_empty());
+        server.signal(second);
+        let ended = server.end();
+        assert_eq!(ended.code, Some(3));
+        assert_eq!(number(ended.log.one("stopped"), "forced"), 2);
+        ended.log.assert_all_accounted_for();
+    }
+}
+
+#[test]
+fn a_handle_stops_the_server_and_however_often_it_does_not_force() {
+    let mut settings = settings();
+    settings.connection.linger = Duration::from_secs(3600);
+    settings.supervisor.shutdown_timeout = Duration::from_secs(3600);
+    let mut server = InProcess::start(settings, Echo);
+    let mut client = connect(server.address);
+    round_trip(&mut client);
+    server.handle.stop();
+    server.handle.clone().stop();
+    assert_eq!(server.log.wait("stopping")["reason"], "handle");
+    assert!(read_to_eof(&mut client).is_empty());
+    server.handle.stop();
+    drop(client);
+    let (report, log) = server.end();
+    assert_eq!((report.reason, report.acknowledged, report.forced), (StopReason::Handle, 1, 0));
+    assert_eq!(report.exit_code(), 0);
+    assert_eq!(log.of("stopping").len(), 1);
+}
+
+// What the log tells.
+
+#[test]
+fn the_steps_of_a_stop_are_told_in_their_order() {
+    let mut server = Server::start(&[
+        ("supervisor.workers", "3"),
+        ("supervisor.max_connections", "20"),
+        ("log.level", "debug"),
+        LONG_LINGER,
+    ]);
+    let mut clients: Vec<_> = (0..20).map(|_| server.connect_served()).collect();
+    let waits = server.connect();
+    server.log.wait_of("connection waiting", &waits);
+    clients.push(waits);
+    server.signal(Signal::TERM);
+    clients.iter_mut().for_each(|client| assert!(read_to_eof(client).is_empty()));
+    drop(clients);
+    let log = server.end().log;
+    let stop = log.messages().iter().position(|msg| *msg == "stopping").unwrap();
+    let told = Records(log.0[stop..].to_vec());
+    let at = |msg: &str| -> Vec<usize> { (0..told.0.len()).filter(|&at| told.0[at]["msg"] == msg).collect() };
+    let by_worker = |msg: &str| -> Vec<(u64, usize)> {
+        let mut found: Vec<_> = at(msg).iter().map(|&at| (number(&told.0[at], "worker"), at)).collect();
+        found.sort_unstable();
+        found
+    };
+    let (acceptors, workers, arbiters) =
+        (by_worker("acceptor stopped"), by_worker("worker stopped"), by_worker("arbiter joined"));
+    for steps in [&acceptors, &workers, &arbiters] {
+        assert_eq!(steps.iter().map(|step| step.0).collect::<Vec<_>>(), [1, 2, 3], "{told:?}");
+    }
+    for worker in 0..3 {
+        assert!(acceptors[worker].1 < workers[worker].1 && workers[worker].1 < arbiters[worker].1, "{told:?}");
+    }
+    let (listener, closes) = (at("listener closed")[0], at("connection closed"));
+    assert_eq!(closes.len(), 21);
+    assert!(closes.iter().all(|&close| listener < close), "{told:?}");
+    // An Acceptor is waited for, but not for longer than this.
+    let time = |at: usize| humantime::parse_rfc3339(told.0[at]["ts"].as_str().unwrap()).unwrap();
+    let patient = time(listener) < time(0) + Duration::from_millis(100);
+    assert!(!patient || acceptors.iter().all(|&(_, acceptor)| acceptor < listener), "{told:?}");
+    assert_eq!(told.messages()[told.0.len() - 4..], ["arbiter joined", "arbiter joined", "arbiter joined", "stopped"]);
+    assert_eq!(told.messages().len(), 1 + 3 + 1 + 21 + 3 + 3 + 1);
+}
+
+#[test]
+fn no_record_is_lost_at_exit() {
+    let mut server = Server::start(&[("log.level", "debug"), LONG_LINGER]);
+    let clients: Vec<_> = (0..500).map(|_| server.connect()).collect();
+    let names: Vec<_> = clients.iter().map(|client| client.local_addr().unwrap()).collect();
+    server.log.wait_of("connection opened", &names[499]);
+    server.signal(Signal::TERM);
+    server.log.wait("listener closed");
+    drop(clients);
+    let ended = server.end();
+    for name in &names {
+        ended.log.close_of(name);
+    }
+    assert_eq!(ended.log.of("connection opened").len(), 500);
+    ended.log.assert_all_accounted_for();
+}
+
+#[test]
+fn a_closed_standard_output_harms_nobody() {
+    let (process, stdout) = Process::spawn(program(&[("log.level", "trace"), LONG_LINGER]));
+    let mut stdout = BufReader::new(stdout);
+    let mut line = String::new();
+    stdout.read_line(&mut line).unwrap();
+    let listening: serde_json::Value = serde_json::from_str(&line).unwrap();
+    drop(stdout);
+    let address = listening["address"].as_str().unwrap().parse().unwrap();
+    for _ in 0..50 {
+        round_trip(&mut connect(address));
+    }
+    let mut client = connect(address);
+    round_trip(&mut client);
+    process.signal(Signal::TERM);
+    assert!(read_to_eof(&mut client).is_empty());
+    drop(client);
+    assert_eq!(process.exit(), (Some(0), String::new()));
+}
+
+#[test]
+fn at_info_the_echo_path_logs_nothing() {
+    let server = Server::start(&[("supervisor.workers", "1"), ("supervisor.max_connections", "2")]);
+    for _ in 0..20 {
+        let mut clients = [(); 4].map(|()| server.connect());
+        clients[..2].iter_mut().for_each(round_trip);
+        clients[2].write_all(b"waits").unwrap();
+        let [resets, ends, waits, gone] = clients;
+        reset(resets);
+        drop((gone, ends, waits));
+    }
+    let log = server.stop().log;
+    let clients: Vec<_> = log.messages().into_iter().filter(|msg| *msg != "connection closed").collect();
+    let steps = ["listening", "stopping", "acceptor stopped", "listener closed", "worker stopped", "arbiter joined"];
+    assert_eq!(clients, [&steps[..], &["stopped"]].concat(), "{log:?}");
+    // Whoever was still there at the stop is told of, and nobody else.
+    log.assert_all_accounted_for();
+}
