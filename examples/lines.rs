@@ -4,7 +4,7 @@
 //! then is answered, and every connection is accounted for, without a line about it here.
 
 use std::io;
-use supervised_echo::{Error, Server, Service, Settings, Signals, Socket, logging};
+use supervised_echo::{Error, Server, Service, Settings, Signals, Socket, layers, logging};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 
 /// The longest line that is answered; without a bound one client could take all the memory.
@@ -31,8 +31,7 @@ impl Service for Shout {
 
 #[actix::main]
 async fn main() -> Result<(), Error> {
-    let mut settings = Settings::default();
-    settings.listen.address = ([127, 0, 0, 1], 12345).into();
+    let settings = layers::load::<Settings>(None, std::env::vars_os(), [])?.settings;
     let (log, _written_to_the_end) = logging::logger(&settings.log, logging::Stream::Stdout);
     let signals = Signals::register()?;
     let server = Server::bind(settings, Shout)?.with_log(log);
