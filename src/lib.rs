@@ -3,14 +3,20 @@
 
 mod acceptor;
 pub mod admission;
+mod caller;
+mod client;
+mod client_report;
+mod connect;
 mod connection;
 mod descriptors;
+mod dialogue;
 mod echo;
 mod error;
 mod escape;
 mod farewell;
 pub mod gate;
 pub mod healthcheck;
+mod journal;
 pub mod layers;
 mod link;
 mod listener;
@@ -25,8 +31,11 @@ mod signals;
 mod supervisor;
 #[cfg(test)]
 mod testing;
+mod verify;
 mod worker;
 
+pub use client::Client;
+pub use client_report::{ClientReport, RoundTrip};
 pub use echo::Echo;
 pub use error::Error;
 pub use server::{Handle, Server};
