@@ -215,3 +215,136 @@ impl<C: Connect> Handler<Stopped<CallerExit>> for ClientSupervisor<C> {
         self.report_if_nothing_is_owed(ctx);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        client_testing::{Clients, Scripted, expect_end, plan, receive, scripted, traffic},
+        settings::TrafficSettings,
+        testing::{log, logged},
+    };
+    use std::time::Duration;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        sync::mpsc::UnboundedReceiver,
+        time::pause as pause_clock,
+    };
+
+    struct Bench {
+        server: Rc<Scripted>,
+        clients: Clients,
+        handle: Handle,
+        log: UnboundedReceiver<String>,
+        report: oneshot::Receiver<ClientReport>,
+    }
+
+    impl Bench {
+        async fn report(self) -> ClientReport {
+            self.report.await.expect("it reports")
+        }
+    }
+
+    fn start(traffic: TrafficSettings) -> Bench {
+        pause_clock();
+        let ((server, clients), (log, logged)) = (scripted(), log());
+        let ((handle, mut orders), (report_to, report)) = (Handle::new(), oneshot::channel());
+        ClientSupervisor::create(|ctx| {
+            ctx.add_stream(futures_util::stream::poll_fn(move |cx| orders.poll_recv(cx)));
+            ClientSupervisor::new(plan(traffic), server.clone(), report_to, log)
+        });
+        Bench { server, clients, handle, log: logged, report }
+    }
+
+    fn counts(report: &ClientReport) -> [u64; 5] {
+        [report.sent, report.verified, report.wrong, report.lost, report.given_up]
+    }
+
+    #[actix::test]
+    async fn it_reports_when_every_connection_has_acknowledged() {
+        let mut bench = start(TrafficSettings { connections: 3, ..traffic(2) });
+        for _ in 0..3 {
+            drop(bench.clients.echo(2).await);
+        }
+        let report = bench.report().await;
+        assert_eq!(counts(&report), [6, 6, 0, 0, 0]);
+        assert_eq!((report.exit_code(), report.stopped, report.problem()), (0, None, None));
+    }
+
+    #[actix::test]
+    async fn a_signal_stops_every_connection_and_is_no_failure() {
+        let mut bench = start(TrafficSettings { connections: 2, ..traffic(0) });
+        let (mut first, mut second) = (bench.clients.accept().await, bench.clients.accept().await);
+        (receive(&mut first).await, receive(&mut second).await);
+        bench.handle.shutdown(StopReason::Sigterm);
+        logged(&mut bench.log, "stopping").await;
+        first.write_all(b"1\n").await.unwrap();
+        expect_end(first).await;
+        let report = bench.report().await;
+        assert_eq!(counts(&report), [1, 1, 0, 0, 1]);
+        assert_eq!((report.exit_code(), report.stopped, report.forced), (0, Some(StopReason::Sigterm), false));
+        drop(second);
+    }
+
+    #[actix::test]
+    async fn a_second_signal_gives_up_at_once_with_an_exit_code_of_its_own() {
+        let mut bench = start(traffic(0));
+        let mut stream = bench.clients.accept().await;
+        receive(&mut stream).await;
+        let started = tokio::time::Instant::now();
+        bench.handle.shutdown(StopReason::Sigterm);
+        bench.handle.shutdown(StopReason::Sigint);
+        let report = bench.report().await;
+        assert!(started.elapsed() < Duration::from_millis(10), "{:?}", started.elapsed());
+        assert_eq!(counts(&report), [0, 0, 0, 0, 1]);
+        assert_eq!((report.exit_code(), report.stopped, report.forced), (3, Some(StopReason::Sigterm), true));
+    }
+
+    #[actix::test]
+    async fn a_handle_that_stops_twice_forces_nothing() {
+        let mut bench = start(traffic(0));
+        let mut stream = bench.clients.accept().await;
+        receive(&mut stream).await;
+        bench.handle.stop();
+        bench.handle.stop();
+        bench.handle.shutdown(StopReason::Sigterm);
+        stream.write_all(b"1\n").await.unwrap();
+        assert_eq!(stream.read(&mut [0]).await.unwrap(), 0);
+        drop(stream);
+        let report = bench.report().await;
+        assert_eq!((report.verified, report.forced, report.exit_code()), (1, false, 0));
+    }
+
+    #[actix::test]
+    async fn a_server_out_of_reach_is_named_in_the_one_line_that_tells_of_it() {
+        let bench = start(TrafficSettings { connections: 3, ..traffic(1) });
+        bench.server.refusals.set(u32::MAX);
+        let report = bench.report().await;
+        assert_eq!((report.unreachable, report.sent, report.exit_code()), (3, 0, 1));
+        assert_eq!(report.problem().unwrap(), "cannot connect to server:1 within 10s: connection refused");
+    }
+
+    #[actix::test]
+    async fn a_client_without_a_connection_reports_that_nothing_was_sent() {
+        let report = start(TrafficSettings { connections: 0, ..traffic(1) }).report().await;
+        assert_eq!((report.exit_code(), report.problem()), (1, Some("nothing was sent".into())));
+    }
+
+    #[actix::test]
+    async fn a_connection_that_crashes_is_a_failure() {
+        // The receiving end is gone, so the scripted server panics at the second connect.
+        let mut bench = start(TrafficSettings { reconnect: true, ..traffic(2) });
+        let stream = bench.clients.echo(1).await;
+        let Bench { clients, report, .. } = bench;
+        drop(clients);
+        expect_end(stream).await;
+        let report = report.await.unwrap();
+        assert_eq!((report.verified, report.crashed, report.exit_code()), (1, 1, 1));
+        assert_eq!(report.problem().unwrap(), "crashed connections: 1");
+    }
+
+    #[test]
+    fn a_host_has_a_name() {
+        assert!(!host_name().is_empty());
+    }
+}

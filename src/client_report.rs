@@ -123,7 +123,7 @@ impl ClientReport {
         if let Some(obstacle) = &self.obstacle {
             Some(one_line(obstacle))
         } else if self.crashed > 0 {
-            Some(format!("{} connections crashed", self.crashed))
+            Some(format!("crashed connections: {}", self.crashed))
         } else if self.sent == 0 && self.stopped.is_none() {
             Some("nothing was sent".into())
         } else {

@@ -109,6 +109,27 @@ impl Drop for Closing {
     }
 }
 
+/// A message that is out. If nothing becomes of it, it was given up.
+struct Outstanding<'a> {
+    journal: &'a Journal,
+    n: u64,
+}
+
+impl<'a> Outstanding<'a> {
+    /// Its outcome is known.
+    fn settled(self) -> &'a Journal {
+        let journal = self.journal;
+        std::mem::forget(self);
+        journal
+    }
+}
+
+impl Drop for Outstanding<'_> {
+    fn drop(&mut self) {
+        self.journal.given_up(self.n);
+    }
+}
+
 struct Dialogue<'a, C: Connect> {
     plan: &'a Plan,
     server: &'a C,
@@ -172,8 +193,9 @@ impl<C: Connect> Dialogue<'_, C> {
     async fn exchange(&mut self, mut open: Open<C::Stream>) {
         self.n += 1;
         let (n, message) = (self.n, self.plan.message(self.n));
+        let outstanding = Outstanding { journal: &self.journal, n };
         let started = Instant::now();
-        let given_up = async {
+        let stopped = async {
             ordered(self.order.clone(), Stop::Drain).await;
             sleep(STOP_PATIENCE).await;
         };
@@ -181,26 +203,26 @@ impl<C: Connect> Dialogue<'_, C> {
             biased;
             echoed = echo(&mut open.stream, &message) => echoed,
             () = sleep_until(started + self.plan.traffic.timeout) => Err(Failure::Lost(Lost::Timeout)),
-            () = given_up => Err(Failure::Lost(Lost::Timeout)),
+            () = stopped => Err(Failure::Lost(Lost::Timeout)),
         };
         self.broken = echoed.is_err();
         match echoed {
             Ok(()) => {
-                self.journal.verified(n, started.elapsed());
+                outstanding.settled().verified(n, started.elapsed());
                 open.echoed = message.len() as u64;
                 self.open = Some(open);
             }
             Err(Failure::Wrong(difference)) => {
-                self.journal.wrong(n, &difference);
+                outstanding.settled().wrong(n, &difference);
                 open.close(Closed::Wrong);
             }
             // Whose fault that is cannot be told any more: a server that stops at the same time owes no echo.
             Err(Failure::Lost(_)) if *self.order.borrow() >= Some(Stop::Drain) => {
-                self.journal.given_up(n);
+                drop(outstanding);
                 open.close(Closed::Stopped);
             }
             Err(Failure::Lost(reason)) => {
-                self.journal.lost(n, reason);
+                outstanding.settled().lost(n, reason);
                 open.close(Closed::Lost(reason));
             }
         }
@@ -339,4 +361,372 @@ fn poll_read<S: AsyncRead + Unpin, T>(
         let read = ready!(Pin::new(stream).poll_read(cx, &mut buffer));
         Poll::Ready(read.map_err(|error| Failure::of(error.kind())).and_then(|()| take(buffer.filled())))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client_testing::{Clients, Heard, Scripted, expect_end, journal, plan, receive, scripted, traffic};
+    use tokio::{
+        io::{AsyncReadExt, DuplexStream, copy, split},
+        time::pause as pause_clock,
+    };
+
+    /// One dialogue under way, and all that a test needs to play its server, its actor and its supervisor.
+    struct Bench {
+        server: Rc<Scripted>,
+        clients: Clients,
+        order: watch::Sender<Option<Stop>>,
+        heard: Heard,
+    }
+
+    /// The clock stands still, but for what the dialogue waits for.
+    fn start(traffic: TrafficSettings) -> Bench {
+        start_after(0, traffic)
+    }
+
+    fn start_after(refusals: u32, traffic: TrafficSettings) -> Bench {
+        pause_clock();
+        let ((server, clients), (journal, heard)) = (scripted(), journal());
+        server.refusals.set(refusals);
+        let order = watch::Sender::new(None);
+        actix::spawn(converse(plan(traffic).into(), server.clone(), order.subscribe(), journal.into()));
+        Bench { server, clients, order, heard }
+    }
+
+    fn with_period(messages: u64) -> TrafficSettings {
+        TrafficSettings { period: Duration::from_secs(1), ..traffic(messages) }
+    }
+
+    async fn send(stream: &mut DuplexStream, bytes: &[u8]) {
+        stream.write_all(bytes).await.unwrap();
+    }
+
+    /// The clock ticks in milliseconds; a few may pass where nothing is waited for.
+    fn took(since: Instant) -> Duration {
+        Duration::from_millis(since.elapsed().as_millis() as u64 / 10 * 10)
+    }
+
+    const NONE: [u64; 4] = [0; 4];
+    const VERIFIED: [u64; 4] = [1, 0, 0, 0];
+    const WRONG: [u64; 4] = [0, 1, 0, 0];
+    const LOST: [u64; 4] = [0, 0, 1, 0];
+    const GIVEN_UP: [u64; 4] = [0, 0, 0, 1];
+
+    #[test]
+    fn a_message_has_its_id_and_number_filled_in_and_a_newline_added() {
+        for (template, expected) in [
+            ("[CLIENT {id}] Message N°{n}", "[CLIENT {n}] Message N°7\n"),
+            ("{n}{n} {id}{id}", "77 {n}{n}\n"),
+            ("{x} {", "{x} {\n"),
+            ("", "\n"),
+        ] {
+            let traffic = TrafficSettings { message: template.into(), ..traffic(1) };
+            let plan = Plan { id: "{n}".into(), ..plan(traffic) };
+            assert_eq!(String::from_utf8(plan.message(7)).unwrap(), expected);
+        }
+    }
+
+    #[actix::test]
+    async fn messages_go_one_after_the_other_over_one_stream() {
+        let mut bench = start(traffic(3));
+        let mut stream = bench.clients.accept().await;
+        for message in ["1\n", "2\n", "3\n"] {
+            assert_eq!(receive(&mut stream).await, message);
+            send(&mut stream, message.as_bytes()).await;
+        }
+        expect_end(stream).await;
+        assert_eq!(bench.heard.end().await, End::Finished);
+        assert_eq!(bench.heard.counts(), [3, 0, 0, 0]);
+        let verified = "echo verified";
+        assert_eq!(bench.heard.events(), ["connected", verified, verified, verified, "connection closed"]);
+    }
+
+    #[actix::test]
+    async fn an_echo_that_trickles_is_verified() {
+        let mut bench = start(TrafficSettings { message: "a message".into(), ..traffic(1) });
+        let mut stream = bench.clients.accept().await;
+        for byte in receive(&mut stream).await.bytes() {
+            send(&mut stream, &[byte]).await;
+            sleep(Duration::from_millis(100)).await;
+        }
+        assert_eq!(bench.heard.end().await, End::Finished);
+        assert_eq!(bench.heard.counts(), VERIFIED);
+    }
+
+    #[actix::test]
+    async fn a_message_larger_than_all_buffers_is_verified_though_the_server_holds_only_a_little_of_it() {
+        let mut bench = start(TrafficSettings { message: "x".repeat(100_000), ..traffic(1) });
+        let (mut read, mut write) = split(bench.clients.accept().await);
+        assert_eq!(copy(&mut read, &mut write).await.unwrap(), 100_001);
+        drop((read, write));
+        assert_eq!(bench.heard.end().await, End::Finished);
+        assert_eq!(bench.heard.counts(), VERIFIED);
+    }
+
+    #[actix::test]
+    async fn after_a_wrong_echo_it_reconnects_before_the_next_message() {
+        let mut bench = start(traffic(2));
+        let mut stream = bench.clients.accept().await;
+        receive(&mut stream).await;
+        send(&mut stream, b"I\n").await;
+        expect_end(stream).await;
+        bench.clients.echo(1).await;
+        assert_eq!(bench.heard.end().await, End::Finished);
+        assert_eq!(bench.heard.counts(), [1, 1, 0, 0]);
+        let first = ["connected", "echo wrong", "connection closed"];
+        let second = ["reconnecting", "connected", "echo verified", "connection closed"];
+        assert_eq!(bench.heard.events(), [&first[..], &second[..]].concat());
+    }
+
+    #[actix::test]
+    async fn a_wrong_byte_is_reported_before_the_rest_has_come() {
+        let mut bench = start(TrafficSettings { timeout: Duration::MAX / 4, ..traffic(1) });
+        let mut stream = bench.clients.accept().await;
+        send(&mut stream, b"?").await;
+        bench.heard.event("echo wrong").await;
+        expect_end_after(stream, 2).await;
+    }
+
+    /// Waits for the end of a stream, on which so many bytes may come before.
+    async fn expect_end_after(mut stream: DuplexStream, bytes: usize) {
+        assert_eq!(stream.read_to_end(&mut Vec::new()).await.unwrap(), bytes);
+    }
+
+    #[actix::test]
+    async fn more_than_the_echo_in_one_piece_is_wrong() {
+        let mut bench = start(traffic(1));
+        let mut stream = bench.clients.accept().await;
+        send(&mut stream, b"1\n1").await;
+        assert_eq!(bench.heard.end().await, End::Finished);
+        assert_eq!(bench.heard.counts(), WRONG);
+    }
+
+    #[actix::test]
+    async fn a_byte_that_comes_during_the_pause_makes_the_last_echo_wrong_before_the_next_message_is_sent() {
+        let mut bench = start(with_period(2));
+        let mut stream = bench.clients.echo(1).await;
+        bench.heard.event("echo verified").await;
+        send(&mut stream, b"!").await;
+        expect_end(stream).await;
+        assert_eq!(bench.heard.counts(), WRONG);
+        bench.clients.echo(1).await;
+        assert_eq!(bench.heard.end().await, End::Finished);
+        assert_eq!(bench.heard.counts(), [1, 1, 0, 0]);
+        let first = ["echo wrong", "connection closed"];
+        let second = ["reconnecting", "connected", "echo verified", "connection closed"];
+        assert_eq!(bench.heard.events(), [&first[..], &second[..]].concat());
+    }
+
+    #[actix::test]
+    async fn a_byte_behind_the_last_echo_makes_it_wrong() {
+        let mut bench = start(traffic(1));
+        let mut stream = bench.clients.echo(1).await;
+        bench.heard.event("echo verified").await;
+        send(&mut stream, b"!").await;
+        assert_eq!(bench.heard.end().await, End::Finished);
+        assert_eq!(bench.heard.counts(), WRONG);
+    }
+
+    #[actix::test]
+    async fn a_server_that_keeps_its_end_open_is_not_waited_for_longer_than_a_second() {
+        let mut bench = start(traffic(1));
+        let _stream = bench.clients.echo(1).await;
+        let started = Instant::now();
+        assert_eq!(bench.heard.end().await, End::Finished);
+        assert_eq!(took(started), CLOSE_PATIENCE);
+        assert_eq!(bench.heard.counts(), VERIFIED);
+    }
+
+    #[actix::test]
+    async fn an_echo_that_is_late_is_lost_at_the_timeout() {
+        let mut bench = start(traffic(1));
+        let mut stream = bench.clients.accept().await;
+        let started = Instant::now();
+        send(&mut stream, b"1").await;
+        bench.heard.event("echo lost").await;
+        assert_eq!(took(started), Duration::from_secs(5));
+        assert_eq!(bench.heard.end().await, End::Finished);
+        assert_eq!(bench.heard.counts(), LOST);
+    }
+
+    #[actix::test]
+    async fn an_echo_is_lost_if_the_server_closes_before_all_of_it() {
+        let mut bench = start(traffic(1));
+        let mut stream = bench.clients.accept().await;
+        receive(&mut stream).await;
+        send(&mut stream, b"1").await;
+        drop(stream);
+        assert_eq!(bench.heard.end().await, End::Finished);
+        assert_eq!(bench.heard.counts(), LOST);
+    }
+
+    #[actix::test]
+    async fn what_a_server_sent_before_it_closed_is_verified_though_it_takes_no_more() {
+        let mut bench = start(TrafficSettings { message: "x".repeat(1000), ..traffic(1) });
+        let mut stream = bench.clients.accept().await;
+        send(&mut stream, b"error\n").await;
+        drop(stream);
+        assert_eq!(bench.heard.end().await, End::Finished);
+        assert_eq!(bench.heard.counts(), WRONG);
+    }
+
+    #[actix::test]
+    async fn a_server_that_closes_during_the_pause_costs_no_message() {
+        let mut bench = start(with_period(2));
+        drop(bench.clients.echo(1).await);
+        drop(bench.clients.echo(1).await);
+        assert_eq!(bench.heard.end().await, End::Finished);
+        assert_eq!(bench.heard.counts(), [2, 0, 0, 0]);
+        assert!(bench.heard.events().contains(&"reconnecting".into()));
+    }
+
+    #[actix::test]
+    async fn a_server_that_goes_away_and_comes_back_costs_the_outstanding_message_only() {
+        let mut bench = start(traffic(3));
+        let mut stream = bench.clients.echo(1).await;
+        receive(&mut stream).await;
+        bench.server.refusals.set(5);
+        drop(stream);
+        let gone = Instant::now();
+        bench.clients.echo(1).await;
+        assert_eq!(took(gone), Duration::from_millis(50 + 100 + 200 + 400 + 800));
+        assert_eq!(bench.heard.end().await, End::Finished);
+        assert_eq!(bench.heard.counts(), [2, 0, 1, 0]);
+    }
+
+    #[actix::test]
+    async fn what_is_not_sent_for_want_of_a_server_is_not_attempted() {
+        let mut bench = start(with_period(3));
+        let stream = bench.clients.echo(1).await;
+        bench.heard.event("echo verified").await;
+        bench.server.refusals.set(u32::MAX);
+        drop(stream);
+        assert_eq!(bench.heard.end().await, End::Unreachable("connection refused".into()));
+        assert_eq!(bench.heard.counts(), VERIFIED);
+    }
+
+    #[actix::test]
+    async fn a_message_is_sent_a_period_after_the_last_echo() {
+        let mut bench = start(with_period(2));
+        let mut stream = bench.clients.accept().await;
+        receive(&mut stream).await;
+        sleep(Duration::from_secs(3)).await;
+        send(&mut stream, b"1\n").await;
+        let echoed = Instant::now();
+        receive(&mut stream).await;
+        assert_eq!(took(echoed), Duration::from_secs(1));
+    }
+
+    #[actix::test]
+    async fn it_sends_for_as_long_as_it_is_told_from_the_first_connection_on() {
+        let endless = TrafficSettings { duration: Duration::from_millis(2500), ..with_period(0) };
+        let mut bench = start_after(5, endless);
+        let mut stream = bench.clients.echo(3).await;
+        let read = stream.read(&mut [0]).await;
+        assert_eq!(read.unwrap(), 0);
+        drop(stream);
+        assert_eq!(bench.heard.end().await, End::Finished);
+        assert_eq!(bench.heard.counts(), [3, 0, 0, 0]);
+    }
+
+    #[actix::test]
+    async fn with_reconnect_every_message_has_a_stream_of_its_own_and_no_warning() {
+        let mut bench = start(TrafficSettings { reconnect: true, ..with_period(2) });
+        for _ in 0..2 {
+            expect_end(bench.clients.echo(1).await).await;
+        }
+        assert_eq!(bench.heard.end().await, End::Finished);
+        assert_eq!(bench.heard.counts(), [2, 0, 0, 0]);
+        let each = ["connected", "echo verified", "connection closed"];
+        assert_eq!(bench.heard.events(), [each, each].concat());
+    }
+
+    #[actix::test]
+    async fn with_reconnect_a_byte_behind_an_echo_makes_it_wrong() {
+        let mut bench = start(TrafficSettings { reconnect: true, ..traffic(2) });
+        let mut stream = bench.clients.echo(1).await;
+        bench.heard.event("echo verified").await;
+        send(&mut stream, b"!").await;
+        drop(bench.clients.echo(1).await);
+        assert_eq!(bench.heard.end().await, End::Finished);
+        assert_eq!(bench.heard.counts(), [1, 1, 0, 0]);
+    }
+
+    #[actix::test]
+    async fn a_stop_during_the_pause_ends_the_stream_at_once() {
+        let mut bench = start(with_period(0));
+        let stream = bench.clients.echo(1).await;
+        bench.heard.event("echo verified").await;
+        let stopped = Instant::now();
+        bench.order.send_replace(Some(Stop::Drain));
+        expect_end(stream).await;
+        assert_eq!(bench.heard.end().await, End::Stopped);
+        assert_eq!(took(stopped), Duration::ZERO);
+        assert_eq!(bench.heard.counts(), VERIFIED);
+    }
+
+    #[actix::test]
+    async fn a_stop_during_the_connecting_ends_it_at_once() {
+        let mut bench = start_after(u32::MAX, traffic(1));
+        bench.heard.event("connect failed").await;
+        bench.order.send_replace(Some(Stop::Drain));
+        assert_eq!(bench.heard.end().await, End::Stopped);
+        assert_eq!(bench.heard.counts(), NONE);
+    }
+
+    /// A dialogue whose message is out when it is told to stop.
+    async fn stopped_with_a_message_out(timeout: Duration) -> (Bench, DuplexStream) {
+        let mut bench = start(TrafficSettings { timeout, ..traffic(0) });
+        let mut stream = bench.clients.accept().await;
+        receive(&mut stream).await;
+        bench.order.send_replace(Some(Stop::Drain));
+        (bench, stream)
+    }
+
+    #[actix::test]
+    async fn an_echo_that_comes_soon_after_a_stop_is_verified() {
+        let (mut bench, mut stream) = stopped_with_a_message_out(Duration::from_secs(5)).await;
+        sleep(STOP_PATIENCE / 2).await;
+        send(&mut stream, b"1\n").await;
+        expect_end(stream).await;
+        assert_eq!(bench.heard.end().await, End::Stopped);
+        assert_eq!(bench.heard.counts(), VERIFIED);
+    }
+
+    #[actix::test]
+    async fn an_echo_that_comes_wrong_after_a_stop_is_wrong() {
+        let (mut bench, mut stream) = stopped_with_a_message_out(Duration::from_secs(5)).await;
+        send(&mut stream, b"2\n").await;
+        assert_eq!(bench.heard.end().await, End::Stopped);
+        assert_eq!(bench.heard.counts(), WRONG);
+    }
+
+    #[actix::test]
+    async fn an_echo_that_does_not_come_within_a_second_of_a_stop_is_given_up() {
+        let (mut bench, stream) = stopped_with_a_message_out(Duration::from_secs(5)).await;
+        let stopped = Instant::now();
+        assert_eq!(bench.heard.end().await, End::Stopped);
+        assert_eq!(took(stopped), STOP_PATIENCE);
+        assert_eq!(bench.heard.counts(), GIVEN_UP);
+        assert_eq!(bench.heard.events(), ["connected", "echo given up", "connection closed"]);
+        expect_end(stream).await;
+    }
+
+    #[actix::test]
+    async fn a_stop_waits_no_longer_for_an_echo_than_its_own_timeout() {
+        let (mut bench, _stream) = stopped_with_a_message_out(STOP_PATIENCE / 4).await;
+        let stopped = Instant::now();
+        assert_eq!(bench.heard.end().await, End::Stopped);
+        assert_eq!(took(stopped), STOP_PATIENCE / 4);
+        assert_eq!(bench.heard.counts(), GIVEN_UP);
+    }
+
+    #[actix::test]
+    async fn an_echo_that_a_server_owes_when_both_are_stopped_is_given_up() {
+        let (mut bench, stream) = stopped_with_a_message_out(Duration::from_secs(5)).await;
+        drop(stream);
+        assert_eq!(bench.heard.end().await, End::Stopped);
+        assert_eq!(bench.heard.counts(), GIVEN_UP);
+    }
 }

@@ -6,6 +6,8 @@ pub mod admission;
 mod caller;
 mod client;
 mod client_report;
+#[cfg(test)]
+mod client_testing;
 mod connect;
 mod connection;
 mod descriptors;
