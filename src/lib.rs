@@ -36,20 +36,30 @@
 //! * Between the two: [`gate`], the lock round the admission; `link`, what the planes of a connection share; `farewell`,
 //!   how it comes to a clean end.
 //! * The data plane: `service` (what a protocol is), `echo` (the built-in one).
+//! * The verifying client, on the same roster and messages: `client` (its supervisor), `caller` (the actor of one connection),
+//!   `dialogue` (its data plane), `connect`, `verify`, `journal` and `client_report`.
 //! * Round it: `server` (the front), `listener`, `descriptors`, `signals`, [`settings`] and how they are put together in
 //!   [`layers`], [`logging`], [`healthcheck`], `error`.
 #![warn(missing_docs)]
 
 mod acceptor;
 pub mod admission;
+mod caller;
+mod client;
+mod client_report;
+#[cfg(test)]
+mod client_testing;
+mod connect;
 mod connection;
 mod descriptors;
+mod dialogue;
 mod echo;
 mod error;
 mod escape;
 mod farewell;
 pub mod gate;
 pub mod healthcheck;
+mod journal;
 pub mod layers;
 mod link;
 mod listener;
@@ -64,8 +74,11 @@ mod signals;
 mod supervisor;
 #[cfg(test)]
 mod testing;
+mod verify;
 mod worker;
 
+pub use client::Client;
+pub use client_report::{ClientReport, RoundTrip};
 pub use connection::{ConnectionExit, Reason};
 pub use echo::Echo;
 pub use error::Error;

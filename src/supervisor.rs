@@ -31,7 +31,7 @@ const WORKER_PATIENCE: Duration = Duration::from_millis(500);
 /// How long the sweep of the backlog pauses when there is no descriptor for one more.
 const SWEEP_PAUSE: Duration = Duration::from_millis(100);
 
-/// Why a server stopped.
+/// Why a server or a client stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum StopReason {
     /// The signal SIGTERM.
@@ -55,7 +55,7 @@ impl StopReason {
         }
     }
 
-    fn is_signal(self) -> bool {
+    pub(crate) fn is_signal(self) -> bool {
         matches!(self, Self::Sigterm | Self::Sigint)
     }
 }
