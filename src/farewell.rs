@@ -33,7 +33,11 @@ pub(crate) async fn farewell(link: &Link) -> io::Result<()> {
         }
         tokio::select! {
             () = sleep_until(wait) => look = LAST_LOOK.min(look * 2),
-            more = link.more_to_discard(), if !client_done => more?,
+            more = link.more_to_discard(), if !client_done => {
+                more?;
+                // A client that goes on sending must not keep the others on this thread from their turn.
+                tokio::task::yield_now().await;
+            }
         }
     }
     link.earned_clean_end()
