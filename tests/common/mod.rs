@@ -474,8 +474,8 @@ pub fn reset(client: TcpStream) {
     socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
 }
 
-/// How many bytes a client reads or writes at once.
-const PIECE: usize = 16 * 1024;
+/// How many bytes a client reads or writes at once: more than the server does, which so has the more to do.
+const PIECE: usize = 256 * 1024;
 
 /// What a client sends from this offset on: with a period that divides no buffer's size, a lost or doubled piece shows.
 pub fn pattern(from: u64, length: usize) -> &'static [u8] {
@@ -485,7 +485,7 @@ pub fn pattern(from: u64, length: usize) -> &'static [u8] {
 
 /// Reads the pattern from this offset on, and gives how much came before the end or the error.
 pub fn read_pattern(client: &mut TcpStream, from: u64, mut progress: impl FnMut(usize)) -> (u64, io::Result<()>) {
-    let (mut got, mut piece) = (0, [0; PIECE]);
+    let (mut got, mut piece) = (0, vec![0; PIECE]);
     loop {
         match client.read(&mut piece) {
             Ok(0) => return (got, Ok(())),
@@ -506,7 +506,7 @@ pub fn stuff(client: &mut TcpStream, other: &mut TcpStream, most: u64) -> u64 {
     client.set_nonblocking(true).unwrap();
     let (mut sent, mut in_vain) = (0, 0);
     while in_vain < 20 && sent < most {
-        match client.write(pattern(sent, PIECE)) {
+        match client.write(pattern(sent, PIECE.min((most - sent) as usize))) {
             Ok(n) => (sent, in_vain) = (sent + n as u64, 0),
             Err(error) => {
                 assert_eq!(error.kind(), ErrorKind::WouldBlock);
