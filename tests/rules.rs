@@ -10,7 +10,7 @@ use std::{
     net::{Shutdown, TcpStream},
     sync::{
         Mutex,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
         mpsc::{Receiver, Sender, channel},
     },
     thread,
@@ -21,6 +21,14 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 fn peers(log: &Records, msg: &str) -> Vec<String> {
     log.of(msg).iter().map(|record| record["peer"].as_str().unwrap().to_owned()).collect()
+}
+
+/// Waits until every Acceptor has its handle of the listening socket, beside the Supervisor's own. Gives another one, and
+/// what the socket is called.
+fn listener_of_all(server: &Server, workers: usize) -> (socket2::Socket, String) {
+    let (listener, name) = server.listener();
+    wait_until("every Acceptor has its handle", || server.process.handles(&name) == 1 + workers);
+    (listener, name)
 }
 
 // Rule 1: the cap is exact.
@@ -126,7 +134,7 @@ fn the_cap_is_exact_over_all_threads() {
     });
     server.handle.stop();
     server.end();
-    let served: Vec<_> = served.iter().collect();
+    let served: Vec<_> = served.try_iter().collect();
     assert_eq!((served.len(), served.iter().max()), (CAP + 200, Some(&CAP)));
 }
 
@@ -200,11 +208,9 @@ fn an_acceptor_that_crashes_is_replaced_and_no_queued_client_is_lost() {
     let mut server =
         Server::start(&[("supervisor.workers", "2"), ("supervisor.max_restarts", "1000000"), ("log.level", "debug")]);
     let mut client = server.connect_served();
-    let (listener, name) = server.listener();
-    let handles = || server.process.descriptors().iter().filter(|(_, is)| *is == name).count();
-    wait_until("both Acceptors have their handles, beside the Supervisor", || handles() == 3);
+    let (listener, name) = listener_of_all(&server, 2);
     listener.shutdown(Shutdown::Both).unwrap();
-    wait_until("both have crashed", || handles() == 1);
+    wait_until("both have crashed", || server.process.handles(&name) == 1);
     listener.listen(16).unwrap();
     let address = listener.local_addr().unwrap().as_socket().unwrap(); // the shutdown has cost it its port
     let mut queued: Vec<_> = (0..10).map(|_| connect(address)).collect();
@@ -220,6 +226,45 @@ fn an_acceptor_that_crashes_is_replaced_and_no_queued_client_is_lost() {
     let ended = server.stop();
     assert_eq!((ended.code, ended.log.one("stopping")["reason"].as_str()), (Some(0), Some("SIGTERM")));
     ended.log.assert_all_accounted_for();
+}
+
+#[test]
+fn a_worker_that_panics_takes_its_connections_along_and_the_rest_stops_gracefully() {
+    /// The log is where a Worker's own code can be made to panic.
+    fn panic_at_the_first_restart(record: &slog::Record<'_>) {
+        static DONE: AtomicBool = AtomicBool::new(false);
+        let restart = record.msg().to_string() == "acceptor restarted";
+        assert!(!restart || DONE.swap(true, Ordering::Relaxed), "told to");
+    }
+    let (blocked, blocks) = channel();
+    let (go_on, may_go_on) = channel();
+    let mut settings = settings();
+    settings.supervisor.workers = 2;
+    settings.supervisor.max_restarts = 1_000_000;
+    let service = Blocking { blocked, go_on: Mutex::new(may_go_on) };
+    let mut server = InProcess::start_with(settings, service, panic_at_the_first_restart);
+    // While its thread is blocked the first one's Worker accepts nobody, so the second one goes to the other.
+    let mut clients = vec![connect(server.address)];
+    clients[0].write_all(b"#").unwrap();
+    blocks.recv_timeout(PATIENCE).unwrap();
+    clients.push(connect(server.address));
+    round_trip(&mut clients[1]);
+    go_on.send(()).unwrap();
+    round_trip(&mut clients[0]);
+    let workers = [0, 1].map(|at: usize| number(&server.log.wait_of("connection opened", &clients[at]), "worker"));
+
+    server.listener().shutdown(Shutdown::Both).unwrap();
+    let crashed = number(&server.log.wait("worker crashed"), "worker");
+    for (mut client, worker) in clients.into_iter().zip(workers) {
+        let (got, end) = read_pattern(&mut client, 0, |_| {});
+        let expected = if worker == crashed { Err(io::ErrorKind::ConnectionReset) } else { Ok(()) };
+        assert_eq!((got, end.map_err(|error| error.kind())), (0, expected));
+    }
+    let (report, log) = server.end();
+    assert_eq!((report.acknowledged, report.forced, report.gave_up, report.exit_code()), (1, 1, true, 1));
+    assert_eq!(log.one("stopping")["reason"], "restarts");
+    assert_eq!(number(log.one("worker stopped"), "worker"), 3 - crashed);
+    assert_eq!(log.of("arbiter joined").len(), 2);
 }
 
 #[test]
@@ -330,14 +375,14 @@ fn clients_that_send_and_never_read_cost_no_more_than_a_buffer_each() {
 #[test]
 fn without_descriptors_accepting_pauses_once_and_resumes_and_nobody_is_lost() {
     // A client that says nothing is the clock: it is shown out after several attempts to accept.
-    let server = Server::start(&[
+    let mut server = Server::start(&[
         ("supervisor.workers", "2"),
         ("connection.idle_timeout", "500ms"),
         ("connection.linger", "0s"),
         ("log.level", "debug"),
     ]);
-    let mut server = server;
     let mut clock = server.connect_served();
+    listener_of_all(&server, 2);
     let limit = server.process.limit_descriptors(3);
     let mut clients: Vec<_> = (0..20).map(|_| server.connect()).collect();
     clients.iter_mut().for_each(|client| client.write_all(b"queued").unwrap());

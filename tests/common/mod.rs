@@ -8,11 +8,11 @@ use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     ioctl,
     process::{
-        Pid, PidfdFlags, PidfdGetfdFlags, Resource, Rlimit, pidfd_getfd, pidfd_open, pidfd_send_signal, prlimit,
+        Pid, PidfdFlags, PidfdGetfdFlags, Resource, Rlimit, getpid, pidfd_getfd, pidfd_open, pidfd_send_signal, prlimit,
     },
 };
 use serde_json::Value;
-use slog::{Drain, Logger, o};
+use slog::{Drain, Logger, Never, OwnedKVList, Record, o};
 use socket2::{Domain, Socket, Type};
 use std::{
     env, fs,
@@ -224,31 +224,49 @@ impl Process {
         (self.child.wait().unwrap().code(), errors)
     }
 
-    fn proc(&self, file: &str) -> String {
-        format!("/proc/{}/{file}", self.child.id())
+    fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
     }
 
-    /// The numbers of its open descriptors, and what they are.
-    pub fn descriptors(&self) -> Vec<(i32, String)> {
-        let entries = fs::read_dir(self.proc("fd")).unwrap().map(Result::unwrap);
-        // One may be closed meanwhile.
-        let entries = entries.filter_map(|entry| Some((entry.file_name(), fs::read_link(entry.path()).ok()?)));
-        entries.map(|(fd, is)| (fd.to_str().unwrap().parse().unwrap(), is.to_str().unwrap().to_owned())).collect()
+    /// How many handles of a socket it has open.
+    pub fn handles(&self, socket: &str) -> usize {
+        descriptors(self.pid()).iter().filter(|(_, is)| is == socket).count()
     }
 
     /// Sets the soft limit of its descriptors; those that are open stay open. Gives what it was.
     pub fn limit_descriptors(&self, soft: u64) -> u64 {
-        let pid = Some(Pid::from_child(&self.child));
         let maximum = rlimit::Resource::NOFILE.get_hard().unwrap();
-        prlimit(pid, Resource::Nofile, Rlimit { current: Some(soft), maximum: Some(maximum) }).unwrap().current.unwrap()
+        prlimit(Some(self.pid()), Resource::Nofile, Rlimit { current: Some(soft), maximum: Some(maximum) })
+            .unwrap()
+            .current
+            .unwrap()
     }
 
     /// The memory it occupies, in bytes. What the kernel keeps for its sockets is not in it.
     pub fn memory(&self) -> u64 {
-        let status = fs::read_to_string(self.proc("status")).unwrap();
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
         line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() * 1024
     }
+}
+
+/// The numbers of a process's open descriptors, and what they are.
+fn descriptors(pid: Pid) -> Vec<(i32, String)> {
+    let entries = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().map(Result::unwrap);
+    // One may be closed meanwhile.
+    let entries = entries.filter_map(|entry| Some((entry.file_name(), fs::read_link(entry.path()).ok()?)));
+    entries.map(|(fd, is)| (fd.to_str().unwrap().parse().unwrap(), is.to_str().unwrap().to_owned())).collect()
+}
+
+/// Duplicates the socket on which a process listens.
+fn listener_of(pid: Pid, address: SocketAddr) -> (Socket, String) {
+    let pidfd = pidfd_open(pid, PidfdFlags::empty()).unwrap();
+    let sockets = descriptors(pid).into_iter().filter(|(_, is)| is.starts_with("socket:"));
+    let mut handles = sockets.filter_map(|(fd, is)| {
+        let handle = Socket::from(pidfd_getfd(&pidfd, fd, PidfdGetfdFlags::empty()).ok()?);
+        (handle.is_listener().ok()? && handle.local_addr().ok()?.as_socket() == Some(address)).then_some((handle, is))
+    });
+    handles.next().expect("it listens")
 }
 
 impl Drop for Process {
@@ -314,12 +332,9 @@ impl Server {
         self.end()
     }
 
-    /// Another handle of its listening socket, and what the socket is called among the descriptors.
+    /// A handle of its listening socket, and what the socket is called among the descriptors.
     pub fn listener(&self) -> (Socket, String) {
-        let sockets = self.process.descriptors().into_iter().filter(|(_, is)| is.starts_with("socket:"));
-        let handle = |fd| pidfd_getfd(&self.process.pidfd, fd, PidfdGetfdFlags::empty()).unwrap();
-        let mut sockets = sockets.map(|(fd, is)| (Socket::from(handle(fd)), is));
-        sockets.find(|(socket, _)| socket.is_listener().unwrap_or(false)).unwrap()
+        listener_of(self.process.pid(), self.address)
     }
 
     /// How many clients the kernel holds that have not been accepted.
@@ -343,12 +358,17 @@ pub struct InProcess {
 
 impl InProcess {
     pub fn start<S: Service>(settings: Settings, service: S) -> Self {
+        Self::start_with(settings, service, |_| {})
+    }
+
+    /// With something that is called for each record, on the thread that logs it, before it is written.
+    pub fn start_with<S: Service>(settings: Settings, service: S, before: fn(&Record<'_>)) -> Self {
         let (reader, writer) = io::pipe().unwrap();
         let (started, start) = channel();
         let (ended, report) = channel();
         thread::spawn(move || {
             actix::System::new().block_on(async {
-                let drain = Mutex::new(slog_json::Json::default(writer)).fuse();
+                let drain = Before { before, drain: Mutex::new(slog_json::Json::default(writer)) };
                 let server = supervised_echo::Server::bind(settings, service).unwrap();
                 started.send((server.address(), server.handle())).unwrap();
                 let _ = ended.send(server.with_log(Logger::root(drain, o!())).run().await);
@@ -358,12 +378,33 @@ impl InProcess {
         Self { address, handle, log: Log::of(reader), report }
     }
 
+    /// A handle of its listening socket.
+    pub fn listener(&self) -> Socket {
+        listener_of(getpid(), self.address).0
+    }
+
     /// Waits for its end.
     pub fn end(mut self) -> (Report, Records) {
         let report = self.report.recv_timeout(PATIENCE).expect("the server ends").unwrap();
         // A thread that is left behind keeps the log open.
         self.log.wait("stopped");
         (report, self.log.heard)
+    }
+}
+
+struct Before<D> {
+    before: fn(&Record<'_>),
+    drain: D,
+}
+
+impl<D: Drain> Drain for Before<D> {
+    type Ok = ();
+    type Err = Never;
+
+    fn log(&self, record: &Record<'_>, values: &OwnedKVList) -> Result<(), Never> {
+        (self.before)(record);
+        let _ = self.drain.log(record, values);
+        Ok(())
     }
 }
 
@@ -433,8 +474,8 @@ pub fn reset(client: TcpStream) {
     socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
 }
 
-/// How many bytes a client reads or writes at once.
-const PIECE: usize = 16 * 1024;
+/// How many bytes a client reads or writes at once: more than the server does, which so has the more to do.
+const PIECE: usize = 256 * 1024;
 
 /// What a client sends from this offset on: with a period that divides no buffer's size, a lost or doubled piece shows.
 pub fn pattern(from: u64, length: usize) -> &'static [u8] {
@@ -444,7 +485,7 @@ pub fn pattern(from: u64, length: usize) -> &'static [u8] {
 
 /// Reads the pattern from this offset on, and gives how much came before the end or the error.
 pub fn read_pattern(client: &mut TcpStream, from: u64, mut progress: impl FnMut(usize)) -> (u64, io::Result<()>) {
-    let (mut got, mut piece) = (0, [0; PIECE]);
+    let (mut got, mut piece) = (0, vec![0; PIECE]);
     loop {
         match client.read(&mut piece) {
             Ok(0) => return (got, Ok(())),
@@ -465,7 +506,7 @@ pub fn stuff(client: &mut TcpStream, other: &mut TcpStream, most: u64) -> u64 {
     client.set_nonblocking(true).unwrap();
     let (mut sent, mut in_vain) = (0, 0);
     while in_vain < 20 && sent < most {
-        match client.write(pattern(sent, PIECE)) {
+        match client.write(pattern(sent, PIECE.min((most - sent) as usize))) {
             Ok(n) => (sent, in_vain) = (sent + n as u64, 0),
             Err(error) => {
                 assert_eq!(error.kind(), ErrorKind::WouldBlock);
