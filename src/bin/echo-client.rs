@@ -16,7 +16,7 @@ mod shared;
 /// ones win. Exit codes: 0 every echo verified, 1 one was wrong or lost, or the server out of reach, 2 usage, 3 stopped
 /// by a second signal, 78 settings.
 #[derive(Parser)]
-#[command(version)]
+#[command(name = "echo-client", version)]
 struct Args {
     /// The settings, a TOML file [env: ECHO_CLIENT_SETTINGS]
     #[arg(long, value_name = "FILE")]
