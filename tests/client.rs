@@ -741,6 +741,6 @@ fn wrong_usage_exits_with_2_and_help_and_version_with_0() {
         assert_eq!(said(args).0, 2, "{args:?}");
     }
     let (code, help, _) = said(&["--help"]);
-    assert!(code == 0 && help.contains("--report <REPORT>"), "{help}");
+    assert!(code == 0 && help.contains("--report <F>"), "{help}");
     assert_eq!(said(&["--version"]).1, concat!("echo-client ", env!("CARGO_PKG_VERSION"), "\n"));
 }
