@@ -80,3 +80,45 @@ fn poll_read<S: AsyncRead + Unpin, T>(
         Poll::Ready(read.map_err(|error| Failure::of(error.kind())).and_then(|()| take(buffer.filled())))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncWriteExt, duplex};
+
+    #[tokio::test]
+    async fn a_connection_that_ends_while_it_takes_the_message_is_an_early_close() {
+        let (mut ours, theirs) = duplex(64);
+        drop(theirs);
+        assert_eq!(echo(&mut ours, &[0; 1000]).await, Err(Failure::Lost(Lost::Closed)));
+    }
+
+    #[test]
+    fn only_a_connection_that_had_been_ended_before_it_failed_was_closed() {
+        assert_eq!(Failure::of(ErrorKind::BrokenPipe), Failure::Lost(Lost::Closed));
+        assert_eq!(Failure::of(ErrorKind::ConnectionReset), Failure::Lost(Lost::Reset));
+        assert_eq!(Failure::of(ErrorKind::TimedOut), Failure::Lost(Lost::Reset));
+    }
+
+    #[tokio::test]
+    async fn what_comes_before_the_message_is_out_is_wrong_though_it_is_the_same() {
+        let (mut ours, mut theirs) = duplex(64);
+        theirs.write_all(&[0; 64]).await.unwrap();
+        let wrong = Difference { offset: 64, expected: String::new(), got: "\\x00".repeat(16) };
+        let psychic = async {
+            theirs.write_all(&[0; 64]).await.unwrap();
+            std::future::pending().await
+        };
+        tokio::select! {
+            echoed = echo(&mut ours, &[0; 1000]) => assert_eq!(echoed, Err(Failure::Wrong(wrong))),
+            () = psychic => {}
+        }
+    }
+
+    #[tokio::test]
+    async fn the_end_of_a_stream_is_not_taken_for_bytes() {
+        let (mut ours, theirs) = duplex(64);
+        drop(theirs);
+        assert_eq!(unasked(&mut ours, 5).await, Failure::Lost(Lost::Closed));
+    }
+}
