@@ -275,7 +275,8 @@ mod tests {
     async fn a_signal_stops_every_connection_and_is_no_failure() {
         let mut bench = start(TrafficSettings { connections: 2, ..traffic(0) });
         let (mut first, mut second) = (bench.clients.accept().await, bench.clients.accept().await);
-        (receive(&mut first).await, receive(&mut second).await);
+        receive(&mut first).await;
+        receive(&mut second).await;
         bench.handle.shutdown(StopReason::Sigterm);
         logged(&mut bench.log, "stopping").await;
         first.write_all(b"1\n").await.unwrap();

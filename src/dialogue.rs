@@ -4,25 +4,15 @@
 
 use crate::{
     connect::{Connect, keep_trying},
+    exchange::{Failure, echo, unasked},
     journal::{Closed, End, Journal, Lost},
-    link::with_buffer,
     messages::Stop,
     settings::TrafficSettings,
-    verify::{Difference, Verifier},
 };
 use futures_util::FutureExt;
-use std::{
-    future::{pending, poll_fn},
-    io::ErrorKind,
-    panic::AssertUnwindSafe,
-    pin::Pin,
-    rc::Rc,
-    task::{Context, Poll, ready},
-    thread,
-    time::Duration,
-};
+use std::{future::pending, panic::AssertUnwindSafe, rc::Rc, thread, time::Duration};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
+    io::AsyncWriteExt,
     sync::watch,
     time::{Instant, sleep, sleep_until, timeout},
 };
@@ -238,7 +228,7 @@ impl<C: Connect> Dialogue<'_, C> {
         loop {
             let unasked = async {
                 match &mut self.open {
-                    Some(open) => unasked(open).await,
+                    Some(open) => unasked(&mut open.stream, open.echoed).await,
                     None => pending().await,
                 }
             };
@@ -271,7 +261,7 @@ impl<C: Connect> Dialogue<'_, C> {
         let farewell = async {
             // One that cannot be ended tells why when it is read.
             let _ = open.stream.shutdown().await;
-            unasked(open).await
+            unasked(&mut open.stream, open.echoed).await
         };
         match timeout(CLOSE_PATIENCE, farewell).await {
             Ok(failure @ Failure::Wrong(_)) => self.interrupted(failure),
@@ -296,71 +286,6 @@ async fn rest(due: Instant, period: Duration) {
     if !period.is_zero() {
         sleep_until(due).await;
     }
-}
-
-/// What came instead of an echo.
-#[derive(Debug, PartialEq, Eq)]
-enum Failure {
-    Wrong(Difference),
-    Lost(Lost),
-}
-
-impl Failure {
-    fn of(error: ErrorKind) -> Self {
-        // The system says so of a write to a connection that the other side had ended before it was reset.
-        Self::Lost(if error == ErrorKind::BrokenPipe { Lost::Closed } else { Lost::Reset })
-    }
-}
-
-/// Sends a message and verifies what comes back, both at once: a server may take no more of a large message before it has
-/// got rid of some of its echo.
-async fn echo<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, message: &[u8]) -> Result<(), Failure> {
-    let (mut sent, mut write_error) = (0, None);
-    let mut verifier = Verifier::default();
-    poll_fn(|cx| {
-        while sent < message.len() && write_error.is_none() {
-            match Pin::new(&mut *stream).poll_write(cx, &message[sent..]) {
-                Poll::Ready(Ok(n)) => sent += n,
-                // What the server has sent before may still be read, and be wrong.
-                Poll::Ready(Err(error)) => write_error = Some(error.kind()),
-                Poll::Pending => break,
-            }
-        }
-        while verifier.verified() < message.len() {
-            let received = ready!(poll_read(stream, cx, |piece| match piece {
-                [] => Err(write_error.map_or(Failure::Lost(Lost::Closed), Failure::of)),
-                piece => verifier.receive(&message[..sent], piece).map_err(Failure::Wrong),
-            }));
-            received?;
-        }
-        Poll::Ready(Ok(()))
-    })
-    .await
-}
-
-/// Resolves when something comes though no message is out.
-async fn unasked<S: AsyncRead + Unpin>(open: &mut Open<S>) -> Failure {
-    let Open { stream, echoed, .. } = open;
-    let failure = poll_fn(|cx| {
-        poll_read(stream, cx, |piece| match piece {
-            [] => Err(Failure::Lost(Lost::Closed)),
-            piece => Ok(Failure::Wrong(Difference::surplus(*echoed, piece))),
-        })
-    });
-    failure.await.unwrap_or_else(|failure| failure)
-}
-
-/// Reads into the thread's buffer: a connection that waits holds none.
-fn poll_read<S: AsyncRead + Unpin, T>(
-    stream: &mut S,
-    cx: &mut Context<'_>,
-    take: impl FnOnce(&[u8]) -> Result<T, Failure>,
-) -> Poll<Result<T, Failure>> {
-    with_buffer(|buffer| {
-        let mut buffer = ReadBuf::new(buffer);
-        let read = ready!(Pin::new(stream).poll_read(cx, &mut buffer));
-        Poll::Ready(read.map_err(|error| Failure::of(error.kind())).and_then(|()| take(buffer.filled())))
-    })
 }
 
 #[cfg(test)]

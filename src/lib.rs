@@ -56,6 +56,7 @@ mod dialogue;
 mod echo;
 mod error;
 mod escape;
+mod exchange;
 mod farewell;
 pub mod gate;
 pub mod healthcheck;

@@ -1,11 +1,7 @@
 //! The echo client's command line: flags become the topmost layer of the settings, the report goes to standard output.
-use std::{
-    io::{self, Write as _},
-    path::PathBuf,
-    process::ExitCode,
-};
+use std::{io, io::Write as _, path::PathBuf, process::ExitCode};
 
-use clap::{Parser, ValueEnum};
+use clap::Parser;
 use supervised_echo::{Client, ClientReport, Error, Signals, logging, settings::ClientSettings};
 
 mod shared;
@@ -16,7 +12,7 @@ mod shared;
 /// ones win. Exit codes: 0 every echo verified, 1 one was wrong or lost, or the server out of reach, 2 usage, 3 stopped
 /// by a second signal, 78 settings.
 #[derive(Parser)]
-#[command(version)]
+#[command(name = "echo-client", version)]
 struct Args {
     /// The settings, a TOML file [env: ECHO_CLIENT_SETTINGS]
     #[arg(long, value_name = "FILE")]
@@ -51,19 +47,11 @@ struct Args {
     /// How long to keep trying to connect
     #[arg(long, value_name = "D")]
     connect_timeout: Option<String>,
-    /// What the report on standard output looks like
-    #[arg(long, value_enum, default_value_t = Format::Table)]
-    report: Format,
+    /// What the report on standard output looks like: lines for people, or one JSON object
+    #[arg(long, value_name = "F", value_parser = ["table", "json"], default_value = "table")]
+    report: String,
     #[command(flatten)]
     shared: shared::SharedArgs,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum Format {
-    /// Lines for people
-    Table,
-    /// One JSON object
-    Json,
 }
 
 fn main() -> ExitCode {
@@ -86,9 +74,9 @@ fn run(args: Args) -> Result<u8, Error> {
     let Some(settings) = args.shared.settings(args.settings.as_deref(), flags)? else { return Ok(0) };
     let report = send(settings)?;
     // If nobody reads it, the exit code still tells how it went.
-    let _ = match args.report {
-        Format::Table => write!(io::stdout(), "{report}"),
-        Format::Json => writeln!(io::stdout(), "{}", report.to_json()),
+    let _ = match args.report.as_str() {
+        "json" => writeln!(io::stdout(), "{}", report.to_json()),
+        _ => write!(io::stdout(), "{report}"),
     };
     if let Some(problem) = report.problem() {
         shared::complain("echo-client", &problem);
