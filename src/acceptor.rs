@@ -12,17 +12,22 @@ use actix::prelude::*;
 use rustix::io::Errno;
 use slog::Logger;
 use std::{
-    future::poll_fn,
+    future::{pending, poll_fn},
     io,
     net::SocketAddr,
     sync::Arc,
     task::{self, Poll},
     time::Duration,
 };
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    time::{Instant, sleep, sleep_until},
+};
 
 /// How long to leave a listener alone that has no descriptor or memory for another client.
 const BACK_OFF: Duration = Duration::from_millis(100);
+/// How long nothing must have failed before an episode counts as over: at the limit accepting fails and works by turns.
+const CALM: Duration = Duration::from_secs(1);
 
 /// What an accept error means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -140,34 +145,61 @@ async fn accept_all(
     parent: Recipient<Accepted>,
     log: Logger,
 ) -> io::Error {
-    // What this Acceptor has starved of, until its listener answers again, be it that nobody is there.
-    let mut starving: Option<io::Error> = None;
+    let mut starving: Option<Starving> = None;
     loop {
-        let accepted = poll_fn(|cx| {
-            gate.poll_accept(cx, worker, |cx| {
-                let accepted = listener.poll_accept(cx);
-                if !matches!(accepted, Poll::Ready(Err(_)))
-                    && let Some(reason) = starving.take()
-                    && gate.starved(false)
-                {
-                    slog::info!(log, "accept resumed"; "reason" => %reason);
-                }
-                accepted
-            })
-        });
-        match accepted.await {
+        let accepted = poll_fn(|cx| gate.poll_accept(cx, worker, |cx| listener.poll_accept(cx)));
+        let accepted = tokio::select! {
+            biased;
+            () = calm(&starving) => {
+                starving = None;
+                continue;
+            }
+            accepted = accepted => accepted,
+        };
+        match accepted {
             Ok(((stream, peer), permit, place)) => parent.do_send(Accepted { stream, peer, permit, place }),
             Err(error) => match AcceptError::of(&error) {
                 AcceptError::Client => {}
                 AcceptError::Starved => {
-                    if gate.starved(true) {
-                        slog::warn!(log, "accept paused"; "reason" => %error);
-                    }
-                    starving = Some(error);
-                    tokio::time::sleep(BACK_OFF).await;
+                    let starving = starving.get_or_insert_with(|| Starving::new(error, &gate, &log));
+                    starving.last_failure = Instant::now();
+                    sleep(BACK_OFF).await;
                 }
                 AcceptError::Listener => return error,
             },
+        }
+    }
+}
+
+/// Resolves when nothing has failed for a while, be it that nobody came.
+async fn calm(starving: &Option<Starving>) {
+    match starving {
+        Some(starving) => sleep_until(starving.last_failure + CALM).await,
+        None => pending().await,
+    }
+}
+
+/// This Acceptor's part in an episode of starvation, which begins with the first that starves and ends with the last.
+struct Starving {
+    reason: io::Error,
+    last_failure: Instant,
+    gate: Arc<Gate>,
+    log: Logger,
+}
+
+impl Starving {
+    fn new(reason: io::Error, gate: &Arc<Gate>, log: &Logger) -> Self {
+        if gate.starve() {
+            slog::warn!(log, "accept paused"; "reason" => %reason);
+        }
+        Self { reason, last_failure: Instant::now(), gate: gate.clone(), log: log.clone() }
+    }
+}
+
+impl Drop for Starving {
+    fn drop(&mut self) {
+        if self.gate.recover() {
+            slog::info!(self.log, "accept resumed"; "reason" => %self.reason);
         }
     }
 }
@@ -299,7 +331,7 @@ mod tests {
     }
 
     #[actix::test]
-    async fn starving_ends_when_the_listener_answers_though_nobody_is_there() {
+    async fn starving_ends_though_nobody_is_there() {
         let (listener, _) = listener();
         let flaky = Flaky { failures: [Errno::NFILE].into(), listener: listener.acceptor().unwrap() };
         let (_acceptor, mut heard) = start(&Gate::new(1, 0), Box::new(flaky));

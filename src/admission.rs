@@ -3,6 +3,7 @@
 //! A pure state machine: it takes events and gives decisions, and knows neither sockets nor locks nor wakers (those are
 //! in `gate`), so its edge cases can be tested, and a model checker can run it, without any of them.
 
+use crate::connection::Reason;
 use std::{collections::BTreeSet, fmt};
 
 /// Names one connection for the life of the server; a later arrival has a larger id.
@@ -40,6 +41,17 @@ pub struct Census {
     pub pending: usize,
 }
 
+/// What became of connections.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct Tally {
+    /// Alive at the close, or taken in later, and ended by themselves; those that crashed meanwhile included.
+    pub acknowledged: usize,
+    /// Alive at the close, or taken in later, and ended by force.
+    pub forced: usize,
+    /// Panicked, ever.
+    pub crashed: usize,
+}
+
 /// What a departure brings about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Departure {
@@ -63,12 +75,21 @@ pub struct Admission {
     waiting: BTreeSet<ConnectionId>,
     next_id: u64,
     closed: Option<Census>,
+    tally: Tally,
 }
 
 impl Admission {
     /// An empty house with `max_connections` slots and `max_pending` places in the queue.
     pub fn new(max_connections: usize, max_pending: usize) -> Self {
-        Self { max_connections, max_pending, alive: 0, waiting: BTreeSet::new(), next_id: 1, closed: None }
+        Self {
+            max_connections,
+            max_pending,
+            alive: 0,
+            waiting: BTreeSet::new(),
+            next_id: 1,
+            closed: None,
+            tally: Tally::default(),
+        }
     }
 
     /// Whether one more may be accepted now.
@@ -102,8 +123,14 @@ impl Admission {
     }
 
     /// A connection is over, wherever it stood. A slot that it frees is the oldest waiter's before anyone can ask for it.
-    pub fn leave(&mut self, id: ConnectionId) -> Departure {
+    pub fn leave(&mut self, id: ConnectionId, reason: Reason) -> Departure {
         self.alive -= 1;
+        self.tally.crashed += usize::from(reason == Reason::Crashed);
+        match reason {
+            Reason::Forced => self.tally.forced += 1,
+            _ if self.closed.is_some() => self.tally.acknowledged += 1,
+            _ => {}
+        }
         let had_slot = !self.waiting.remove(&id);
         let handed_to = if had_slot && self.closed.is_none() { self.waiting.pop_first() } else { None };
         Departure { handed_to, in_stop: self.closed.is_some() }
@@ -118,6 +145,11 @@ impl Admission {
     pub fn close(&mut self) -> Census {
         let census = Census { connections: self.served(), pending: self.waiting.len() };
         *self.closed.get_or_insert(census)
+    }
+
+    /// What became of those who left; whoever has not, after the close, is being forced: nobody waits for them any more.
+    pub fn tally(&self) -> Tally {
+        Tally { forced: self.tally.forced + self.alive, ..self.tally }
     }
 
     /// Those with a slot.
@@ -148,7 +180,7 @@ mod tests {
     #[test]
     fn a_freed_slot_goes_to_the_oldest_waiter() {
         let (mut admission, ids) = full(1, 2);
-        assert_eq!(admission.leave(ids[0]).handed_to, Some(ids[1]));
+        assert_eq!(admission.leave(ids[0], Reason::Client).handed_to, Some(ids[1]));
         assert!(admission.is_served(ids[1]));
         assert!(!admission.is_served(ids[2]));
     }
@@ -156,10 +188,10 @@ mod tests {
     #[test]
     fn a_waiter_that_leaves_frees_its_place_and_no_slot() {
         let (mut admission, ids) = full(1, 2);
-        assert_eq!(admission.leave(ids[1]).handed_to, None);
+        assert_eq!(admission.leave(ids[1], Reason::Client).handed_to, None);
         assert!(admission.has_room());
         assert_eq!((admission.served(), admission.waiting()), (1, 1));
-        assert_eq!(admission.leave(ids[0]).handed_to, Some(ids[2]));
+        assert_eq!(admission.leave(ids[0], Reason::Client).handed_to, Some(ids[2]));
     }
 
     #[test]
@@ -181,16 +213,31 @@ mod tests {
     fn after_the_close_nobody_enters_and_no_slot_is_handed_on() {
         let (mut admission, ids) = full(1, 1);
         assert_eq!(admission.close(), Census { connections: 1, pending: 1 });
-        assert_eq!(admission.leave(ids[0]), Departure { handed_to: None, in_stop: true });
+        assert_eq!(admission.leave(ids[0], Reason::Client), Departure { handed_to: None, in_stop: true });
         assert!(!admission.has_room());
         assert!(!admission.is_served(ids[1]));
+    }
+
+    #[test]
+    fn the_tally_accounts_for_everyone_who_was_there_at_the_close_or_came_later() {
+        let (mut admission, ids) = full(5, 1);
+        admission.leave(ids[0], Reason::Crashed);
+        let census = admission.close();
+        let taken_in = admission.take_in();
+        admission.leave(ids[1], Reason::Stopped);
+        admission.leave(ids[2], Reason::Crashed);
+        admission.leave(ids[3], Reason::Forced);
+        admission.leave(taken_in, Reason::Client);
+        let tally = admission.tally();
+        assert_eq!(tally, Tally { acknowledged: 3, forced: 3, crashed: 2 });
+        assert_eq!(tally.acknowledged + tally.forced, census.connections + census.pending + 1);
     }
 
     #[test]
     fn a_second_close_gives_the_first_census() {
         let (mut admission, ids) = full(2, 0);
         let census = admission.close();
-        admission.leave(ids[0]);
+        admission.leave(ids[0], Reason::Client);
         admission.take_in();
         assert_eq!(admission.close(), census);
     }
@@ -212,7 +259,7 @@ mod tests {
                     let oldest = alive.iter().copied().find(|&id| !admission.is_served(id));
                     let leaver = alive.remove(step % alive.len());
                     let had_slot = admission.is_served(leaver);
-                    let handed_to = admission.leave(leaver).handed_to;
+                    let handed_to = admission.leave(leaver, Reason::Client).handed_to;
                     prop_assert_eq!(handed_to, if had_slot { oldest } else { None });
                 }
                 let served = alive.iter().filter(|&&id| admission.is_served(id)).count();

@@ -21,11 +21,21 @@ pub(crate) struct Caps {
     pub max_pending: usize,
 }
 
-/// Raises the soft limit to the hard one and fits the caps into it: first `max_pending` is lowered, then `max_connections`.
-pub(crate) fn reserve(workers: usize, max_connections: usize, max_pending: usize) -> Result<Caps, Error> {
+/// Raises the soft limit to the hard one, and gives it. [`Server::bind`](crate::Server::bind) does it too, but the runtime
+/// itself needs descriptors, so a program does it first of all.
+///
+/// # Errors
+/// [`Error::Descriptors`] if not even a runtime would fit into it.
+pub fn raise() -> Result<usize, Error> {
     let limit = rlimit::increase_nofile_limit(u64::MAX).or_else(|_| Resource::NOFILE.get_soft());
     // Without a readable limit the system's own answer at run time (EMFILE) is what is left.
     let limit = limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+    if limit <= SPARE { Err(Error::Descriptors { limit, reserved: SPARE }) } else { Ok(limit) }
+}
+
+/// Raises the limit and fits the caps into it: first `max_pending` is lowered, then `max_connections`.
+pub(crate) fn reserve(workers: usize, max_connections: usize, max_pending: usize) -> Result<Caps, Error> {
+    let limit = raise()?;
     let open = std::fs::read_dir("/proc/self/fd").map_or(SPARE, Iterator::count);
     fit(limit, SPARE + open + workers * PER_WORKER, max_connections, max_pending)
 }

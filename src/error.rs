@@ -25,6 +25,9 @@ pub enum Error {
         /// What the server needs for itself, spare ones included.
         reserved: usize,
     },
+    /// The settings, made by hand, let nobody in.
+    #[error("max_connections is 0: nobody could be served")]
+    NoConnections,
     /// The server did not echo.
     #[error("healthcheck of {address}: {source}")]
     Healthcheck {
@@ -36,6 +39,9 @@ pub enum Error {
     /// The settings are wrong.
     #[error(transparent)]
     Settings(#[from] SettingsError),
+    /// The runtime could not be started.
+    #[error("cannot start the runtime: {0}")]
+    Runtime(#[source] io::Error),
     /// The signals could not be taken over.
     #[error("cannot register signal handlers: {0}")]
     Signals(#[source] io::Error),

@@ -5,7 +5,7 @@
 
 use crate::link::Link;
 use std::{io, time::Duration};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep};
 
 /// Looks at the send queue, for which the system has no event, are this far apart at first, and at last.
 const FIRST_LOOK: Duration = Duration::from_millis(1);
@@ -18,21 +18,23 @@ const LAST_LOOK: Duration = Duration::from_millis(50);
 pub(crate) async fn farewell(link: &Link) -> io::Result<()> {
     link.finish()?;
     let mut look = FIRST_LOOK;
-    let mut linger_ends = None;
+    let mut delivered_at = None;
     loop {
         let client_done = link.discard()?;
         let delivered = link.unacknowledged()? <= 1; // the FIN is the last to be acknowledged
-        let now = Instant::now();
-        let wait = match (delivered, client_done) {
+        let pause = match (delivered, client_done) {
             (true, true) => break,
-            (true, false) => *linger_ends.get_or_insert_with(|| now + link.life.linger()),
-            (false, _) => now + look,
+            (true, false) => {
+                let delivered_at = delivered_at.get_or_insert_with(Instant::now);
+                link.life.linger().saturating_sub(delivered_at.elapsed())
+            }
+            (false, _) => look,
         };
-        if delivered && wait <= now {
+        if pause.is_zero() {
             break;
         }
         tokio::select! {
-            () = sleep_until(wait) => look = LAST_LOOK.min(look * 2),
+            () = sleep(pause) => look = LAST_LOOK.min(look * 2),
             more = link.more_to_discard(), if !client_done => {
                 more?;
                 // A client that goes on sending must not keep the others on this thread from their turn.

@@ -4,7 +4,8 @@
 //! all threads. An Acceptor that held a permit while it waits for a client would keep a slot from a client that is there.
 
 use crate::{
-    admission::{Admission, Census, ConnectionId, Place},
+    admission::{Admission, Census, ConnectionId, Place, Tally},
+    connection::Reason,
     worker::WorkerId,
 };
 use std::{
@@ -13,7 +14,7 @@ use std::{
     io,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
     task::{Context, Poll, Waker, ready},
 };
@@ -22,8 +23,8 @@ use std::{
 #[derive(Debug)]
 pub struct Gate {
     state: Mutex<State>,
-    /// Whether accepting has failed for want of descriptors or memory and has not worked since.
-    starved: AtomicBool,
+    /// Acceptors whose listener has no descriptor or memory for another client.
+    starving: AtomicUsize,
 }
 
 #[derive(Debug)]
@@ -46,7 +47,7 @@ impl Gate {
             parked: Vec::new(),
             alive: BTreeMap::new(),
         };
-        Arc::new(Self { state: Mutex::new(state), starved: AtomicBool::new(false) })
+        Arc::new(Self { state: Mutex::new(state), starving: AtomicUsize::new(0) })
     }
 
     /// Accepts one client if there is room for it, and gives it its place in the same step: nobody can come in between.
@@ -86,9 +87,19 @@ impl Gate {
         self.lock().alive.get(&worker).copied().unwrap_or(0)
     }
 
-    /// Notes whether accepting starves. True if that is news: an episode is told once, however many Acceptors feel it.
-    pub fn starved(&self, starved: bool) -> bool {
-        self.starved.swap(starved, Ordering::Relaxed) != starved
+    /// What became of all connections, for the report: see [`Admission::tally`].
+    pub fn tally(&self) -> Tally {
+        self.lock().admission.tally()
+    }
+
+    /// One more Acceptor starves. True if it is the first: an episode is told once, however many Acceptors feel it.
+    pub fn starve(&self) -> bool {
+        self.starving.fetch_add(1, Ordering::Relaxed) == 0
+    }
+
+    /// An Acceptor starves no longer. True if it was the last.
+    pub fn recover(&self) -> bool {
+        self.starving.fetch_sub(1, Ordering::Relaxed) == 1
     }
 
     fn permit(self: &Arc<Self>, state: &mut State, connection: ConnectionId, worker: WorkerId) -> Permit {
@@ -96,10 +107,10 @@ impl Gate {
         Permit { gate: Some(self.clone()), connection, worker }
     }
 
-    fn leave(&self, connection: ConnectionId, worker: WorkerId) -> bool {
+    fn leave(&self, connection: ConnectionId, worker: WorkerId, reason: Reason) -> bool {
         let (woken, parked, in_stop) = {
             let mut state = self.lock();
-            let departure = state.admission.leave(connection);
+            let departure = state.admission.leave(connection, reason);
             *state.alive.entry(worker).or_default() -= 1;
             state.waiters.remove(&connection);
             let woken = departure.handed_to.and_then(|waiter| state.waiters.remove(&waiter));
@@ -145,15 +156,16 @@ impl Permit {
         })
     }
 
-    /// Gives the place back. True if the gate had closed: then the stop owes an account of this connection.
-    pub fn give_back(&mut self) -> bool {
-        self.gate.take().is_some_and(|gate| gate.leave(self.connection, self.worker))
+    /// Gives the place back and says why. True if the gate had closed: then the stop owes an account of this connection.
+    pub fn give_back(&mut self, reason: Reason) -> bool {
+        self.gate.take().is_some_and(|gate| gate.leave(self.connection, self.worker, reason))
     }
 }
 
 impl Drop for Permit {
+    /// Without a word only if no actor ever came of it: its client sees a reset.
     fn drop(&mut self) {
-        self.give_back();
+        self.give_back(Reason::Forced);
     }
 }
 
@@ -161,7 +173,7 @@ impl Drop for Permit {
 mod tests {
     use super::*;
     use futures_util::{FutureExt, task::noop_waker};
-    use std::{sync::atomic::AtomicUsize, task::Wake};
+    use std::task::Wake;
 
     const WORKER: WorkerId = WorkerId(1);
 
@@ -276,21 +288,22 @@ mod tests {
     fn a_permit_given_back_after_the_close_says_so_and_counts_once() {
         let gate = Gate::new(2, 0);
         let (mut early, mut late) = (enter(&gate), enter(&gate));
-        assert!(!early.give_back());
+        assert!(!early.give_back(Reason::Client));
         assert_eq!(gate.close(), Census { connections: 1, pending: 0 });
         let mut taken_in = gate.take_in(WORKER);
         assert_eq!(gate.alive(WORKER), 2);
-        assert!(late.give_back() && taken_in.give_back());
-        assert!(!late.give_back());
+        assert!(late.give_back(Reason::Stopped) && taken_in.give_back(Reason::Stopped));
+        assert!(!late.give_back(Reason::Stopped));
+        assert_eq!(gate.tally(), Tally { acknowledged: 2, forced: 0, crashed: 0 });
         assert_eq!(gate.alive(WORKER), 0);
     }
 
     #[test]
     fn an_episode_of_starvation_is_news_once() {
         let gate = Gate::new(1, 0);
-        assert!(!gate.starved(false));
-        assert!(gate.starved(true));
-        assert!(!gate.starved(true));
-        assert!(gate.starved(false));
+        assert!(gate.starve());
+        assert!(!gate.starve());
+        assert!(!gate.recover());
+        assert!(gate.recover());
     }
 }

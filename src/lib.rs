@@ -33,12 +33,12 @@
 //!   [`messages`].
 //! * The decisions, pure state machines without actors, sockets, locks or clocks: [`admission`] (who is served, who waits),
 //!   [`roster`] (who still owes an acknowledgement), [`restart_limit`]; the classifier of accept errors is in `acceptor`.
-//! * Between the two: [`gate`], the lock round the admission; `link`, what the planes of a connection share; `farewell`,
+//! * Between the two: `gate`, the lock round the admission; `link`, what the planes of a connection share; `farewell`,
 //!   how it comes to a clean end.
 //! * The data plane: `service` (what a protocol is), `echo` (the built-in one).
 //! * The verifying client, on the same roster and messages: `client` (its supervisor), `caller` (the actor of one connection),
 //!   `dialogue` (its data plane), `connect`, `verify`, `journal` and `client_report`.
-//! * Round it: `server` (the front), `listener`, `descriptors`, `signals`, [`settings`] and how they are put together in
+//! * Round it: `server` (the front), `listener`, [`descriptors`], `signals`, [`settings`] and how they are put together in
 //!   [`layers`], [`logging`], [`healthcheck`], `error`.
 #![warn(missing_docs)]
 
@@ -51,14 +51,14 @@ mod client_report;
 mod client_testing;
 mod connect;
 mod connection;
-mod descriptors;
+pub mod descriptors;
 mod dialogue;
 mod echo;
 mod error;
 mod escape;
 mod exchange;
 mod farewell;
-pub mod gate;
+mod gate;
 pub mod healthcheck;
 mod journal;
 pub mod layers;
@@ -80,7 +80,7 @@ mod worker;
 
 pub use client::Client;
 pub use client_report::{ClientReport, RoundTrip};
-pub use connection::{ConnectionExit, Reason};
+pub use connection::Reason;
 pub use echo::Echo;
 pub use error::Error;
 pub use server::{Handle, Server};
@@ -88,7 +88,7 @@ pub use service::{Service, Socket};
 pub use settings::Settings;
 pub use signals::Signals;
 pub use supervisor::{Report, StopReason};
-pub use worker::{Tally, WorkerId};
+pub use worker::WorkerId;
 
 /// The examples in the README are compiled with the tests.
 #[cfg(doctest)]

@@ -153,8 +153,8 @@ impl Link {
         let _ = self.stream.try_io(Interest::READABLE, || {
             received = (&*SockRef::from(&self.stream)).read(buffer);
             match received {
-                // A short read has emptied the queue. Saying so now saves the call that would find out: one `recv` per
-                // echo instead of two. What arrives later is a new event for the reactor.
+                // A short read has emptied the queue (but for TCP's urgent data). Saying so now saves the call that would
+                // find out: one `recv` per echo instead of two. What arrives later is a new event for the reactor.
                 Ok(n) if 0 < n && n < buffer.len() => Err(ErrorKind::WouldBlock.into()),
                 Ok(_) => Ok(()),
                 Err(ref error) => Err(error.kind().into()),

@@ -3,13 +3,7 @@
 //! Orders go down the tree ([`Stop`]), what has ended is reported up ([`Stopped`]). Between two actors messages arrive in
 //! the order in which they were sent; what else is relied on stands with each message.
 
-use crate::{
-    admission::Place,
-    connection::ConnectionExit,
-    gate::Permit,
-    supervisor::StopReason,
-    worker::{Tally, WorkerId},
-};
+use crate::{admission::Place, connection::ConnectionExit, gate::Permit, supervisor::StopReason, worker::WorkerId};
 use actix::Message;
 use std::net::SocketAddr;
 use tokio::net::TcpStream;
@@ -57,17 +51,15 @@ pub struct AcceptorExit {
 pub struct WorkerExit {
     /// Which one.
     pub worker: WorkerId,
-    /// Whether it panicked; its connections are then among the forced.
-    pub crashed: bool,
-    /// What became of its connections.
-    pub tally: Tally,
+    /// The connections that it had when it panicked, which are forced; `None` if it came to its own end.
+    pub orphans: Option<usize>,
 }
 
 /// Acceptor to its Worker: a client, with the slot or the place that it was given. The Worker owes it a ConnectionActor, also
 /// during a stop.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub struct Accepted {
+pub(crate) struct Accepted {
     /// The stream, of this thread's reactor.
     pub stream: TcpStream,
     /// The client's address.
@@ -81,7 +73,7 @@ pub struct Accepted {
 /// Supervisor to a Worker: a client from the backlog, found when accepting had ended. It is drained, not served.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub struct TakeIn {
+pub(crate) struct TakeIn {
     /// The stream, which no thread's reactor knows yet.
     pub stream: std::net::TcpStream,
     /// The client's address.
@@ -91,4 +83,4 @@ pub struct TakeIn {
 }
 
 /// A ConnectionActor to its Worker.
-pub type ConnectionStopped = Stopped<ConnectionExit>;
+pub(crate) type ConnectionStopped = Stopped<ConnectionExit>;

@@ -17,10 +17,10 @@ use crate::{
 };
 use actix::prelude::*;
 use slog::{Discard, Logger, o};
-use std::{net::SocketAddr, sync::Arc, thread, time::Duration};
+use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, thread, time::Duration};
 use tokio::sync::{mpsc, oneshot};
 
-/// How long a thread whose Worker has acknowledged may take to end.
+/// How long the threads whose Workers have acknowledged may take to end, all together.
 const JOIN_PATIENCE: Duration = Duration::from_millis(250);
 
 /// A server that is bound to its address, but does not accept yet: clients wait in the backlog.
@@ -52,19 +52,23 @@ pub struct Server<S> {
 }
 
 impl<S: Service> Server<S> {
-    /// Binds the listening socket and raises the limit of file descriptors; lowers the caps if it cannot hold them.
+    /// Raises the limit of file descriptors, lowers the caps if it cannot hold them, and binds the listening socket.
     ///
     /// # Errors
-    /// [`Error::Bind`] if the address cannot be had; [`Error::Descriptors`] if there is none for even one connection.
+    /// [`Error::Bind`] if the address cannot be had; [`Error::Descriptors`] if there is none for even one connection;
+    /// [`Error::NoConnections`] if `max_connections` is 0.
     pub fn bind(settings: Settings, service: S) -> Result<Self, Error> {
-        let listener = Listener::bind(&settings.listen)?;
-        let address = settings.listen.address;
-        let address = listener.address().map_err(|source| Error::Bind { address, source })?;
+        if settings.supervisor.max_connections == 0 {
+            return Err(Error::NoConnections);
+        }
         let workers = match settings.supervisor.workers {
             0 => thread::available_parallelism().map_or(1, usize::from),
             workers => workers,
         };
         let caps = descriptors::reserve(workers, settings.supervisor.max_connections, settings.supervisor.max_pending)?;
+        let listener = Listener::bind(&settings.listen)?;
+        let address = settings.listen.address;
+        let address = listener.address().map_err(|source| Error::Bind { address, source })?;
         let (service, log) = (Arc::new(service), Logger::root(Discard, o!()));
         Ok(Self { settings, service, listener, address, workers, caps, orders: Handle::new(), log })
     }
@@ -88,6 +92,8 @@ impl<S: Service> Server<S> {
     /// Serves until it is stopped; returns when every actor has acknowledged, or the deadline has passed, and every
     /// thread is joined. Needs an actix [`System`], which goes on.
     ///
+    /// Await it to the end: dropped before, it leaves the server running, and a [`Handle`] as the only way to stop it.
+    ///
     /// # Errors
     /// [`Error::Thread`] if a thread could not be started; [`Error::Supervisor`] if the root of the tree itself crashed.
     pub async fn run(self) -> Result<Report, Error> {
@@ -98,10 +104,7 @@ impl<S: Service> Server<S> {
                 "max_connections_asked" => asked.max_connections, "max_connections" => max_connections,
                 "max_pending_asked" => asked.max_pending, "max_pending" => max_pending);
         }
-        let arbiters = (1..=self.workers)
-            .map(|id| Arbiter::try_new().map(|arbiter| (WorkerId(id), arbiter)))
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(Error::Thread)?;
+        let arbiters = start_threads(self.workers)?;
         slog::info!(log, "listening"; "address" => %self.address, "workers" => self.workers,
             "max_connections" => max_connections, "max_pending" => max_pending);
 
@@ -144,31 +147,59 @@ impl<S: Service> Server<S> {
         let report = report.await.map_err(|_| Error::Supervisor);
         drop(handle);
 
-        let stuck = report.as_ref().map_or(&[][..], |report| &report.stuck);
-        for (worker, arbiter) in arbiters.into_iter().filter(|(worker, _)| !stuck.contains(worker)) {
-            if join(arbiter).await {
-                slog::info!(log, "arbiter joined"; "worker" => worker.0);
-            } else {
-                slog::error!(log, "arbiter stuck"; "worker" => worker.0);
-            }
-        }
-        let report = report?;
+        let mut report = report?;
+
+        report.stuck.extend(join(arbiters, &report.stuck, &log).await);
         slog::info!(log, "stopped"; "acknowledged" => report.acknowledged, "forced" => report.forced,
             "crashed" => report.crashed, "elapsed_ms" => report.elapsed.as_millis() as u64);
         Ok(report)
     }
 }
 
-/// Ends a thread and waits for it. False if it does not end: what a service left running there may block it.
-async fn join(arbiter: Arbiter) -> bool {
-    arbiter.stop();
-    let (ended, end) = oneshot::channel();
-    // Not a blocking task of the runtime: the end of that would be waited for as well.
-    thread::spawn(move || {
-        let _ = arbiter.join();
-        let _ = ended.send(());
-    });
-    tokio::time::timeout(JOIN_PATIENCE, end).await.is_ok()
+/// Starts as many threads as there are Workers; none, if one of them fails.
+fn start_threads(workers: usize) -> Result<Vec<(WorkerId, Arbiter)>, Error> {
+    let mut arbiters = Vec::new();
+    for worker in (1..=workers).map(WorkerId) {
+        match Arbiter::try_new() {
+            Ok(arbiter) => arbiters.push((worker, arbiter)),
+            Err(error) => {
+                for (_, arbiter) in arbiters {
+                    arbiter.stop();
+                }
+                return Err(Error::Thread(error));
+            }
+        }
+    }
+    Ok(arbiters)
+}
+
+/// Ends all threads and waits for those whose Worker has acknowledged. Gives the ones that do not end: what a service left
+/// running there may hold them. They go on to their end, as those of stuck Workers do, but nobody waits for it.
+async fn join(arbiters: Vec<(WorkerId, Arbiter)>, stuck: &[WorkerId], log: &Logger) -> BTreeSet<WorkerId> {
+    let (ended, mut ends) = mpsc::unbounded_channel();
+    let mut running = BTreeSet::new();
+    for (worker, arbiter) in arbiters {
+        arbiter.stop();
+        if !stuck.contains(&worker) {
+            running.insert(worker);
+            let ended = ended.clone();
+            // Not a blocking task of the runtime: the end of that would be waited for as well.
+            thread::spawn(move || {
+                let _ = arbiter.join();
+                let _ = ended.send(worker);
+            });
+        }
+    }
+    drop(ended);
+    let all = async {
+        while let Some(worker) = ends.recv().await {
+            running.remove(&worker);
+            slog::info!(log, "arbiter joined"; "worker" => worker.0);
+        }
+    };
+    let _ = tokio::time::timeout(JOIN_PATIENCE, all).await;
+    running.iter().for_each(|worker| slog::error!(log, "arbiter stuck"; "worker" => worker.0));
+    running
 }
 
 /// Stops a [`Server`] or a [`Client`](crate::Client); can be cloned and sent to any thread.

@@ -9,16 +9,18 @@
 
 use crate::{
     acceptor::AcceptError,
+    admission::Tally,
     gate::Gate,
     listener::Listener,
     messages::{AcceptorExit, Shutdown, Stop, Stopped, TakeIn, WorkerExit},
     roster::Roster,
-    worker::{Tally, WorkerId},
+    worker::WorkerId,
 };
 use actix::prelude::*;
 use slog::Logger;
 use std::{
     fmt,
+    fs::File,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -80,7 +82,7 @@ pub struct Report {
     pub crashed: usize,
     /// Whether supervision gave up: too many restarts, or a Worker that panicked.
     pub gave_up: bool,
-    /// Workers that did not answer; their threads were left behind.
+    /// Workers that did not answer, or whose threads did not end: they were left behind.
     pub stuck: Vec<WorkerId>,
     /// From the stop to the last acknowledgement.
     pub elapsed: Duration,
@@ -123,10 +125,11 @@ pub(crate) struct Supervisor {
     /// Workers that still accept.
     acceptors: Roster<WorkerId, ()>,
     stopping: Option<Stopping>,
-    tally: Tally,
     gave_up: bool,
     stuck: Vec<WorkerId>,
     report_to: Option<oneshot::Sender<Report>>,
+    /// A descriptor to give up when there is none left, so that even then nobody in the backlog is overlooked.
+    spare: Option<File>,
 }
 
 impl Supervisor {
@@ -152,10 +155,10 @@ impl Supervisor {
             workers: roster,
             acceptors,
             stopping: None,
-            tally: Tally::default(),
             gave_up: false,
             stuck: Vec::new(),
             report_to: Some(report_to),
+            spare: File::open("/dev/null").ok(),
         }
     }
 
@@ -218,9 +221,14 @@ impl Supervisor {
         loop {
             match listener.take() {
                 Ok((stream, peer)) => {
-                    let Some((&id, worker)) = workers.next() else { return true };
                     stopping.taken += 1;
-                    worker.take_in.do_send(TakeIn { stream, peer, permit: self.gate.take_in(id) });
+                    match workers.next() {
+                        Some((&id, worker)) => {
+                            worker.take_in.do_send(TakeIn { stream, peer, permit: self.gate.take_in(id) });
+                        }
+                        // Too late for it: it is reset, and the permit that nobody takes counts it as forced.
+                        None => drop(self.gate.take_in(WorkerId(0))),
+                    }
                 }
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return true,
                 Err(error) => match AcceptError::of(&error) {
@@ -248,7 +256,6 @@ impl Supervisor {
         if self.workers.ordered() == Some(Stop::Abort) {
             return;
         }
-        self.close_listener();
         self.tell_workers(Stop::Abort);
         ctx.run_later(WORKER_PATIENCE, Self::give_up_on_the_silent);
     }
@@ -259,7 +266,6 @@ impl Supervisor {
             let connections = self.gate.alive(worker);
             slog::error!(self.log, "worker stuck"; "worker" => worker.0, "connections" => connections);
             self.workers.acknowledge(&worker);
-            self.tally.forced += connections;
             self.stuck.push(worker);
         }
         self.report_if_nothing_is_owed(ctx);
@@ -269,13 +275,17 @@ impl Supervisor {
         if !self.workers.is_empty() {
             return;
         }
+        // After an abort some may still be in the backlog. Nobody is there to take them in, but they are counted.
+        self.spare = None;
+        self.take_in_backlog();
         self.close_listener();
+        let Tally { acknowledged, forced, crashed } = self.gate.tally();
         let (Some(stopping), Some(report_to)) = (&self.stopping, self.report_to.take()) else { return };
         let report = Report {
             reason: stopping.reason,
-            acknowledged: self.tally.acknowledged,
-            forced: self.tally.forced,
-            crashed: self.tally.crashed,
+            acknowledged,
+            forced,
+            crashed,
             gave_up: self.gave_up,
             stuck: std::mem::take(&mut self.stuck),
             elapsed: stopping.since.elapsed(),
@@ -319,12 +329,9 @@ impl Handler<Stopped<WorkerExit>> for Supervisor {
         if !self.workers.acknowledge(&exit.worker) {
             return;
         }
-        self.tally.acknowledged += exit.tally.acknowledged;
-        self.tally.forced += exit.tally.forced;
-        self.tally.crashed += exit.tally.crashed;
         self.acceptors.acknowledge(&exit.worker);
-        if exit.crashed {
-            slog::error!(self.log, "worker crashed"; "worker" => exit.worker.0, "connections" => exit.tally.forced);
+        if let Some(orphans) = exit.orphans {
+            slog::error!(self.log, "worker crashed"; "worker" => exit.worker.0, "connections" => orphans);
             self.gave_up = true;
             self.shutdown(StopReason::Restarts, ctx);
         }
@@ -336,8 +343,15 @@ impl Handler<Stopped<WorkerExit>> for Supervisor {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{self, listener, logged, probe};
-    use std::net::SocketAddr;
+    use crate::{
+        connection::Reason,
+        gate::Permit,
+        testing::{self, listener, logged, probe},
+    };
+    use std::{
+        net::SocketAddr,
+        task::{self, Poll},
+    };
     use tokio::{
         net::TcpStream,
         sync::mpsc::{self, UnboundedReceiver, UnboundedSender},
@@ -392,8 +406,17 @@ mod tests {
         }
 
         /// Answers for a Worker.
-        fn stopped(&self, worker: usize, crashed: bool, tally: Tally) {
-            self.supervisor.do_send(Stopped(WorkerExit { worker: WorkerId(worker), crashed, tally }));
+        fn stopped(&self, worker: usize) {
+            self.supervisor.do_send(Stopped(WorkerExit { worker: WorkerId(worker), orphans: None }));
+        }
+
+        /// A client of a Worker.
+        fn client(&self, worker: usize) -> Permit {
+            let mut cx = task::Context::from_waker(task::Waker::noop());
+            match self.gate.poll_accept(&mut cx, WorkerId(worker), |_| Poll::Ready(Ok(()))) {
+                Poll::Ready(Ok(((), permit, _))) => permit,
+                _ => panic!("there is room"),
+            }
         }
 
         /// Waits until a Worker is told `stop`; gives what it was told before.
@@ -408,21 +431,21 @@ mod tests {
         }
     }
 
-    const ONE: Tally = Tally { acknowledged: 1, forced: 0, crashed: 0 };
-
     #[actix::test]
     async fn a_stop_goes_through_its_steps_and_the_report_comes_when_all_have_acknowledged() {
         let mut tree = tree(2, LONG);
+        let mut clients = [tree.client(1), tree.client(2)];
         tree.stop(StopReason::Sigterm);
         assert_eq!(tree.told(1, Stop::Accepting).await, []);
         tree.acceptors_stopped();
         assert_eq!(tree.told(1, Stop::Finish).await, []);
         assert_eq!(tree.told(2, Stop::Finish).await, [Stop::Accepting]);
-        tree.stopped(1, false, ONE);
-        tree.stopped(1, false, ONE);
+        clients.iter_mut().for_each(|client| assert!(client.give_back(Reason::Stopped)));
+        tree.stopped(1);
+        tree.stopped(1);
         tree.supervisor.send(Stopped(AcceptorExit { worker: WorkerId(1), crash: None })).await.unwrap();
         assert!(tree.report.try_recv().is_err(), "one Worker owes its acknowledgement");
-        tree.stopped(2, false, ONE);
+        tree.stopped(2);
         let report = tree.report.await.unwrap();
         assert_eq!((report.reason, report.acknowledged, report.forced), (StopReason::Sigterm, 2, 0));
         assert_eq!(report.exit_code(), 0);
@@ -454,11 +477,25 @@ mod tests {
     #[actix::test]
     async fn at_the_deadline_the_workers_are_told_to_abort() {
         let mut tree = tree(1, Duration::from_millis(1));
+        let mut client = tree.client(1);
         tree.stop(StopReason::Sigterm);
         tree.told(1, Stop::Abort).await;
-        tree.stopped(1, false, Tally { forced: 3, ..ONE });
+        client.give_back(Reason::Forced);
+        tree.stopped(1);
         let report = tree.report.await.unwrap();
-        assert_eq!((report.acknowledged, report.forced, report.exit_code()), (1, 3, 3));
+        assert_eq!((report.acknowledged, report.forced, report.exit_code()), (0, 1, 3));
+    }
+
+    #[actix::test]
+    async fn who_is_still_in_the_backlog_after_an_abort_is_counted_as_forced() {
+        let mut tree = tree(1, Duration::ZERO);
+        let _client = TcpStream::connect(tree.address).await.unwrap();
+        tree.stop(StopReason::Sigterm);
+        tree.told(1, Stop::Abort).await;
+        tree.stopped(1);
+        let report = tree.report.await.unwrap();
+        assert_eq!((report.acknowledged, report.forced, report.exit_code()), (0, 1, 3));
+        logged(&mut tree.log, "listener closed").await;
     }
 
     #[actix::test]
@@ -472,50 +509,51 @@ mod tests {
         assert_eq!(tree.told(1, Stop::Finish).await, []);
         tree.stop(StopReason::Sigterm);
         assert_eq!(tree.told(1, Stop::Abort).await, []);
-        tree.stopped(1, false, ONE);
+        tree.stopped(1);
         assert_eq!(tree.report.await.unwrap().reason, StopReason::Handle);
     }
 
     #[actix::test]
     async fn a_silent_worker_is_named_with_its_connections_and_left_behind() {
         let mut tree = tree(2, Duration::from_millis(1));
-        let permits: Vec<_> = [1, 1, 2]
-            .map(|worker| {
-                let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
-                tree.gate.poll_accept(&mut cx, WorkerId(worker), |_| std::task::Poll::Ready(Ok(())))
-            })
-            .into();
+        let [mut done, _silent, mut other] = [1, 1, 2].map(|worker| tree.client(worker));
         tree.stop(StopReason::Sigterm);
         tree.told(2, Stop::Abort).await;
-        tree.stopped(2, false, Tally { forced: 1, ..Tally::default() });
+        done.give_back(Reason::Stopped);
+        other.give_back(Reason::Forced);
+        tree.stopped(2);
         let report = tree.report.await.unwrap();
         logged(&mut tree.log, "worker stuck").await;
-        assert_eq!((report.forced, report.stuck), (3, vec![WorkerId(1)]));
-        drop(permits);
+        assert_eq!((report.acknowledged, report.forced, report.stuck), (1, 2, vec![WorkerId(1)]));
     }
 
     #[actix::test]
     async fn an_acceptor_given_up_stops_the_server_with_exit_1_also_if_force_was_needed() {
         let mut tree = tree(2, LONG);
+        let mut client = tree.client(1);
         tree.supervisor.do_send(Stopped(AcceptorExit { worker: WorkerId(1), crash: Some("broken".into()) }));
         tree.told(2, Stop::Accepting).await;
         tree.acceptors_stopped();
-        tree.stopped(1, false, Tally { forced: 1, ..Tally::default() });
-        tree.stopped(2, false, Tally::default());
+        client.give_back(Reason::Forced);
+        tree.stopped(1);
+        tree.stopped(2);
         let report = tree.report.await.unwrap();
+        assert_eq!(report.forced, 1);
         assert_eq!((report.reason, report.exit_code()), (StopReason::Restarts, 1));
     }
 
     #[actix::test]
     async fn a_worker_that_panics_stops_the_server_and_is_not_waited_for_again() {
         let mut tree = tree(2, LONG);
-        tree.stopped(1, true, Tally { forced: 2, ..Tally::default() });
+        let (_orphan, mut client) = (tree.client(1), tree.client(2));
+        tree.supervisor.do_send(Stopped(WorkerExit { worker: WorkerId(1), orphans: Some(1) }));
         tree.told(2, Stop::Accepting).await;
         tree.supervisor.do_send(Stopped(AcceptorExit { worker: WorkerId(2), crash: None }));
         tree.told(2, Stop::Finish).await;
-        tree.stopped(2, false, ONE);
+        client.give_back(Reason::Stopped);
+        tree.stopped(2);
         let report = tree.report.await.unwrap();
-        assert_eq!((report.reason, report.acknowledged, report.forced), (StopReason::Restarts, 1, 2));
+        assert_eq!((report.reason, report.acknowledged, report.forced), (StopReason::Restarts, 1, 1));
         assert_eq!(report.exit_code(), 1);
     }
 }

@@ -4,9 +4,9 @@
 //! crashes is replaced; one that crashes too often is not, and the Supervisor is told.
 
 use crate::{
-    acceptor::{Acceptor, OpenListener, Parent},
+    acceptor::{AcceptError, Acceptor, OpenListener, Parent},
     admission::{ConnectionId, Place},
-    connection::{ConnectionActor, ConnectionContext, ConnectionExit, Life, Reason},
+    connection::{ConnectionActor, ConnectionContext, ConnectionExit, Life},
     gate::{Gate, Permit},
     messages::{Accepted, AcceptorExit, Stop, Stopped, TakeIn, WorkerExit},
     restart_limit::RestartLimit,
@@ -25,28 +25,6 @@ const RESTART_DELAY: Duration = Duration::from_millis(100);
 /// Names a Worker; they count from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WorkerId(pub usize);
-
-/// What became of connections.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
-pub struct Tally {
-    /// Alive at the stop, or taken in by it, and acknowledged; those that crashed meanwhile included.
-    pub acknowledged: usize,
-    /// Alive at the stop, or taken in by it, and ended by force.
-    pub forced: usize,
-    /// Panicked, ever.
-    pub crashed: usize,
-}
-
-impl Tally {
-    fn count(&mut self, exit: ConnectionExit) {
-        match exit.reason {
-            Reason::Forced => self.forced += 1,
-            _ if exit.in_stop => self.acknowledged += 1,
-            _ => {}
-        }
-        self.crashed += usize::from(exit.reason == Reason::Crashed);
-    }
-}
 
 /// Whom a Worker reports to.
 #[derive(Clone)]
@@ -89,7 +67,6 @@ pub(crate) struct Worker<S: Service> {
     gate: Arc<Gate>,
     restart_limit: RestartLimit,
     started: Instant,
-    tally: Tally,
     superior: Superior,
     log: Logger,
     /// Whether it has come to its own end; otherwise it has panicked.
@@ -115,7 +92,6 @@ impl<S: Service> Worker<S> {
             gate: seed.gate,
             restart_limit: RestartLimit::new(seed.supervisor.max_restarts, seed.supervisor.restart_window),
             started: Instant::now(),
-            tally: Tally::default(),
             superior: seed.superior,
             log: seed.log,
             finished: false,
@@ -130,8 +106,13 @@ impl<S: Service> Worker<S> {
                 let acceptor = Acceptor::new(self.worker, self.gate.clone(), listener, parent, self.log.clone());
                 self.accepting = Accepting::Running(acceptor.start());
             }
-            // As good as a crash: no descriptor for the handle, say. It is tried again within the same limit.
-            Err(error) => self.acceptor_crashed(error.to_string(), ctx),
+            Err(error) => match AcceptError::of(&error) {
+                // No descriptor for the handle is no crash, and no reason to give up.
+                AcceptError::Starved => {
+                    self.accepting = Accepting::Restarting(ctx.run_later(RESTART_DELAY, Self::start_acceptor));
+                }
+                AcceptError::Client | AcceptError::Listener => self.acceptor_crashed(error.to_string(), ctx),
+            },
         }
     }
 
@@ -203,7 +184,6 @@ impl<S: Service> Handler<TakeIn> for Worker<S> {
             // The reactor has no room for it. Its client sees a reset, and the report tells.
             Err(error) => {
                 slog::warn!(self.log, "connection lost"; "peer" => %client.peer, "reason" => %error);
-                self.tally.forced += 1;
             }
         }
     }
@@ -214,7 +194,6 @@ impl<S: Service> Handler<Stopped<ConnectionExit>> for Worker<S> {
 
     fn handle(&mut self, Stopped(exit): Stopped<ConnectionExit>, ctx: &mut Self::Context) {
         if self.connections.acknowledge(&exit.connection) {
-            self.tally.count(exit);
             self.finish_if_nothing_is_owed(ctx);
         }
     }
@@ -254,18 +233,18 @@ impl<S: Service> Handler<Stop> for Worker<S> {
 
 impl<S: Service> Drop for Worker<S> {
     fn drop(&mut self) {
-        if self.finished {
+        let orphans = if self.finished {
             slog::info!(self.log, "worker stopped"; "worker" => self.worker.0);
+            None
         } else {
             // Nobody is left to hear its children: the gate closes at once, so that no client comes to a thread without
             // a Worker, and all of them are forced. They run on this thread, so none can leave in between.
             self.gate.close();
             self.context.orphaned.set(true);
-            self.tally.forced += self.gate.alive(self.worker);
             self.tell_connections(Stop::Abort);
-        }
-        let exit = WorkerExit { worker: self.worker, crashed: !self.finished, tally: self.tally };
-        self.superior.worker_stopped.do_send(Stopped(exit));
+            Some(self.gate.alive(self.worker))
+        };
+        self.superior.worker_stopped.do_send(Stopped(WorkerExit { worker: self.worker, orphans }));
     }
 }
 
@@ -275,6 +254,7 @@ mod tests {
     use crate::{
         Echo,
         acceptor::Listen,
+        admission::Tally,
         listener::Listener,
         testing::{self, WORKER, listener, logged, probe},
     };
@@ -370,8 +350,8 @@ mod tests {
         logged(&mut heard.log, "acceptor stopped").await;
         assert!(heard.worker.try_recv().is_err(), "two clients have not closed yet");
         drop(clients);
-        let tally = Tally { acknowledged: 2, forced: 0, crashed: 0 };
-        assert_eq!(exit(&mut heard).await, WorkerExit { worker: WORKER, crashed: false, tally });
+        assert_eq!(exit(&mut heard).await, WorkerExit { worker: WORKER, orphans: None });
+        assert_eq!(gate.tally(), Tally { acknowledged: 2, forced: 0, crashed: 0 });
         assert_eq!(heard.acceptor.recv().await, Some(Stopped(AcceptorExit { worker: WORKER, crash: None })));
         assert!(heard.worker.recv().await.is_none());
     }
@@ -392,7 +372,8 @@ mod tests {
         late.read_to_string(&mut bytes).await.unwrap();
         assert_eq!(bytes, "owed");
         drop(late);
-        assert_eq!(exit(&mut heard).await.tally, Tally { acknowledged: 1, forced: 0, crashed: 0 });
+        exit(&mut heard).await;
+        assert_eq!(gate.tally(), Tally { acknowledged: 1, forced: 0, crashed: 0 });
     }
 
     #[actix::test]
@@ -403,7 +384,8 @@ mod tests {
         echoed(&mut client).await;
         gate.close();
         worker.do_send(Stop::Abort);
-        assert_eq!(exit(&mut heard).await.tally, Tally { acknowledged: 0, forced: 1, crashed: 0 });
+        exit(&mut heard).await;
+        assert_eq!(gate.tally(), Tally { acknowledged: 0, forced: 1, crashed: 0 });
         assert_eq!(client.read_u8().await.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
     }
 
@@ -435,6 +417,19 @@ mod tests {
     }
 
     #[actix::test]
+    async fn a_handle_for_which_there_is_no_descriptor_is_tried_again_and_counts_as_nothing() {
+        let (listener, address) = listener();
+        let tries = AtomicUsize::new(0);
+        let open_listener = move || match tries.fetch_add(1, Ordering::Relaxed) {
+            0 | 1 => Err(rustix::io::Errno::MFILE.into()),
+            _ => Ok(Box::new(listener.acceptor()?) as Box<dyn Listen>),
+        };
+        let (_worker, mut heard) = start(&Gate::new(1, 0), 0, Box::new(open_listener));
+        echoed(&mut client(address).await).await;
+        assert!(heard.acceptor.try_recv().is_err());
+    }
+
+    #[actix::test]
     async fn a_stop_finds_no_acceptor_while_one_is_due_and_answers_for_it() {
         let (listener, _) = listener();
         let gate = Gate::new(1, 0);
@@ -444,7 +439,7 @@ mod tests {
         gate.close();
         worker.do_send(Stop::Finish);
         assert_eq!(heard.acceptor.recv().await.unwrap().0.worker, WORKER);
-        assert!(!exit(&mut heard).await.crashed);
+        assert_eq!(exit(&mut heard).await.orphans, None);
     }
 
     #[actix::test]
@@ -454,10 +449,9 @@ mod tests {
         let mut client = client(address).await;
         echoed(&mut client).await;
         assert!(worker.send(Panic).await.is_err());
-        let tally = Tally { acknowledged: 0, forced: 1, crashed: 0 };
-        assert_eq!(exit(&mut heard).await, WorkerExit { worker: WORKER, crashed: true, tally });
+        assert_eq!(exit(&mut heard).await, WorkerExit { worker: WORKER, orphans: Some(1) });
         assert_eq!(client.read_u8().await.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
         logged(&mut heard.log, "connection closed").await;
-        assert_eq!(gate.alive(WORKER), 0);
+        assert_eq!(gate.tally(), Tally { acknowledged: 0, forced: 1, crashed: 0 });
     }
 }

@@ -2,7 +2,7 @@
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
-use supervised_echo::{Echo, Error, Server, Settings, Signals, healthcheck, logging};
+use supervised_echo::{Echo, Error, Server, Settings, Signals, descriptors, healthcheck, logging};
 
 mod shared;
 
@@ -11,7 +11,7 @@ mod shared;
 /// Settings come from the built-in defaults, the file, variables such as ECHO_SERVER_LISTEN__ADDRESS, and flags; later
 /// ones win. Exit codes: 0 stopped, 1 could not serve, 2 usage, 3 connections were forced to end, 78 settings.
 #[derive(Parser)]
-#[command(version, propagate_version = true)]
+#[command(name = "echo-server", version)]
 struct Args {
     /// The settings, a TOML file [env: ECHO_SERVER_SETTINGS]
     #[arg(long, value_name = "FILE", global = true)]
@@ -41,25 +41,34 @@ fn main() -> ExitCode {
     shared::exit("echo-server", run(Args::parse()))
 }
 
-fn run(args: Args) -> Result<u8, Error> {
+fn run(mut args: Args) -> Result<u8, Error> {
+    match args.command.take() {
+        Some(Command::Healthcheck { addr }) => {
+            let Some(settings) = settings(args)? else { return Ok(0) };
+            let address = addr.unwrap_or(settings.listen.address);
+            healthcheck::check(address).map(|()| 0).map_err(|source| Error::Healthcheck { address, source })
+        }
+        None => serve(args),
+    }
+}
+
+fn settings(args: Args) -> Result<Option<Settings>, Error> {
     let flags = [
         ("--listen", "listen.address", args.listen),
         ("--max-connections", "supervisor.max_connections", args.max_connections),
     ];
-    let Some(settings) = args.shared.settings::<Settings, _>(args.settings.as_deref(), flags)? else { return Ok(0) };
-    match args.command {
-        Some(Command::Healthcheck { addr }) => {
-            let address = addr.unwrap_or(settings.listen.address);
-            healthcheck::check(address).map(|()| 0).map_err(|source| Error::Healthcheck { address, source })
-        }
-        None => serve(settings),
-    }
+    args.shared.settings(args.settings.as_deref(), flags)
 }
 
-fn serve(settings: Settings) -> Result<u8, Error> {
+fn serve(args: Args) -> Result<u8, Error> {
+    // Descriptors first, the runtime needs some. Then the signals: process 1 of a container loses those that come before.
+    descriptors::raise()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Runtime)?;
+    let system = actix::System::with_tokio_rt(|| runtime);
+    let signals = system.block_on(async { Signals::register() })?;
+    let Some(settings) = settings(args)? else { return Ok(0) };
     let (log, _written_to_the_end) = logging::logger(&settings.log, logging::Stream::Stdout);
-    actix::System::new().block_on(async {
-        let signals = Signals::register()?; // before the bind: no signal finds a server half started
+    system.block_on(async {
         let server = Server::bind(settings, Echo)?.with_log(log);
         signals.forward_to(server.handle());
         Ok(server.run().await?.exit_code())
