@@ -171,3 +171,157 @@ async fn accept_all(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{self, WORKER, listener, logged, probe};
+    use std::collections::VecDeque;
+    use tokio::sync::mpsc::UnboundedReceiver;
+
+    #[test]
+    fn every_accept_error_has_its_meaning() {
+        let of = |errno: Errno| AcceptError::of(&errno.into());
+        for errno in [
+            Errno::CONNABORTED,
+            Errno::INTR,
+            Errno::PERM,
+            Errno::PROTO,
+            Errno::NOPROTOOPT,
+            Errno::OPNOTSUPP,
+            Errno::NETDOWN,
+            Errno::NETUNREACH,
+            Errno::HOSTDOWN,
+            Errno::HOSTUNREACH,
+            Errno::NONET,
+        ] {
+            assert_eq!(of(errno), AcceptError::Client, "{errno:?}");
+        }
+        for errno in [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM] {
+            assert_eq!(of(errno), AcceptError::Starved, "{errno:?}");
+        }
+        for errno in [Errno::INVAL, Errno::BADF, Errno::NOTSOCK] {
+            assert_eq!(of(errno), AcceptError::Listener, "{errno:?}");
+        }
+        assert_eq!(AcceptError::of(&io::Error::other("not the system's")), AcceptError::Listener);
+    }
+
+    /// Fails in the given ways first, then asks the real listener.
+    struct Flaky {
+        failures: VecDeque<Errno>,
+        listener: TcpListener,
+    }
+
+    impl Listen for Flaky {
+        fn poll_accept(&mut self, cx: &mut task::Context<'_>) -> Poll<io::Result<(TcpStream, SocketAddr)>> {
+            match self.failures.pop_front() {
+                Some(errno) => Poll::Ready(Err(errno.into())),
+                None => self.listener.poll_accept(cx).map_ok(|(stream, peer)| (stream, peer)),
+            }
+        }
+    }
+
+    struct Panicking;
+
+    impl Listen for Panicking {
+        fn poll_accept(&mut self, _: &mut task::Context<'_>) -> Poll<io::Result<(TcpStream, SocketAddr)>> {
+            panic!("told to");
+        }
+    }
+
+    struct Heard {
+        accepted: UnboundedReceiver<Accepted>,
+        stopped: UnboundedReceiver<Stopped<AcceptorExit>>,
+        log: UnboundedReceiver<String>,
+    }
+
+    fn start(gate: &Arc<Gate>, listener: Box<dyn Listen>) -> (Addr<Acceptor>, Heard) {
+        let ((accepted, heard_accepted), (stopped, heard_stopped)) = (probe(), probe());
+        let (logger, log) = testing::log();
+        let parent = Parent { accepted, stopped };
+        let acceptor = Acceptor::new(WORKER, gate.clone(), listener, parent, logger).start();
+        (acceptor, Heard { accepted: heard_accepted, stopped: heard_stopped, log })
+    }
+
+    async fn exit(heard: &mut Heard) -> AcceptorExit {
+        let Stopped(exit) = heard.stopped.recv().await.expect("every Acceptor acknowledges");
+        exit
+    }
+
+    #[actix::test]
+    async fn it_accepts_up_to_the_cap_and_goes_on_when_a_slot_is_freed() {
+        let (listener, address) = listener();
+        let (_acceptor, mut heard) = start(&Gate::new(1, 0), Box::new(listener.acceptor().unwrap()));
+        let first = TcpStream::connect(address).await.unwrap();
+        let second = TcpStream::connect(address).await.unwrap();
+        let accepted = heard.accepted.recv().await.unwrap();
+        assert_eq!(accepted.peer, first.local_addr().unwrap());
+        drop(accepted);
+        assert_eq!(heard.accepted.recv().await.unwrap().peer, second.local_addr().unwrap());
+    }
+
+    #[actix::test]
+    async fn a_stop_is_acknowledged_once_and_after_all_that_it_has_accepted() {
+        let (listener, address) = listener();
+        let (acceptor, mut heard) = start(&Gate::new(1, 0), Box::new(listener.acceptor().unwrap()));
+        let _client = TcpStream::connect(address).await.unwrap();
+        let accepted = heard.accepted.recv().await;
+        acceptor.do_send(Stop::Accepting);
+        acceptor.do_send(Stop::Drain);
+        assert_eq!(exit(&mut heard).await, AcceptorExit { worker: WORKER, crash: None });
+        logged(&mut heard.log, "acceptor stopped").await;
+        assert!(accepted.is_some());
+        heard.stopped.close();
+        assert!(heard.stopped.recv().await.is_none());
+    }
+
+    #[actix::test]
+    async fn what_fails_for_one_client_is_passed_over() {
+        let (listener, address) = listener();
+        let failures = [Errno::CONNABORTED, Errno::NETUNREACH].into();
+        let flaky = Flaky { failures, listener: listener.acceptor().unwrap() };
+        let (_acceptor, mut heard) = start(&Gate::new(1, 0), Box::new(flaky));
+        let _client = TcpStream::connect(address).await.unwrap();
+        assert!(heard.accepted.recv().await.is_some());
+    }
+
+    #[actix::test]
+    async fn starving_is_logged_once_an_episode_and_survived() {
+        let (listener, address) = listener();
+        let failures = [Errno::MFILE, Errno::MFILE, Errno::NOMEM].into();
+        let flaky = Flaky { failures, listener: listener.acceptor().unwrap() };
+        let (_acceptor, mut heard) = start(&Gate::new(1, 0), Box::new(flaky));
+        let _client = TcpStream::connect(address).await.unwrap();
+        assert!(heard.accepted.recv().await.is_some());
+        assert_eq!(heard.log.recv().await.unwrap(), "accept paused");
+        assert_eq!(heard.log.recv().await.unwrap(), "accept resumed");
+        assert!(heard.log.try_recv().is_err());
+    }
+
+    #[actix::test]
+    async fn starving_ends_when_the_listener_answers_though_nobody_is_there() {
+        let (listener, _) = listener();
+        let flaky = Flaky { failures: [Errno::NFILE].into(), listener: listener.acceptor().unwrap() };
+        let (_acceptor, mut heard) = start(&Gate::new(1, 0), Box::new(flaky));
+        logged(&mut heard.log, "accept resumed").await;
+    }
+
+    #[actix::test]
+    async fn a_broken_listener_is_a_crash_that_tells_its_error() {
+        let (listener, _) = listener();
+        let flaky = Flaky { failures: [Errno::INVAL].into(), listener: listener.acceptor().unwrap() };
+        let (_acceptor, mut heard) = start(&Gate::new(1, 0), Box::new(flaky));
+        assert_eq!(exit(&mut heard).await.crash, Some(io::Error::from(Errno::INVAL).to_string()));
+    }
+
+    #[actix::test]
+    async fn a_panic_is_a_crash_and_leaves_the_gate_usable() {
+        let gate = Gate::new(1, 0);
+        let (_acceptor, mut heard) = start(&gate, Box::new(Panicking));
+        assert_eq!(exit(&mut heard).await.crash, Some("panic".into()));
+        let (listener, address) = listener();
+        let (_successor, mut heard) = start(&gate, Box::new(listener.acceptor().unwrap()));
+        let _client = TcpStream::connect(address).await.unwrap();
+        assert!(heard.accepted.recv().await.is_some());
+    }
+}

@@ -116,6 +116,15 @@ impl Life {
     pub fn connection(&self) -> ConnectionId {
         self.permit.connection()
     }
+
+    pub fn linger(&self) -> Duration {
+        self.context.settings.linger
+    }
+
+    pub fn log_opened(&self) {
+        slog::debug!(self.context.log, "connection opened"; "connection" => self.connection().get(),
+            "peer" => %self.peer, "worker" => self.context.worker.0);
+    }
 }
 
 impl Drop for Life {
@@ -159,79 +168,73 @@ impl<S: Service> ConnectionActor<S> {
         let watch_idle = !life.context.settings.idle_timeout.is_zero();
         Self { link: Rc::new(Link::new(stream, life, watch_idle)), service, place }
     }
+
+    /// Drops both planes, and with the last of them the [`Life`].
+    fn end(&mut self, reason: Reason, ctx: &mut Context<Self>) {
+        self.link.life.reason.set(reason);
+        ctx.stop();
+    }
 }
 
 impl<S: Service> Actor for ConnectionActor<S> {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        let life = converse(self.link.clone(), self.service.clone(), self.place);
-        ctx.spawn(life.into_actor(self).map(|reason, actor, ctx| {
-            actor.link.life.reason.set(reason);
-            ctx.stop();
+        let Life { context, peer, .. } = &self.link.life;
+        if let Some(Place::Waiting(pending)) = self.place {
+            slog::debug!(context.log, "connection waiting"; "connection" => self.link.life.connection().get(),
+                "peer" => %peer, "pending" => pending);
+        }
+        let life = converse(self.link.clone(), self.service.clone(), self.place == Some(Place::Served));
+        // A panic of the service ends here, and with it this connection.
+        ctx.spawn(AssertUnwindSafe(life).catch_unwind().into_actor(self).map(|ended, actor, ctx| {
+            actor.end(ended.unwrap_or(Reason::Crashed), ctx);
         }));
+        if !context.settings.idle_timeout.is_zero() {
+            let idle = watch_idle(self.link.clone(), context.settings.idle_timeout);
+            ctx.spawn(idle.into_actor(self).map(|(), actor, ctx| actor.end(Reason::Idle, ctx)));
+        }
     }
 }
 
 impl<S: Service> Handler<Stop> for ConnectionActor<S> {
     type Result = ();
 
-    fn handle(&mut self, stop: Stop, _: &mut Self::Context) {
+    fn handle(&mut self, stop: Stop, ctx: &mut Self::Context) {
         match stop {
             Stop::Accepting => {}
             Stop::Drain | Stop::Finish => self.link.end_input(Ending::Stopped),
-            Stop::Abort => self.link.abort(Reason::Forced),
+            Stop::Abort => self.end(Reason::Forced, ctx),
         }
     }
 }
 
-/// The data plane, from the first byte to the last. A panic of the service ends here.
-async fn converse<S: Service>(link: Rc<Link>, service: Arc<S>, place: Option<Place>) -> Reason {
-    let live = AssertUnwindSafe(live(&link, &*service, place)).catch_unwind();
-    tokio::select! {
-        biased;
-        reason = link.aborted() => reason,
-        lived = live => lived.unwrap_or(Reason::Crashed),
-    }
-}
-
-async fn live<S: Service>(link: &Rc<Link>, service: &S, place: Option<Place>) -> Reason {
-    if place != Some(Place::Served)
-        && let Some(reason) = wait(link, place).await
-    {
+/// The data plane, from the first byte to the last.
+///
+/// The waiting and the farewell are boxed when they come: kept in place, the larger of them would take its room in every
+/// connection for all of its life (1.8 against 2.0 KB of memory per idle connection).
+async fn converse<S: Service>(link: Rc<Link>, service: Arc<S>, has_slot: bool) -> Reason {
+    if !has_slot && let Some(reason) = Box::pin(wait(&link)).await {
         return reason;
     }
-    let Life { context, peer, .. } = &link.life;
     if link.ending().is_none() {
-        slog::debug!(context.log, "connection opened"; "connection" => link.life.connection().get(), "peer" => %peer,
-            "worker" => context.worker.0);
+        link.open();
     }
-    let conversation = async {
-        if service.serve(&mut Socket(link.clone())).await.is_err() {
-            return Reason::Reset;
-        }
-        match farewell(link, context.settings.linger).await.map(|()| link.ending()) {
-            Err(_) => Reason::Reset,
-            Ok(None) => Reason::Client,
-            Ok(Some(Ending::Idle)) => Reason::Idle,
-            Ok(Some(Ending::Stopped)) => Reason::Stopped,
-        }
-    };
-    if context.settings.idle_timeout.is_zero() {
-        return conversation.await;
+    let mut socket = Socket(link);
+    if service.serve(&mut socket).await.is_err() {
+        return Reason::Reset;
     }
-    tokio::select! {
-        reason = conversation => reason,
-        reason = watch_idle(link, context.settings.idle_timeout) => reason,
+    let Socket(link) = socket;
+    match Box::pin(farewell(&link)).await.map(|()| link.ending()) {
+        Err(_) => Reason::Reset,
+        Ok(None) => Reason::Client,
+        Ok(Some(Ending::Idle)) => Reason::Idle,
+        Ok(Some(Ending::Stopped)) => Reason::Stopped,
     }
 }
 
 /// Waits for a slot or for a stop, which lets it be drained. Gives the reason if the client goes first.
-async fn wait(link: &Link, place: Option<Place>) -> Option<Reason> {
-    if let Some(Place::Waiting(pending)) = place {
-        slog::debug!(link.life.context.log, "connection waiting"; "connection" => link.life.connection().get(),
-            "peer" => %link.life.peer, "pending" => pending);
-    }
+async fn wait(link: &Link) -> Option<Reason> {
     tokio::select! {
         biased;
         () = link.input_ended() => None,
@@ -240,9 +243,8 @@ async fn wait(link: &Link, place: Option<Place>) -> Option<Reason> {
     }
 }
 
-/// Ends the input of a connection on which nothing has moved for `timeout`; gives it up if after that nothing moves either.
-async fn watch_idle(link: &Link, timeout: Duration) -> Reason {
-    link.touch();
+/// Ends the input of a connection on which nothing has moved for `timeout`; resolves if after that nothing moves either.
+async fn watch_idle(link: Rc<Link>, timeout: Duration) {
     loop {
         let quiet_until = link.active() + timeout;
         if Instant::now() < quiet_until {
@@ -250,9 +252,10 @@ async fn watch_idle(link: &Link, timeout: Duration) -> Reason {
             continue;
         }
         match link.ending() {
-            None => link.end_input(Ending::Idle),
-            Some(Ending::Idle) if !link.is_lingering() => return Reason::Idle,
-            Some(Ending::Idle) => {}
+            None if link.is_open() => link.end_input(Ending::Idle),
+            Some(Ending::Idle) if !link.is_lingering() => return,
+            // It waits for its slot, or for its client's last word.
+            None | Some(Ending::Idle) => {}
             // From here on the deadline of the stop is what counts.
             Some(Ending::Stopped) => pending().await,
         }

@@ -16,45 +16,47 @@ pub struct Echo;
 
 impl Service for Echo {
     async fn serve(&self, socket: &mut Socket) -> io::Result<()> {
-        let mut in_a_row = 0;
         loop {
-            match echo_once(socket)? {
-                Step::Echoed => in_a_row += 1,
-                Step::Quiet => {
-                    socket.readable().await?;
-                    in_a_row = 0;
-                }
-                Step::Owing(bytes) => socket.write_all(&bytes).await?,
-                Step::End => return Ok(()),
-            }
-            if in_a_row == READS_IN_A_ROW {
-                tokio::task::yield_now().await;
-                in_a_row = 0;
+            let pause = echo_what_is_there(socket)?;
+            match pause {
+                Pause::Quiet => socket.readable().await?,
+                Pause::OthersTurn => tokio::task::yield_now().await,
+                // Boxed, as it is rare: an idle connection keeps no room for it.
+                Pause::Owing(bytes) => Box::pin(socket.write_all(&bytes)).await?,
+                Pause::End => return Ok(()),
             }
         }
     }
 }
 
-enum Step {
-    Echoed,
+/// Why echoing pauses.
+enum Pause {
+    /// Nothing more has come.
     Quiet,
-    /// What the socket did not take: a copy, since the buffer is the thread's.
+    /// Plenty has come, and the others on this thread have waited long enough.
+    OthersTurn,
+    /// The socket did not take this. A copy, since the buffer is the thread's.
     Owing(Box<[u8]>),
+    /// The input has ended.
     End,
 }
 
-fn echo_once(socket: &Socket) -> io::Result<Step> {
+fn echo_what_is_there(socket: &Socket) -> io::Result<Pause> {
     with_buffer(|buffer| {
-        let n = match socket.try_read(buffer) {
-            Ok(0) => return Ok(Step::End),
-            Ok(n) => n,
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Step::Quiet),
-            Err(error) => return Err(error),
-        };
-        let written = match socket.try_write(&buffer[..n]) {
-            Err(error) if error.kind() == ErrorKind::WouldBlock => 0,
-            written => written?,
-        };
-        Ok(if written == n { Step::Echoed } else { Step::Owing(buffer[written..n].into()) })
+        for _ in 0..READS_IN_A_ROW {
+            let n = match socket.try_read(buffer) {
+                Ok(0) => return Ok(Pause::End),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Pause::Quiet),
+                read => read?,
+            };
+            let written = match socket.try_write(&buffer[..n]) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => 0,
+                written => written?,
+            };
+            if written < n {
+                return Ok(Pause::Owing(buffer[written..n].into()));
+            }
+        }
+        Ok(Pause::OthersTurn)
     })
 }

@@ -12,10 +12,10 @@ const FIRST_LOOK: Duration = Duration::from_millis(1);
 const LAST_LOOK: Duration = Duration::from_millis(50);
 
 /// Sends FIN and returns when the connection may be closed: the client's system has acknowledged every byte, and the client
-/// has sent its FIN, or has had `linger` for it. What it sends meanwhile is read and discarded.
+/// has sent its FIN, or has had `linger` (of the settings) for it. What it sends meanwhile is read and discarded.
 ///
 /// While bytes are owed it stays, however long: it is the caller who knows a deadline.
-pub(crate) async fn farewell(link: &Link, linger: Duration) -> io::Result<()> {
+pub(crate) async fn farewell(link: &Link) -> io::Result<()> {
     link.finish()?;
     let mut look = FIRST_LOOK;
     let mut linger_ends = None;
@@ -25,7 +25,7 @@ pub(crate) async fn farewell(link: &Link, linger: Duration) -> io::Result<()> {
         let now = Instant::now();
         let wait = match (delivered, client_done) {
             (true, true) => break,
-            (true, false) => *linger_ends.get_or_insert_with(|| now + linger),
+            (true, false) => *linger_ends.get_or_insert_with(|| now + link.life.linger()),
             (false, _) => now + look,
         };
         if delivered && wait <= now {
@@ -33,7 +33,11 @@ pub(crate) async fn farewell(link: &Link, linger: Duration) -> io::Result<()> {
         }
         tokio::select! {
             () = sleep_until(wait) => look = LAST_LOOK.min(look * 2),
-            more = link.more_to_discard(), if !client_done => more?,
+            more = link.more_to_discard(), if !client_done => {
+                more?;
+                // A client that goes on sending must not keep the others on this thread from their turn.
+                tokio::task::yield_now().await;
+            }
         }
     }
     link.earned_clean_end()

@@ -1,16 +1,66 @@
 //! TCP connections as supervised actix actors: every one has a supervisor, every stop is acknowledged.
+//!
+//! ```text
+//! main thread
+//! └── Supervisor                 root: owns the listening socket and the gate, broadcasts Stop, reports
+//!     ├── Worker 1               one per thread: supervises what runs on it
+//!     │   ├── Acceptor           accepts from the one shared listening socket
+//!     │   ├── ConnectionActor    one per client
+//!     │   └── ConnectionActor …
+//!     └── Worker N
+//! ```
+//!
+//! You write a [`Service`], the protocol of one connection; the library accepts, caps, queues, supervises and stops. The
+//! built-in one is [`Echo`]. A server that answers Ctrl-C and SIGTERM gracefully:
+//!
+//! ```no_run
+//! use supervised_echo::{Echo, Error, Server, Settings, Signals};
+//!
+//! #[actix::main]
+//! async fn main() -> Result<(), Error> {
+//!     let signals = Signals::register()?;
+//!     let server = Server::bind(Settings::default(), Echo)?;
+//!     signals.forward_to(server.handle());
+//!     let report = server.run().await?;
+//!     println!("{} acknowledged, {} forced", report.acknowledged, report.forced);
+//!     Ok(())
+//! }
+//! ```
+//!
+//! # Layout
+//!
+//! * The actors, from the root down: `supervisor`, `worker`, `acceptor`, `connection`; what they say to each other:
+//!   [`messages`].
+//! * The decisions, pure state machines without actors, sockets, locks or clocks: [`admission`] (who is served, who waits),
+//!   [`roster`] (who still owes an acknowledgement), [`restart_limit`]; the classifier of accept errors is in `acceptor`.
+//! * Between the two: [`gate`], the lock round the admission; `link`, what the planes of a connection share; `farewell`,
+//!   how it comes to a clean end.
+//! * The data plane: `service` (what a protocol is), `echo` (the built-in one).
+//! * The verifying client, on the same roster and messages: `client` (its supervisor), `caller` (the actor of one connection),
+//!   `dialogue` (its data plane), `connect`, `verify`, `journal` and `client_report`.
+//! * Round it: `server` (the front), `listener`, `descriptors`, `signals`, [`settings`] and how they are put together in
+//!   [`layers`], [`logging`], [`healthcheck`], `error`.
 #![warn(missing_docs)]
 
 mod acceptor;
 pub mod admission;
+mod caller;
+mod client;
+mod client_report;
+#[cfg(test)]
+mod client_testing;
+mod connect;
 mod connection;
 mod descriptors;
+mod dialogue;
 mod echo;
 mod error;
 mod escape;
+mod exchange;
 mod farewell;
 pub mod gate;
 pub mod healthcheck;
+mod journal;
 pub mod layers;
 mod link;
 mod listener;
@@ -25,8 +75,12 @@ mod signals;
 mod supervisor;
 #[cfg(test)]
 mod testing;
+mod verify;
 mod worker;
 
+pub use client::Client;
+pub use client_report::{ClientReport, RoundTrip};
+pub use connection::{ConnectionExit, Reason};
 pub use echo::Echo;
 pub use error::Error;
 pub use server::{Handle, Server};
@@ -34,3 +88,9 @@ pub use service::{Service, Socket};
 pub use settings::Settings;
 pub use signals::Signals;
 pub use supervisor::{Report, StopReason};
+pub use worker::{Tally, WorkerId};
+
+/// The examples in the README are compiled with the tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

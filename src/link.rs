@@ -47,7 +47,8 @@ pub(crate) struct Link {
     due: Cell<u64>,
     /// Whether the client's FIN has been read.
     client_done: Cell<bool>,
-    abort: Cell<Option<Reason>>,
+    /// Whether it has had its slot.
+    open: Cell<bool>,
     /// Whether FIN has been sent.
     finished: Cell<bool>,
     /// Whether to note when a byte moves: only an idle timeout asks for it.
@@ -65,7 +66,7 @@ impl Link {
             ending: Cell::new(None),
             due: Cell::new(0),
             client_done: Cell::new(false),
-            abort: Cell::new(None),
+            open: Cell::new(false),
             finished: Cell::new(false),
             watch_idle,
             active: Cell::new(Instant::now()),
@@ -84,16 +85,6 @@ impl Link {
         }
     }
 
-    /// Gives the connection up. No waker: the actor's context polls the data plane after every message.
-    pub fn abort(&self, reason: Reason) {
-        self.abort.set(Some(reason));
-    }
-
-    /// Resolves when the connection has been given up.
-    pub async fn aborted(&self) -> Reason {
-        poll_fn(|_| self.abort.get().map_or(Poll::Pending, Poll::Ready)).await
-    }
-
     pub fn ending(&self) -> Option<Ending> {
         self.ending.get()
     }
@@ -107,6 +98,18 @@ impl Link {
         .await;
     }
 
+    /// The service begins: the connection has its slot.
+    pub fn open(&self) {
+        self.open.set(true);
+        self.touch();
+        self.life.log_opened();
+    }
+
+    /// Whether the service has begun with a slot of its own, not to be drained only.
+    pub fn is_open(&self) -> bool {
+        self.open.get()
+    }
+
     /// When a byte last moved in either direction, if an idle timeout is set.
     pub fn active(&self) -> Instant {
         self.active.get()
@@ -114,7 +117,9 @@ impl Link {
 
     /// Takes now for the time at which a byte last moved.
     pub fn touch(&self) {
-        self.active.set(Instant::now());
+        if self.watch_idle {
+            self.active.set(Instant::now());
+        }
     }
 
     // The data plane.
@@ -130,6 +135,9 @@ impl Link {
 
     /// Reads what is there, up to the end of the input, which is `Ok(0)`; `WouldBlock` if nothing is.
     pub fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        if buffer.is_empty() {
+            return Ok(0); // asking for nothing is not the end
+        }
         let Some(_) = self.ending.get() else { return self.receive(buffer, &self.life.received) };
         let due = usize::try_from(self.due.get()).unwrap_or(usize::MAX).min(buffer.len());
         if due == 0 {
@@ -171,9 +179,7 @@ impl Link {
 
     fn moved(&self, count: &Cell<u64>, n: usize) {
         count.set(count.get() + n as u64);
-        if self.watch_idle {
-            self.touch();
-        }
+        self.touch();
     }
 
     // The waiting room and the end.

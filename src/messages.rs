@@ -14,8 +14,8 @@ use actix::Message;
 use std::net::SocketAddr;
 use tokio::net::TcpStream;
 
-/// Anyone to the Supervisor: stop the server. The first one begins the graceful stop, a second *signal* ends it by force,
-/// and all others change nothing. The answer is the report.
+/// Anyone to the Supervisor, the server's or the client's: stop. The first one begins the graceful stop, a second *signal*
+/// ends it by force, and all others change nothing. The answer is the report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Message)]
 #[rtype(result = "()")]
 pub struct Shutdown(pub StopReason);
@@ -27,7 +27,7 @@ pub struct Shutdown(pub StopReason);
 pub enum Stop {
     /// Accept nothing more. Answered by the Acceptor's `Stopped`, after everything that it has accepted.
     Accepting,
-    /// Every connection echoes what has arrived, closes and acknowledges.
+    /// Every connection echoes what has arrived (a client's: waits for the echo that is due), closes and acknowledges.
     Drain,
     /// Nobody else will be taken in from the backlog: acknowledge as soon as no child owes anything.
     Finish,

@@ -65,9 +65,8 @@ impl<S: Service> Server<S> {
             workers => workers,
         };
         let caps = descriptors::reserve(workers, settings.supervisor.max_connections, settings.supervisor.max_pending)?;
-        let (orders, received) = mpsc::unbounded_channel();
         let (service, log) = (Arc::new(service), Logger::root(Discard, o!()));
-        Ok(Self { settings, service, listener, address, workers, caps, orders: (Handle(orders), received), log })
+        Ok(Self { settings, service, listener, address, workers, caps, orders: Handle::new(), log })
     }
 
     /// Logs to `log`; without it nothing is logged.
@@ -172,11 +171,17 @@ async fn join(arbiter: Arbiter) -> bool {
     tokio::time::timeout(JOIN_PATIENCE, end).await.is_ok()
 }
 
-/// Stops a [`Server`]; can be cloned and sent to any thread.
+/// Stops a [`Server`] or a [`Client`](crate::Client); can be cloned and sent to any thread.
 #[derive(Debug, Clone)]
 pub struct Handle(mpsc::UnboundedSender<Shutdown>);
 
 impl Handle {
+    /// A handle, and where its orders come out.
+    pub(crate) fn new() -> (Self, mpsc::UnboundedReceiver<Shutdown>) {
+        let (orders, received) = mpsc::unbounded_channel();
+        (Self(orders), received)
+    }
+
     /// Begins the graceful stop, with what the server's `shutdown_timeout` allows. Repeating it changes nothing.
     ///
     /// [`Server::run`] returns when it is done.
@@ -185,7 +190,7 @@ impl Handle {
     }
 
     pub(crate) fn shutdown(&self, reason: StopReason) {
-        // A server that is gone has stopped.
+        // One that is gone has stopped.
         let _ = self.0.send(Shutdown(reason));
     }
 }

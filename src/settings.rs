@@ -1,7 +1,9 @@
 //! The settings of both programs, as types.
 //!
-//! The files in `settings/` are compiled in and *are* the defaults, so the two cannot drift apart. Each field reads its
-//! own value and refuses any other with what would be right; `layers` adds where the value came from.
+//! The files `server.toml` and `client.toml` beside this one are compiled in and *are* the defaults; those in `settings/`,
+//! for users to edit, begin as the same. Each field reads its own value and refuses any other with what would be right;
+//! `layers` adds where the value came from.
+
 use std::{
     fmt,
     net::{IpAddr, SocketAddr},
@@ -15,7 +17,7 @@ use serde::{
 
 use crate::layers::{Layered, defaults};
 
-/// What the server is told. `Settings::default()` is `settings/server.toml`.
+/// What the server is told. `Settings::default()` is the built-in `server.toml`.
 ///
 /// ```
 /// let settings = supervised_echo::settings::Settings::default();
@@ -108,7 +110,7 @@ pub enum LogFormat {
     Json,
 }
 
-/// What the client is told. `ClientSettings::default()` is `settings/client.toml`.
+/// What the client is told. `ClientSettings::default()` is `client.toml`.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a document of sections")]
 pub struct ClientSettings {
@@ -171,12 +173,12 @@ pub struct TrafficSettings {
 }
 
 impl Layered for Settings {
-    const DEFAULTS: &'static str = include_str!("../settings/server.toml");
+    const DEFAULTS: &'static str = include_str!("server.toml");
     const PREFIX: &'static str = "ECHO_SERVER_";
 }
 
 impl Layered for ClientSettings {
-    const DEFAULTS: &'static str = include_str!("../settings/client.toml");
+    const DEFAULTS: &'static str = include_str!("client.toml");
     const PREFIX: &'static str = "ECHO_CLIENT_";
 }
 
@@ -357,6 +359,12 @@ mod tests {
             log: LogSettings { level: slog::Level::Info, format: LogFormat::Auto },
         };
         assert_eq!(Settings::default(), expected);
+    }
+
+    #[test]
+    fn the_files_to_edit_show_the_defaults() {
+        assert_eq!(Settings::DEFAULTS, include_str!("../settings/server.toml"));
+        assert_eq!(ClientSettings::DEFAULTS, include_str!("../settings/client.toml"));
     }
 
     #[test]

@@ -23,7 +23,7 @@ impl Signals {
         Ok(Self { sigterm: register(SignalKind::terminate())?, sigint: register(SignalKind::interrupt())? })
     }
 
-    /// Forwards every signal to a server, as long as the calling thread's [`System`](actix::System) runs.
+    /// Forwards every signal to a server or a client, as long as the calling thread's [`System`](actix::System) runs.
     pub fn forward_to(mut self, handle: Handle) {
         actix_rt::spawn(async move {
             loop {

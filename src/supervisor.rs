@@ -2,7 +2,7 @@
 //! backlog, collects what the Workers acknowledge, keeps the deadline and makes the report.
 //!
 //! The order of a stop, and why it is this one:
-//! 1. The gate closes and the kernel drops new SYNs, so from now on the clients are a fixed set.
+//! 1. The gate closes and the kernel refuses new clients: from now on they are a fixed set.
 //! 2. The Acceptors end, and handshakes that are under way are completed. Only then does anybody else take from the backlog:
 //!    two who sweep and close reset each other's.
 //! 3. The backlog is taken in and the socket closed.
@@ -34,7 +34,7 @@ const WORKER_PATIENCE: Duration = Duration::from_millis(500);
 /// How long the sweep of the backlog pauses when there is no descriptor for one more.
 const SWEEP_PAUSE: Duration = Duration::from_millis(100);
 
-/// Why a server stopped.
+/// Why a server or a client stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum StopReason {
     /// The signal SIGTERM.
@@ -58,7 +58,7 @@ impl StopReason {
         }
     }
 
-    fn is_signal(self) -> bool {
+    pub(crate) fn is_signal(self) -> bool {
         matches!(self, Self::Sigterm | Self::Sigint)
     }
 }
@@ -323,5 +323,192 @@ impl Handler<Stopped<WorkerExit>> for Supervisor {
             self.shutdown(StopReason::Restarts, ctx);
         }
         self.report_if_nothing_is_owed(ctx);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{self, listener, logged, probe};
+    use std::net::SocketAddr;
+    use tokio::{
+        net::TcpStream,
+        sync::mpsc::{self, UnboundedReceiver, UnboundedSender},
+    };
+
+    /// A Worker that does nothing by itself: the test hears what it is told and answers for it.
+    struct Mute {
+        id: WorkerId,
+        told: UnboundedReceiver<Stop>,
+        taken_in: UnboundedReceiver<TakeIn>,
+    }
+
+    struct Tree {
+        supervisor: Addr<Supervisor>,
+        gate: Arc<Gate>,
+        address: SocketAddr,
+        shutdown: UnboundedSender<Shutdown>,
+        report: oneshot::Receiver<Report>,
+        workers: Vec<Mute>,
+        log: UnboundedReceiver<String>,
+    }
+
+    const LONG: Duration = Duration::from_secs(3600);
+
+    fn tree(workers: usize, shutdown_timeout: Duration) -> Tree {
+        let (gate, (listener, address), (logger, log)) = (Gate::new(4, 4), listener(), testing::log());
+        let (report_to, report) = oneshot::channel();
+        let (shutdown, mut received) = mpsc::unbounded_channel();
+        let (handles, workers): (Vec<_>, Vec<_>) = (1..=workers)
+            .map(|id| {
+                let ((stop, told), (take_in, taken_in)) = (probe(), probe());
+                ((WorkerId(id), WorkerHandle { stop, take_in }), Mute { id: WorkerId(id), told, taken_in })
+            })
+            .unzip();
+        let supervisor = Supervisor::create(|ctx| {
+            ctx.add_stream(futures_util::stream::poll_fn(move |cx| received.poll_recv(cx)));
+            Supervisor::new(gate.clone(), listener, shutdown_timeout, handles, report_to, logger)
+        });
+        Tree { supervisor, gate, address, shutdown, report, workers, log }
+    }
+
+    impl Tree {
+        fn stop(&self, reason: StopReason) {
+            self.shutdown.send(Shutdown(reason)).expect("the Supervisor listens");
+        }
+
+        /// Answers for the Acceptor of each Worker.
+        fn acceptors_stopped(&self) {
+            for Mute { id, .. } in &self.workers {
+                self.supervisor.do_send(Stopped(AcceptorExit { worker: *id, crash: None }));
+            }
+        }
+
+        /// Answers for a Worker.
+        fn stopped(&self, worker: usize, crashed: bool, tally: Tally) {
+            self.supervisor.do_send(Stopped(WorkerExit { worker: WorkerId(worker), crashed, tally }));
+        }
+
+        /// Waits until a Worker is told `stop`; gives what it was told before.
+        async fn told(&mut self, worker: usize, stop: Stop) -> Vec<Stop> {
+            let mut before = Vec::new();
+            loop {
+                match self.workers[worker - 1].told.recv().await.expect("the Supervisor lives") {
+                    told if told == stop => return before,
+                    told => before.push(told),
+                }
+            }
+        }
+    }
+
+    const ONE: Tally = Tally { acknowledged: 1, forced: 0, crashed: 0 };
+
+    #[actix::test]
+    async fn a_stop_goes_through_its_steps_and_the_report_comes_when_all_have_acknowledged() {
+        let mut tree = tree(2, LONG);
+        tree.stop(StopReason::Sigterm);
+        assert_eq!(tree.told(1, Stop::Accepting).await, []);
+        tree.acceptors_stopped();
+        assert_eq!(tree.told(1, Stop::Finish).await, []);
+        assert_eq!(tree.told(2, Stop::Finish).await, [Stop::Accepting]);
+        tree.stopped(1, false, ONE);
+        tree.stopped(1, false, ONE);
+        tree.supervisor.send(Stopped(AcceptorExit { worker: WorkerId(1), crash: None })).await.unwrap();
+        assert!(tree.report.try_recv().is_err(), "one Worker owes its acknowledgement");
+        tree.stopped(2, false, ONE);
+        let report = tree.report.await.unwrap();
+        assert_eq!((report.reason, report.acknowledged, report.forced), (StopReason::Sigterm, 2, 0));
+        assert_eq!(report.exit_code(), 0);
+    }
+
+    #[actix::test]
+    async fn only_when_the_backlog_is_taken_in_and_the_socket_closed_does_the_drain_begin() {
+        let mut tree = tree(2, LONG);
+        let clients =
+            [TcpStream::connect(tree.address).await.unwrap(), TcpStream::connect(tree.address).await.unwrap()];
+        tree.stop(StopReason::Handle);
+        tree.told(1, Stop::Accepting).await;
+        tree.acceptors_stopped();
+        tree.told(1, Stop::Finish).await;
+        for (worker, client) in tree.workers.iter_mut().zip(clients) {
+            assert_eq!(worker.taken_in.recv().await.unwrap().peer, client.local_addr().unwrap());
+        }
+        logged(&mut tree.log, "listener closed").await;
+        assert!(TcpStream::connect(tree.address).await.is_err());
+    }
+
+    #[actix::test]
+    async fn an_acceptor_that_does_not_answer_is_not_waited_for() {
+        let mut tree = tree(1, LONG);
+        tree.stop(StopReason::Handle);
+        assert_eq!(tree.told(1, Stop::Finish).await, [Stop::Accepting]);
+    }
+
+    #[actix::test]
+    async fn at_the_deadline_the_workers_are_told_to_abort() {
+        let mut tree = tree(1, Duration::from_millis(1));
+        tree.stop(StopReason::Sigterm);
+        tree.told(1, Stop::Abort).await;
+        tree.stopped(1, false, Tally { forced: 3, ..ONE });
+        let report = tree.report.await.unwrap();
+        assert_eq!((report.acknowledged, report.forced, report.exit_code()), (1, 3, 3));
+    }
+
+    #[actix::test]
+    async fn a_second_signal_aborts_and_a_second_call_of_the_handle_does_not() {
+        let mut tree = tree(1, LONG);
+        tree.stop(StopReason::Handle);
+        tree.stop(StopReason::Handle);
+        tree.stop(StopReason::Sigint);
+        assert_eq!(tree.told(1, Stop::Accepting).await, []);
+        tree.acceptors_stopped();
+        assert_eq!(tree.told(1, Stop::Finish).await, []);
+        tree.stop(StopReason::Sigterm);
+        assert_eq!(tree.told(1, Stop::Abort).await, []);
+        tree.stopped(1, false, ONE);
+        assert_eq!(tree.report.await.unwrap().reason, StopReason::Handle);
+    }
+
+    #[actix::test]
+    async fn a_silent_worker_is_named_with_its_connections_and_left_behind() {
+        let mut tree = tree(2, Duration::from_millis(1));
+        let permits: Vec<_> = [1, 1, 2]
+            .map(|worker| {
+                let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+                tree.gate.poll_accept(&mut cx, WorkerId(worker), |_| std::task::Poll::Ready(Ok(())))
+            })
+            .into();
+        tree.stop(StopReason::Sigterm);
+        tree.told(2, Stop::Abort).await;
+        tree.stopped(2, false, Tally { forced: 1, ..Tally::default() });
+        let report = tree.report.await.unwrap();
+        logged(&mut tree.log, "worker stuck").await;
+        assert_eq!((report.forced, report.stuck), (3, vec![WorkerId(1)]));
+        drop(permits);
+    }
+
+    #[actix::test]
+    async fn an_acceptor_given_up_stops_the_server_with_exit_1_also_if_force_was_needed() {
+        let mut tree = tree(2, LONG);
+        tree.supervisor.do_send(Stopped(AcceptorExit { worker: WorkerId(1), crash: Some("broken".into()) }));
+        tree.told(2, Stop::Accepting).await;
+        tree.acceptors_stopped();
+        tree.stopped(1, false, Tally { forced: 1, ..Tally::default() });
+        tree.stopped(2, false, Tally::default());
+        let report = tree.report.await.unwrap();
+        assert_eq!((report.reason, report.exit_code()), (StopReason::Restarts, 1));
+    }
+
+    #[actix::test]
+    async fn a_worker_that_panics_stops_the_server_and_is_not_waited_for_again() {
+        let mut tree = tree(2, LONG);
+        tree.stopped(1, true, Tally { forced: 2, ..Tally::default() });
+        tree.told(2, Stop::Accepting).await;
+        tree.supervisor.do_send(Stopped(AcceptorExit { worker: WorkerId(2), crash: None }));
+        tree.told(2, Stop::Finish).await;
+        tree.stopped(2, false, ONE);
+        let report = tree.report.await.unwrap();
+        assert_eq!((report.reason, report.acknowledged, report.forced), (StopReason::Restarts, 1, 2));
+        assert_eq!(report.exit_code(), 1);
     }
 }

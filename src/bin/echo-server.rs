@@ -1,8 +1,10 @@
 //! The echo server's command line: flags become the topmost layer of the settings, errors one line and an exit code.
-use std::{env, io, io::Write as _, net::SocketAddr, path::PathBuf, process::ExitCode};
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
-use supervised_echo::{Echo, Error, Server, Settings, Signals, healthcheck, layers, logging};
+use supervised_echo::{Echo, Error, Server, Settings, Signals, healthcheck, logging};
+
+mod shared;
 
 /// A TCP echo server that acknowledges every stop.
 ///
@@ -20,18 +22,8 @@ struct Args {
     /// Connections that are served at once
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     max_connections: Option<String>,
-    /// critical, error, warn, info, debug or trace
-    #[arg(long, value_name = "L")]
-    log_level: Option<String>,
-    /// auto, compact or json
-    #[arg(long, value_name = "F")]
-    log_format: Option<String>,
-    /// Check the settings, say nothing if all is well, and exit
-    #[arg(long)]
-    check_settings: bool,
-    /// Print the settings as TOML, each with where it comes from, and exit
-    #[arg(long)]
-    print_settings: bool,
+    #[command(flatten)]
+    shared: shared::SharedArgs,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -46,33 +38,21 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let code = run(Args::parse()).unwrap_or_else(|error| {
-        // If nobody reads the reason, the exit code still tells it.
-        let _ = writeln!(io::stderr(), "echo-server: {error}");
-        error.exit_code()
-    });
-    code.into()
+    shared::exit("echo-server", run(Args::parse()))
 }
 
 fn run(args: Args) -> Result<u8, Error> {
     let flags = [
         ("--listen", "listen.address", args.listen),
         ("--max-connections", "supervisor.max_connections", args.max_connections),
-        ("--log-level", "log.level", args.log_level),
-        ("--log-format", "log.format", args.log_format),
     ];
-    let loaded = layers::load::<Settings>(args.settings.as_deref(), env::vars_os(), flags)?;
+    let Some(settings) = args.shared.settings::<Settings, _>(args.settings.as_deref(), flags)? else { return Ok(0) };
     match args.command {
-        _ if args.print_settings => {
-            let _ = write!(io::stdout(), "{loaded}");
-            Ok(0)
-        }
-        _ if args.check_settings => Ok(0),
         Some(Command::Healthcheck { addr }) => {
-            let address = addr.unwrap_or(loaded.settings.listen.address);
+            let address = addr.unwrap_or(settings.listen.address);
             healthcheck::check(address).map(|()| 0).map_err(|source| Error::Healthcheck { address, source })
         }
-        None => serve(loaded.settings),
+        None => serve(settings),
     }
 }
 

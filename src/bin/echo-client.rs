@@ -1,0 +1,95 @@
+//! The echo client's command line: flags become the topmost layer of the settings, the report goes to standard output.
+use std::{io, io::Write as _, path::PathBuf, process::ExitCode};
+
+use clap::Parser;
+use supervised_echo::{Client, ClientReport, Error, Signals, logging, settings::ClientSettings};
+
+mod shared;
+
+/// A TCP echo client that verifies every byte.
+///
+/// Settings come from the built-in defaults, the file, variables such as ECHO_CLIENT_SERVER__ADDRESS, and flags; later
+/// ones win. Exit codes: 0 every echo verified, 1 one was wrong or lost, or the server out of reach, 2 usage, 3 stopped
+/// by a second signal, 78 settings.
+#[derive(Parser)]
+#[command(name = "echo-client", version)]
+struct Args {
+    /// The settings, a TOML file [env: ECHO_CLIENT_SETTINGS]
+    #[arg(long, value_name = "FILE")]
+    settings: Option<PathBuf>,
+    /// The server, host:port
+    #[arg(long, value_name = "ADDR")]
+    server: Option<String>,
+    /// What the client calls itself; empty: the host name
+    #[arg(long, value_name = "ID", allow_hyphen_values = true)]
+    id: Option<String>,
+    /// Connections at the same time
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    connections: Option<String>,
+    /// Messages per connection; 0: no end
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    messages: Option<String>,
+    /// How long to send, such as 10s, unless all messages are sent before; 0s: no end
+    #[arg(long, value_name = "D")]
+    duration: Option<String>,
+    /// The pause between two messages of one connection
+    #[arg(long, value_name = "D")]
+    period: Option<String>,
+    /// Make a new connection for every message
+    #[arg(long)]
+    reconnect: bool,
+    /// What is sent, with {id} and {n} filled in
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    message: Option<String>,
+    /// How long one echo may take
+    #[arg(long, value_name = "D")]
+    timeout: Option<String>,
+    /// How long to keep trying to connect
+    #[arg(long, value_name = "D")]
+    connect_timeout: Option<String>,
+    /// What the report on standard output looks like: lines for people, or one JSON object
+    #[arg(long, value_name = "F", value_parser = ["table", "json"], default_value = "table")]
+    report: String,
+    #[command(flatten)]
+    shared: shared::SharedArgs,
+}
+
+fn main() -> ExitCode {
+    shared::exit("echo-client", run(Args::parse()))
+}
+
+fn run(args: Args) -> Result<u8, Error> {
+    let flags = [
+        ("--server", "server.address", args.server),
+        ("--id", "client.id", args.id),
+        ("--connections", "traffic.connections", args.connections),
+        ("--messages", "traffic.messages", args.messages),
+        ("--duration", "traffic.duration", args.duration),
+        ("--period", "traffic.period", args.period),
+        ("--reconnect", "traffic.reconnect", args.reconnect.then(|| "true".into())),
+        ("--message", "traffic.message", args.message),
+        ("--timeout", "traffic.timeout", args.timeout),
+        ("--connect-timeout", "server.connect_timeout", args.connect_timeout),
+    ];
+    let Some(settings) = args.shared.settings(args.settings.as_deref(), flags)? else { return Ok(0) };
+    let report = send(settings)?;
+    // If nobody reads it, the exit code still tells how it went.
+    let _ = match args.report.as_str() {
+        "json" => writeln!(io::stdout(), "{}", report.to_json()),
+        _ => write!(io::stdout(), "{report}"),
+    };
+    if let Some(problem) = report.problem() {
+        shared::complain("echo-client", &problem);
+    }
+    Ok(report.exit_code())
+}
+
+fn send(settings: ClientSettings) -> Result<ClientReport, Error> {
+    let (log, _written_to_the_end) = logging::logger(&settings.log, logging::Stream::Stderr);
+    actix::System::new().block_on(async {
+        let signals = Signals::register()?;
+        let client = Client::new(settings).with_log(log);
+        signals.forward_to(client.handle());
+        client.run().await
+    })
+}

@@ -1,0 +1,60 @@
+//! What the command lines of both programs have in common: where settings come from, and how a program ends.
+use std::{
+    env,
+    io::{self, Write as _},
+    path::Path,
+    process::ExitCode,
+};
+
+use clap::Args;
+use supervised_echo::{
+    Error,
+    layers::{self, Flag, Layered},
+};
+
+/// The flags of both programs, next to `--settings`, whose help names the variable.
+#[derive(Args)]
+pub struct SharedArgs {
+    /// critical, error, warn, info, debug or trace
+    #[arg(long, value_name = "L")]
+    log_level: Option<String>,
+    /// auto, compact or json
+    #[arg(long, value_name = "F")]
+    log_format: Option<String>,
+    /// Check the settings, say nothing if all is well, and exit
+    #[arg(long)]
+    check_settings: bool,
+    /// Print the settings as TOML, each with where it comes from, and exit
+    #[arg(long)]
+    print_settings: bool,
+}
+
+impl SharedArgs {
+    /// The settings from all their layers, with the program's own `flags`; `None` if they were only to be printed or checked.
+    pub fn settings<S: Layered, const N: usize>(
+        self,
+        file: Option<&Path>,
+        flags: [Flag; N],
+    ) -> Result<Option<S>, Error> {
+        let log = [("--log-level", "log.level", self.log_level), ("--log-format", "log.format", self.log_format)];
+        let loaded = layers::load::<S>(file, env::vars_os(), flags.into_iter().chain(log))?;
+        if self.print_settings {
+            let _ = write!(io::stdout(), "{loaded}");
+        }
+        Ok((!self.print_settings && !self.check_settings).then_some(loaded.settings))
+    }
+}
+
+/// The end of a program: says what kept it from its work. If nobody reads that, the exit code still tells it.
+pub fn exit(program: &str, result: Result<u8, Error>) -> ExitCode {
+    let code = result.unwrap_or_else(|error| {
+        complain(program, &error.to_string());
+        error.exit_code()
+    });
+    code.into()
+}
+
+/// One line on standard error.
+pub fn complain(program: &str, problem: &str) {
+    let _ = writeln!(io::stderr(), "{program}: {problem}");
+}

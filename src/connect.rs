@@ -1,0 +1,265 @@
+//! How the client gets a connection: it looks the name up, tries every address, and starts again until its time is over.
+//!
+//! A look-up blocks its thread, for as long as it likes. It runs on one of its own, not in the runtime's blocking pool: at
+//! the end of the program that would be waited for.
+
+use futures_util::{
+    FutureExt,
+    future::{LocalBoxFuture, Shared},
+};
+use slog::Logger;
+use std::{
+    cell::RefCell,
+    io,
+    net::{SocketAddr, ToSocketAddrs},
+    thread,
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    sync::oneshot,
+    time::{Instant, sleep_until, timeout, timeout_at},
+};
+
+/// The pause after the first try; each further one is twice as long.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+/// The longest pause between two tries.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// What one address may take. One repeated SYN fits into it; after that the name may well have another address.
+const ADDRESS_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A server that can be connected to, as often as one likes.
+pub(crate) trait Connect: 'static {
+    /// A connection to it.
+    type Stream: AsyncRead + AsyncWrite + Unpin + 'static;
+
+    /// Tries once.
+    async fn connect(&self) -> io::Result<(Self::Stream, SocketAddr)>;
+}
+
+/// Tries until it succeeds or `limit` is over, at growing intervals. The error is that of the last try.
+pub(crate) async fn keep_trying<C: Connect>(
+    server: &C,
+    limit: Duration,
+    log: &Logger,
+) -> io::Result<(C::Stream, SocketAddr)> {
+    let deadline = Instant::now() + limit;
+    let (mut pause, mut last) = (FIRST_PAUSE, no_answer());
+    while Instant::now() < deadline {
+        match timeout_at(deadline, server.connect()).await {
+            Ok(Ok(connected)) => return Ok(connected),
+            Ok(Err(error)) => {
+                slog::debug!(log, "connect failed"; "reason" => %error);
+                last = error;
+            }
+            Err(_) => break,
+        }
+        sleep_until(deadline.min(Instant::now() + pause)).await;
+        pause = LONGEST_PAUSE.min(2 * pause);
+    }
+    Err(last)
+}
+
+fn no_answer() -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, "no answer")
+}
+
+type Addresses = Result<Vec<SocketAddr>, String>;
+
+/// A TCP server by its address or its name.
+pub(crate) struct TcpServer {
+    address: String,
+    /// The look-up under way, if there is one: whoever needs it meanwhile shares it, so that many connections to a server
+    /// that is not there make one thread, not many.
+    lookup: RefCell<Option<Shared<LocalBoxFuture<'static, Addresses>>>>,
+}
+
+impl TcpServer {
+    pub fn new(address: String) -> Self {
+        Self { address, lookup: RefCell::new(None) }
+    }
+
+    async fn addresses(&self) -> io::Result<Vec<SocketAddr>> {
+        if let Ok(address) = self.address.parse() {
+            return Ok(vec![address]);
+        }
+        let lookup = match &mut *self.lookup.borrow_mut() {
+            Some(running) if running.peek().is_none() => running.clone(),
+            over => over.insert(look_up(self.address.clone())?).clone(),
+        };
+        lookup.await.map_err(io::Error::other)
+    }
+}
+
+impl Connect for TcpServer {
+    type Stream = TcpStream;
+
+    async fn connect(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+        for address in self.addresses().await? {
+            match timeout(ADDRESS_TIMEOUT, TcpStream::connect(address)).await {
+                Ok(Ok(stream)) if is_itself(&stream) => {
+                    // Without a trace: the port is the server's.
+                    stream.set_zero_linger()?;
+                    last = io::ErrorKind::ConnectionRefused.into();
+                }
+                Ok(Ok(stream)) => {
+                    stream.set_nodelay(true)?;
+                    return Ok((stream, address));
+                }
+                Ok(Err(error)) => last = error,
+                Err(_) => last = no_answer(),
+            }
+        }
+        Err(last)
+    }
+}
+
+fn look_up(name: String) -> io::Result<Shared<LocalBoxFuture<'static, Addresses>>> {
+    let (found, addresses) = oneshot::channel();
+    thread::Builder::new().name("lookup".into()).spawn(move || {
+        let addresses = name.to_socket_addrs().map(Vec::from_iter).map_err(|error| error.to_string());
+        // Nobody may want to know any more.
+        let _ = found.send(addresses);
+    })?;
+    let addresses = addresses.map(|found| found.unwrap_or_else(|_| Err("the look-up crashed".into())));
+    Ok(addresses.boxed_local().shared())
+}
+
+/// Whether a stream is connected to its own end. Where nobody listens on a port of the range that clients take theirs from,
+/// one try in thousands meets itself, and would take what it sent for an echo.
+fn is_itself(stream: &TcpStream) -> bool {
+    matches!((stream.local_addr(), stream.peer_addr()), (Ok(local), Ok(peer)) if local == peer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use slog::{Discard, o};
+    use std::{cell::Cell, net::Ipv4Addr};
+    use tokio::{
+        io::{DuplexStream, duplex},
+        net::{TcpListener, TcpSocket},
+    };
+
+    const LOOPBACK: Ipv4Addr = Ipv4Addr::LOCALHOST;
+
+    /// Refuses so many tries, and notes when each came.
+    struct Refusing {
+        left: Cell<u32>,
+        tries: RefCell<Vec<Instant>>,
+    }
+
+    impl Refusing {
+        fn new(times: u32) -> Self {
+            Self { left: Cell::new(times), tries: RefCell::default() }
+        }
+
+        fn intervals(&self) -> Vec<u128> {
+            self.tries.borrow().windows(2).map(|pair| (pair[1] - pair[0]).as_millis()).collect()
+        }
+    }
+
+    impl Connect for Refusing {
+        type Stream = DuplexStream;
+
+        async fn connect(&self) -> io::Result<(DuplexStream, SocketAddr)> {
+            self.tries.borrow_mut().push(Instant::now());
+            match self.left.get() {
+                0 => Ok((duplex(1).0, (LOOPBACK, 1).into())),
+                left => {
+                    self.left.set(left - 1);
+                    Err(io::ErrorKind::ConnectionRefused.into())
+                }
+            }
+        }
+    }
+
+    /// Never answers.
+    struct Silent;
+
+    impl Connect for Silent {
+        type Stream = DuplexStream;
+
+        async fn connect(&self) -> io::Result<(DuplexStream, SocketAddr)> {
+            std::future::pending().await
+        }
+    }
+
+    async fn kept_trying<C: Connect>(server: &C, limit: Duration) -> Result<(), io::ErrorKind> {
+        let tried = keep_trying(server, limit, &Logger::root(Discard, o!())).await;
+        tried.map(|_| ()).map_err(|error| error.kind())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn tries_come_at_intervals_that_double_up_to_a_second() {
+        let server = Refusing::new(7);
+        assert_eq!(kept_trying(&server, Duration::from_secs(60)).await, Ok(()));
+        assert_eq!(server.intervals(), [50, 100, 200, 400, 800, 1000, 1000]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_gives_up_at_the_limit_with_the_last_error() {
+        let (server, started) = (Refusing::new(u32::MAX), Instant::now());
+        assert_eq!(kept_trying(&server, Duration::from_secs(10)).await, Err(io::ErrorKind::ConnectionRefused));
+        assert_eq!(started.elapsed(), Duration::from_secs(10));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_try_without_an_answer_ends_at_the_limit() {
+        let started = Instant::now();
+        assert_eq!(kept_trying(&Silent, Duration::from_secs(10)).await, Err(io::ErrorKind::TimedOut));
+        assert_eq!(started.elapsed(), Duration::from_secs(10));
+    }
+
+    #[tokio::test]
+    async fn every_address_of_a_name_is_tried() {
+        let listener = TcpListener::bind((LOOPBACK, 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let server = TcpServer::new(String::new());
+        let found = vec![(LOOPBACK, free_port()).into(), (LOOPBACK, port).into()];
+        server.lookup.replace(Some(async { Ok(found) }.boxed_local().shared()));
+        let (_, address) = server.connect().await.unwrap();
+        assert_eq!(address.port(), port);
+    }
+
+    #[tokio::test]
+    async fn those_who_look_a_name_up_at_the_same_time_share_one_thread() {
+        let server = TcpServer::new("localhost:1".into());
+        let (found, addresses) = oneshot::channel();
+        server.lookup.replace(Some(addresses.map(Result::unwrap).boxed_local().shared()));
+        let (one, other, ()) = tokio::join!(server.addresses(), server.addresses(), async {
+            let _ = found.send(Ok(vec![(LOOPBACK, 7).into()]));
+        });
+        assert_eq!((one.unwrap(), other.unwrap()), (vec![(LOOPBACK, 7).into()], vec![(LOOPBACK, 7).into()]));
+    }
+
+    #[tokio::test]
+    async fn a_name_is_looked_up_again_on_each_try() {
+        let server = TcpServer::new("localhost:1".into());
+        let stale = async { Ok(vec![(LOOPBACK, 7).into()]) }.boxed_local().shared();
+        server.lookup.replace(Some(stale.clone()));
+        stale.await.unwrap();
+        assert!(server.addresses().await.unwrap().iter().all(|address| address.port() == 1));
+    }
+
+    #[tokio::test]
+    async fn a_name_that_nobody_knows_is_an_error() {
+        assert!(TcpServer::new("no-such-name.invalid:1".into()).connect().await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_connection_to_itself_is_recognised() {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind((LOOPBACK, 0).into()).unwrap();
+        let address = socket.local_addr().unwrap();
+        assert!(is_itself(&socket.connect(address).await.unwrap()));
+        let listener = TcpListener::bind((LOOPBACK, 0)).await.unwrap();
+        assert!(!is_itself(&TcpStream::connect(listener.local_addr().unwrap()).await.unwrap()));
+    }
+
+    fn free_port() -> u16 {
+        std::net::TcpListener::bind((LOOPBACK, 0)).unwrap().local_addr().unwrap().port()
+    }
+}
