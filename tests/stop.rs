@@ -205,7 +205,7 @@ fn a_storm_of_connects_during_the_stop_resets_nobody() {
 #[test]
 fn a_client_whose_handshake_is_under_way_at_the_stop_is_not_reset() {
     for _ in 0..10 {
-        let mut server = Server::start(&[LONG_LINGER, LONG_TIMEOUT]);
+        let mut server = Server::start(&[("supervisor.workers", "1"), LONG_LINGER, LONG_TIMEOUT]);
         // Without quick acknowledgements the client is connected, but keeps the last packet of the handshake to send it
         // along with its first bytes: here as late as across a wide network.
         let socket = socket2::Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
@@ -214,6 +214,7 @@ fn a_client_whose_handshake_is_under_way_at_the_stop_is_not_reset() {
         let mut client = TcpStream::from(socket);
         server.signal(Signal::TERM);
         let stopping = server.log.wait("stopping");
+        server.log.wait("acceptor stopped");
         let _ = client.write(pattern(0, 5));
         let late = time(&stopping).elapsed().unwrap();
 
