@@ -3,7 +3,8 @@
 //!
 //! The order of a stop, and why it is this one:
 //! 1. The gate closes and the kernel refuses new clients: from now on they are a fixed set.
-//! 2. The Acceptors end. Only then does anybody else take from the backlog: two who sweep and close reset each other's.
+//! 2. The Acceptors end, and handshakes that are under way are completed. Only then does anybody else take from the backlog:
+//!    two who sweep and close reset each other's.
 //! 3. The backlog is taken in and the socket closed.
 //! 4. Every connection drains and acknowledges; at the deadline what is left is aborted.
 
@@ -26,8 +27,10 @@ use std::{
 };
 use tokio::sync::oneshot;
 
-/// How long an Acceptor is waited for: one on a busy thread must not keep the others from their drain.
-const ACCEPTOR_PATIENCE: Duration = Duration::from_millis(100);
+/// How long after the refusal the socket stays open. For the clients: one whose handshake is under way takes itself for
+/// connected, its last packet is a round trip off, and a close would reset it. For the Acceptors: whoever has not answered by
+/// then is on a busy thread, and must not keep the others from their drain.
+const SETTLING: Duration = Duration::from_millis(100);
 /// How long after an abort a Worker is waited for before it counts as stuck.
 const WORKER_PATIENCE: Duration = Duration::from_millis(500);
 /// How long the sweep of the backlog pauses when there is no descriptor for one more.
@@ -180,23 +183,15 @@ impl Supervisor {
             "pending" => census.pending, "timeout_ms" => self.shutdown_timeout.as_millis() as u64);
         self.stopping = Some(Stopping { reason, since: Instant::now(), signalled: reason.is_signal(), taken: 0 });
         self.tell_workers(Stop::Accepting);
-        ctx.run_later(ACCEPTOR_PATIENCE, Self::drain);
+        ctx.run_later(SETTLING, Self::drain);
         ctx.run_later(self.shutdown_timeout, Self::abort_at_deadline);
-        self.drain_if_nobody_accepts(ctx);
     }
 
     fn tell_workers(&mut self, stop: Stop) {
         self.workers.order(stop).for_each(|worker| worker.stop.do_send(stop));
     }
 
-    fn drain_if_nobody_accepts(&mut self, ctx: &mut Context<Self>) {
-        if self.acceptors.is_empty() && self.workers.ordered() == Some(Stop::Accepting) {
-            self.drain(ctx);
-        }
-    }
-
-    /// Ends accepting, if it has not ended yet, and starts the drain. Called by whichever comes first, the last Acceptor or
-    /// the end of patience; the sweep calls it again until it has got through.
+    /// Takes in the backlog, closes the socket and starts the drain. The sweep calls it again until it has got through.
     fn drain(&mut self, ctx: &mut Context<Self>) {
         if self.workers.ordered() > Some(Stop::Drain) {
             return;
@@ -316,9 +311,8 @@ impl Handler<Stopped<AcceptorExit>> for Supervisor {
         self.acceptors.acknowledge(&exit.worker);
         if self.stopping.is_none() {
             self.gave_up = true;
-            return self.shutdown(StopReason::Restarts, ctx);
+            self.shutdown(StopReason::Restarts, ctx);
         }
-        self.drain_if_nobody_accepts(ctx);
     }
 }
 
@@ -335,7 +329,6 @@ impl Handler<Stopped<WorkerExit>> for Supervisor {
             self.gave_up = true;
             self.shutdown(StopReason::Restarts, ctx);
         }
-        self.drain_if_nobody_accepts(ctx);
         self.report_if_nothing_is_owed(ctx);
     }
 }
