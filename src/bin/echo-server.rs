@@ -11,7 +11,7 @@ mod shared;
 /// Settings come from the built-in defaults, the file, variables such as ECHO_SERVER_LISTEN__ADDRESS, and flags; later
 /// ones win. Exit codes: 0 stopped, 1 could not serve, 2 usage, 3 connections were forced to end, 78 settings.
 #[derive(Parser)]
-#[command(name = "echo-server", version)]
+#[command(name = "echo-server", version, propagate_version = true)]
 struct Args {
     /// The settings, a TOML file [env: ECHO_SERVER_SETTINGS]
     #[arg(long, value_name = "FILE", global = true)]
