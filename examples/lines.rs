@@ -3,7 +3,7 @@
 //! Run it with `cargo run --example lines`, talk to it with `nc 127.0.0.1 12345`, stop it with Ctrl-C: what you had typed by
 //! then is answered, and every connection is accounted for, without a line about it here.
 
-use std::io;
+use std::{io, process::ExitCode};
 use supervised_echo::{Error, Server, Service, Settings, Signals, Socket, layers, logging};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 
@@ -30,12 +30,11 @@ impl Service for Shout {
 }
 
 #[actix::main]
-async fn main() -> Result<(), Error> {
+async fn main() -> Result<ExitCode, Error> {
     let settings = layers::load::<Settings>(None, std::env::vars_os(), [])?.settings;
     let (log, _written_to_the_end) = logging::logger(&settings.log, logging::Stream::Stdout);
     let signals = Signals::register()?;
     let server = Server::bind(settings, Shout)?.with_log(log);
     signals.forward_to(server.handle());
-    server.run().await?;
-    Ok(())
+    Ok(server.run().await?.exit_code().into())
 }

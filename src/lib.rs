@@ -17,13 +17,13 @@
 //! use supervised_echo::{Echo, Error, Server, Settings, Signals};
 //!
 //! #[actix::main]
-//! async fn main() -> Result<(), Error> {
+//! async fn main() -> Result<std::process::ExitCode, Error> {
 //!     let signals = Signals::register()?;
 //!     let server = Server::bind(Settings::default(), Echo)?;
 //!     signals.forward_to(server.handle());
 //!     let report = server.run().await?;
 //!     println!("{} acknowledged, {} forced", report.acknowledged, report.forced);
-//!     Ok(())
+//!     Ok(report.exit_code().into())
 //! }
 //! ```
 //!

@@ -9,7 +9,7 @@ use std::{
     io::{self, Read, Write},
     net::{Shutdown, TcpStream},
     sync::{
-        Mutex,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
         mpsc::{Receiver, Sender, channel},
     },
@@ -340,6 +340,49 @@ fn a_worker_that_is_stuck_is_named_with_its_connections_and_left_behind() {
     for end in ["worker stopped", "arbiter joined"] {
         assert_eq!(number(log.one(end), "worker") as usize, 3 - worker);
     }
+}
+
+/// Echoes; a `#` leaves something behind on its thread that does not end before it is allowed to.
+struct Leaving {
+    left: Sender<()>,
+    go_on: Arc<Mutex<Receiver<()>>>,
+}
+
+impl Service for Leaving {
+    async fn serve(&self, socket: &mut Socket) -> io::Result<()> {
+        let mut bytes = [0; 64];
+        loop {
+            match socket.read(&mut bytes).await? {
+                0 => return Ok(()),
+                n if bytes[..n].contains(&b'#') => {
+                    let (left, go_on) = (self.left.clone(), self.go_on.clone());
+                    tokio::task::spawn_blocking(move || {
+                        let _ = left.send(());
+                        let _ = go_on.lock().map(|go_on| go_on.recv());
+                    });
+                }
+                n => socket.write_all(&bytes[..n]).await?,
+            }
+        }
+    }
+}
+
+#[test]
+fn a_thread_that_does_not_end_is_named_and_left_behind_though_its_worker_has_acknowledged() {
+    let (left, lefts) = channel();
+    let (_go_on, may_go_on) = channel();
+    let mut server = InProcess::start(settings(), Leaving { left, go_on: Arc::new(Mutex::new(may_go_on)) });
+    let mut client = connect(server.address);
+    let worker = number(&server.log.wait_of("connection opened", &client), "worker") as usize;
+    client.write_all(b"#").unwrap();
+    lefts.recv_timeout(PATIENCE).unwrap();
+    server.handle.stop();
+    assert!(read_to_eof(&mut client).is_empty());
+    drop(client);
+    let (report, log) = server.end();
+    assert_eq!((report.acknowledged, report.forced, report.exit_code()), (1, 0, 0));
+    assert_eq!(report.stuck.iter().map(|worker| worker.0).collect::<Vec<_>>(), [worker]);
+    assert_eq!(number(log.one("arbiter stuck"), "worker") as usize, worker);
 }
 
 // Rule 5: memory is bounded.
