@@ -126,10 +126,10 @@ impl Admission {
     pub fn leave(&mut self, id: ConnectionId, reason: Reason) -> Departure {
         self.alive -= 1;
         self.tally.crashed += usize::from(reason == Reason::Crashed);
-        match reason {
-            Reason::Forced => self.tally.forced += 1,
-            _ if self.closed.is_some() => self.tally.acknowledged += 1,
-            _ => {}
+        match (self.closed, reason) {
+            (None, _) => {}
+            (Some(_), Reason::Forced) => self.tally.forced += 1,
+            (Some(_), _) => self.tally.acknowledged += 1,
         }
         let had_slot = !self.waiting.remove(&id);
         let handed_to = if had_slot && self.closed.is_none() { self.waiting.pop_first() } else { None };
@@ -222,6 +222,7 @@ mod tests {
     fn the_tally_accounts_for_everyone_who_was_there_at_the_close_or_came_later() {
         let (mut admission, ids) = full(5, 1);
         admission.leave(ids[0], Reason::Crashed);
+        admission.leave(ids[4], Reason::Forced);
         let census = admission.close();
         let taken_in = admission.take_in();
         admission.leave(ids[1], Reason::Stopped);
@@ -229,7 +230,7 @@ mod tests {
         admission.leave(ids[3], Reason::Forced);
         admission.leave(taken_in, Reason::Client);
         let tally = admission.tally();
-        assert_eq!(tally, Tally { acknowledged: 3, forced: 3, crashed: 2 });
+        assert_eq!(tally, Tally { acknowledged: 3, forced: 2, crashed: 2 });
         assert_eq!(tally.acknowledged + tally.forced, census.connections + census.pending + 1);
     }
 
