@@ -1,0 +1,442 @@
+//! The containers, driven through `docker compose` on a real engine: every image is really built, and each test starts from
+//! nothing and leaves nothing. Where no engine answers, the tests are reported as ignored.
+
+mod common;
+mod docker;
+
+use common::{Records, number};
+use docker::{BUILD, COMPOSE, Checkout, PATIENCE, Running, build, docker as run, finish, inspect, must};
+use serde_json::{Value, json};
+use std::{
+    collections::HashSet,
+    fs,
+    path::Path,
+    process::{Command, ExitCode},
+};
+
+const SERVER: &str = "echo-server-1";
+
+macro_rules! tests {
+    ($($test:ident,)*) => {
+        vec![$((stringify!($test).to_owned(), Box::new($test) as Box<dyn FnOnce() + Send>)),*]
+    };
+}
+
+fn main() -> ExitCode {
+    docker::run(tests![
+        images_are_one_small_static_binary_for_an_unprivileged_user,
+        both_dockerfiles_share_the_stage_that_builds,
+        one_command_runs_five_clients_with_five_ids_and_every_echo_is_verified,
+        containers_have_no_privilege_no_published_port_and_settings_they_cannot_write,
+        generated_clients_are_the_same_building_blocks,
+        generated_clients_run_under_their_own_names,
+        generating_anything_but_a_whole_number_of_clients_is_a_usage_error,
+        the_netcat_check_succeeds_against_the_server_and_fails_when_it_is_gone,
+        the_netcat_check_fails_against_servers_that_are_not_echo_servers,
+        the_netcat_check_builds_its_image_if_it_is_missing,
+        edited_settings_take_effect_at_the_next_up_without_a_build,
+        wrong_settings_end_the_container_with_the_code_for_settings,
+        a_server_stopped_under_traffic_accounts_for_every_connection,
+        a_client_stopped_under_traffic_closes_every_connection,
+        both_stopped_under_traffic_end_well,
+        down_ends_both_well_within_its_time,
+    ])
+}
+
+// Images.
+
+fn images_are_one_small_static_binary_for_an_unprivileged_user() {
+    let checkout = Checkout::copy();
+    build(&checkout);
+    for program in ["echo-server", "echo-client"] {
+        let image = inspect(program);
+        assert!(number(&image, "Size") < 8_000_000, "{image}");
+        assert_eq!(image["RootFS"]["Layers"].as_array().unwrap().len(), 1, "{image}");
+        let config = &image["Config"];
+        assert_eq!(config["User"], "65532:65532");
+        assert_eq!(config["Entrypoint"], json!([format!("/{program}")]));
+        assert_eq!(config["StopSignal"], "SIGTERM");
+        let labels = &config["Labels"];
+        assert_eq!(labels["org.opencontainers.image.title"], program);
+        assert_eq!(labels["org.opencontainers.image.licenses"], "MIT OR Apache-2.0");
+        assert!(labels["org.opencontainers.image.description"].is_string(), "{labels}");
+        // It starts without a file beside it.
+        let version = run(&["run", "--rm", "--read-only", "--network", "none", program, "--version"]);
+        assert!(version.ends_with(env!("CARGO_PKG_VERSION")), "{version}");
+    }
+    let server = inspect("echo-server");
+    assert_eq!(server["Config"]["Healthcheck"]["Test"], json!(["CMD", "/echo-server", "healthcheck"]));
+}
+
+fn both_dockerfiles_share_the_stage_that_builds() {
+    let stage = |program: &str| {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("Dockerfile.{program}"));
+        let text = fs::read_to_string(path).unwrap();
+        let (from, to) = (text.find("FROM rust:").unwrap(), text.find("FROM scratch").unwrap());
+        text[from..to].to_owned()
+    };
+    assert_eq!(stage("server"), stage("client"));
+}
+
+// The system.
+
+fn one_command_runs_five_clients_with_five_ids_and_every_echo_is_verified() {
+    let checkout = Checkout::copy();
+    let mut up = Running::start(checkout.path(), &format!("exec {COMPOSE} up --build --scale client=5"));
+    up.wait_for(5, "exited with code 0");
+    up.interrupt();
+    up.exit(PATIENCE);
+    // All of them have ended by themselves, and the server because it was told to.
+    assert_exit_codes(SERVER, 0);
+    let ids: HashSet<_> = (1..=5)
+        .map(|n| {
+            let container = format!("echo-client-{n}");
+            assert_exit_codes(&container, 0);
+            let id = inspect(&container)["Config"]["Hostname"].as_str().unwrap().to_owned();
+            let log = must(checkout.path(), &format!("docker logs {container}"));
+            assert!(log.contains(&format!("client: {id}")), "{log}");
+            assert!(log.contains("sent: 5, verified: 5, wrong: 0, lost: 0"), "{log}");
+            id
+        })
+        .collect();
+    assert_eq!(ids.len(), 5, "{ids:?}");
+}
+
+fn containers_have_no_privilege_no_published_port_and_settings_they_cannot_write() {
+    let checkout = endless(1, "1s");
+    let _client = up(&checkout, 1, 1);
+    for container in [SERVER, "echo-client-1"] {
+        let container = inspect(container);
+        let host = &container["HostConfig"];
+        assert_eq!(host["ReadonlyRootfs"], true);
+        assert_eq!(host["CapDrop"], json!(["ALL"]));
+        assert_eq!(host["SecurityOpt"], json!(["no-new-privileges:true"]));
+        assert!(host["PortBindings"].as_object().is_none_or(serde_json::Map::is_empty), "{host}");
+        let [mount] = &container["Mounts"].as_array().unwrap()[..] else { panic!("{container}") };
+        let settings = checkout.path().join("settings");
+        assert_eq!((&mount["Destination"], &mount["RW"]), (&json!("/settings"), &json!(false)));
+        assert_eq!(mount["Source"], settings.to_str().unwrap());
+        let networks: Vec<_> = container["NetworkSettings"]["Networks"].as_object().unwrap().keys().collect();
+        assert_eq!(networks, ["echo"]);
+        assert_eq!(container["Config"]["StopTimeout"], 12);
+    }
+    // Docker's own time is longer than the server's.
+    let deadline = "shutdown_timeout = \"8s\"";
+    assert!(fs::read_to_string(checkout.path().join("settings/server.toml")).unwrap().contains(deadline));
+    // The client was started only when the server had answered.
+    let server = inspect(SERVER);
+    let health = &server["State"]["Health"];
+    assert_eq!(health["Status"], "healthy");
+}
+
+fn generated_clients_are_the_same_building_blocks() {
+    let checkout = Checkout::copy();
+    let config = |command: &str| -> Value {
+        let text = must(checkout.path(), &format!("{command} config --format json"));
+        let mut config: Value = serde_json::from_str(&text).unwrap();
+        // The block that others refer to is shown unresolved.
+        config.as_object_mut().unwrap().remove("x-service");
+        config
+    };
+    let scaled = config(COMPOSE);
+    for n in [0, 1, 3] {
+        let mut generated = config(&format!("sh compose/generate.sh {n} | docker compose -f -"));
+        let services = generated["services"].as_object_mut().unwrap();
+        for client in 1..=n {
+            let mut service = services.remove(&format!("client{client}")).unwrap();
+            let service = service.as_object_mut().unwrap();
+            assert_eq!(service.remove("hostname"), Some(json!(format!("client{client}"))));
+            let mut wanted = scaled["services"]["client"].clone();
+            if client > 1 {
+                // The image that the first has built serves all.
+                wanted.as_object_mut().unwrap().remove("build");
+            }
+            assert_eq!(json!(service), wanted);
+        }
+        let mut rest = scaled.clone();
+        rest["services"].as_object_mut().unwrap().remove("client");
+        assert_eq!(generated, rest, "with {n} clients");
+    }
+}
+
+fn generated_clients_run_under_their_own_names() {
+    let checkout = Checkout::copy();
+    must(checkout.path(), "sh compose/generate.sh 3 | docker compose -f - up --detach --build");
+    for n in 1..=3 {
+        let container = format!("echo-client{n}-1");
+        assert_eq!(run(&["wait", &container]), "0");
+        let log = must(checkout.path(), &format!("docker logs {container}"));
+        assert!(log.contains(&format!("client: client{n}")), "{log}");
+        assert!(log.contains("sent: 5, verified: 5, wrong: 0, lost: 0"), "{log}");
+    }
+    must(checkout.path(), "docker compose -p echo down");
+}
+
+fn generating_anything_but_a_whole_number_of_clients_is_a_usage_error() {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("compose/generate.sh");
+    for arguments in
+        [&[][..], &[""], &["-1"], &["+1"], &["1.5"], &["three"], &["1 2"], &["1", "2"], &["0x10"], &["1\n"]]
+    {
+        let output = finish(Command::new("sh").arg(&script).args(arguments), PATIENCE);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {output:?}");
+        assert_eq!(output.stdout, b"", "{arguments:?}: {output:?}");
+        assert!(output.stderr.starts_with(b"usage: "), "{arguments:?}: {output:?}");
+    }
+}
+
+// The netcat check.
+
+/// Runs the check, and gives what it says and its exit code.
+fn netcat_check(checkout: &Checkout) -> (String, Option<i32>) {
+    let output = finish(Command::new("sh").arg(checkout.path().join("compose/netcat-check.sh")), PATIENCE);
+    (String::from_utf8(output.stdout).unwrap(), output.status.code())
+}
+
+fn success() -> (String, Option<i32>) {
+    ("action: test_echo_server | result: success\n".into(), Some(0))
+}
+
+fn fail() -> (String, Option<i32>) {
+    ("action: test_echo_server | result: fail\n".into(), Some(1))
+}
+
+fn the_netcat_check_succeeds_against_the_server_and_fails_when_it_is_gone() {
+    let checkout = Checkout::copy();
+    must(checkout.path(), &format!("{COMPOSE} up --detach --wait server"));
+    assert_eq!(netcat_check(&checkout), success());
+    must(checkout.path(), &format!("{COMPOSE} stop server"));
+    assert_eq!(netcat_check(&checkout), fail());
+    must(checkout.path(), &format!("{COMPOSE} down"));
+    // Now there is not even a network.
+    assert_eq!(netcat_check(&checkout), fail());
+}
+
+fn the_netcat_check_fails_against_servers_that_are_not_echo_servers() {
+    let checkout = Checkout::copy();
+    build_netcat(&checkout);
+    run(&["network", "create", "echo"]);
+    for (name, answer) in [
+        ("right", "print $c $_ while <$c>"),
+        ("prefix", "print $c 'echo: ', $_ while <$c>"),
+        ("suffix", "print $c $_, qq(\\n) while <$c>"),
+        ("half", "print $c substr($_, 0, 20) while <$c>"),
+        ("silent", "1 while <$c>; sleep 100"),
+        ("deaf", "close $c"),
+    ] {
+        let program = format!(
+            "use IO::Socket::INET; my $s = IO::Socket::INET->new(LocalPort => 12345, Listen => 9) or die $!;
+             $| = 1; print \"ready\\n\"; while (my $c = $s->accept) {{ $c->autoflush; {answer}; close $c }}"
+        );
+        // It has the name that the server has in its network.
+        let on = ["--detach", "--name", name, "--network", "echo", "--network-alias", "server"];
+        run(&[&["run"], &on[..], &["echo-netcat", "perl", "-e", &program]].concat());
+        Running::logs(name).wait_for(1, "ready");
+        let expected = if name == "right" { success() } else { fail() };
+        assert_eq!(netcat_check(&checkout), expected, "a server that is {name}");
+        run(&["rm", "-f", name]);
+    }
+}
+
+fn build_netcat(checkout: &Checkout) {
+    let mut build = Running::start(checkout.path(), "docker build -t echo-netcat - < Dockerfile.nc");
+    assert!(build.exit(BUILD).success(), "{}", build.output());
+}
+
+fn the_netcat_check_builds_its_image_if_it_is_missing() {
+    let checkout = Checkout::copy();
+    build_netcat(&checkout);
+    must(checkout.path(), &format!("{COMPOSE} up --detach --wait server"));
+    // What it was made of stays, so that the next build is quick.
+    run(&["image", "rm", "--no-prune", "echo-netcat"]);
+    assert_eq!(netcat_check(&checkout), success());
+    inspect("echo-netcat");
+}
+
+// Settings.
+
+fn edited_settings_take_effect_at_the_next_up_without_a_build() {
+    let checkout = Checkout::copy();
+    checkout.set("client", &[("messages", "1")]);
+    let images = || [SERVER, "echo-client-1"].map(|container| inspect(container)["Image"].clone());
+    must(checkout.path(), &format!("{COMPOSE} up --detach"));
+    assert_eq!(run(&["wait", "echo-client-1"]), "0");
+    let before = images();
+    must(checkout.path(), &format!("{COMPOSE} stop"));
+
+    checkout.set("server", &[("max_connections", "7")]);
+    checkout.set("client", &[("messages", "2"), ("message", "\"{n} of two from {id}\"")]);
+    let said = must(checkout.path(), &format!("{COMPOSE} up --detach"));
+    assert!(!said.contains("Built"), "{said}");
+    assert_eq!(run(&["wait", "echo-client-1"]), "0");
+    assert_eq!(images(), before);
+    let log = must(checkout.path(), &format!("docker logs {SERVER}"));
+    assert!(log.contains("max_connections: 1024") && log.contains("max_connections: 7,"), "{log}");
+    let log = must(checkout.path(), "docker logs echo-client-1");
+    assert!(log.contains("sent: 1, verified: 1") && log.contains("sent: 2, verified: 2"), "{log}");
+}
+
+fn wrong_settings_end_the_container_with_the_code_for_settings() {
+    let checkout = Checkout::copy();
+    checkout.set("server", &[("max_connections", "\"many\"")]);
+    docker::sh(checkout.path(), &format!("{COMPOSE} up --detach")).expect_err("the server is never healthy");
+    assert_exit_codes(SERVER, 78);
+    let log = must(checkout.path(), &format!("docker logs {SERVER}"));
+    assert!(log.contains("/settings/server.toml") && log.contains("max_connections"), "{log}");
+    // And the client, which waits for a healthy server, is never started.
+    assert_eq!(inspect("echo-client-1")["State"]["Status"], "created");
+}
+
+// Stops.
+
+/// A checkout in which each client keeps sending on so many connections, and the server tells of each.
+fn endless(connections: usize, period: &str) -> Checkout {
+    let checkout = Checkout::copy();
+    checkout.set("server", &[("level", "\"debug\""), ("format", "\"json\"")]);
+    checkout.set(
+        "client",
+        &[
+            ("connections", &connections.to_string()),
+            ("messages", "0"),
+            ("period", &format!("\"{period}\"")),
+            // So that a client whose server is gone says so soon.
+            ("connect_timeout", "\"2s\""),
+            ("format", "\"json\""),
+        ],
+    );
+    checkout
+}
+
+/// Starts the server and so many clients, and waits until every connection has had an echo. Gives the clients' logs.
+fn up(checkout: &Checkout, clients: usize, connections: usize) -> Vec<Running> {
+    must(checkout.path(), &format!("{COMPOSE} up --detach --scale client={clients}"));
+    let follow = |n| Running::logs(&format!("echo-client-{n}"));
+    let mut logs: Vec<_> = (1..=clients).map(follow).collect();
+    for log in &mut logs {
+        log.wait_until("an echo on each connection", |lines| {
+            let echoes = lines.iter().map(|line| serde_json::from_str::<Value>(line).unwrap());
+            let echoes = echoes.filter(|record| record["msg"] == "echo verified");
+            echoes.map(|echo| echo["connection"].as_u64().unwrap()).collect::<HashSet<_>>().len() == connections
+        });
+    }
+    logs
+}
+
+fn assert_exit_codes(container: &str, code: i64) {
+    let state = &inspect(container)["State"];
+    assert_eq!((&state["Running"], &state["ExitCode"]), (&json!(false), &json!(code)), "{container}: {state}");
+}
+
+/// The log of a container, one object a line.
+fn records(log: &str) -> Records {
+    let records = log.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")));
+    Records(records.collect())
+}
+
+/// The whole log of the server, which has ended: every connection is in it, and the sums of the stop add up.
+fn assert_server_stopped_well(log: &str, connections: u64) {
+    let log = records(log);
+    log.assert_all_accounted_for();
+    assert!(log.of("cannot refuse new connections").is_empty(), "{log:?}");
+    // The health checks are connections too.
+    assert_eq!(log.of("connection opened").len(), log.of("connection closed").len(), "{log:?}");
+    let (stopping, stopped) = (log.one("stopping"), log.one("stopped"));
+    assert_eq!(stopping["reason"], "SIGTERM");
+    assert!(number(stopping, "connections") >= connections, "{stopping}");
+    assert_eq!(number(stopped, "forced"), 0, "{stopped}");
+    assert_eq!(number(stopped, "crashed"), 0, "{stopped}");
+    assert!(number(stopped, "elapsed_ms") < number(stopping, "timeout_ms"), "{stopped}");
+    let closes = log.of("connection closed").into_iter().filter(|close| close["reason"] == "stopped");
+    for close in closes {
+        // The clients' messages are one line each, and none is split by the end.
+        assert_eq!(close["received"], close["echoed"], "{close}");
+    }
+}
+
+/// The log of a client, which is followed by its report.
+fn client_records(log: &str) -> Records {
+    let lines: Vec<_> = log.lines().filter(|line| line.starts_with('{')).collect();
+    records(&lines.join("\n"))
+}
+
+/// The log of a client that has been stopped. Every connection is closed in it.
+fn assert_client_stopped_well(log: &str, connections: usize) {
+    let log = client_records(log);
+    assert_eq!(log.one("stopping")["reason"], "SIGTERM");
+    let closed: HashSet<_> = log.of("connection closed").iter().map(|close| close["connection"].as_u64()).collect();
+    assert_eq!(closed.len(), connections, "{log:?}");
+    let finished = log.one("finished");
+    assert_eq!((&finished["wrong"], &finished["lost"]), (&json!(0), &json!(0)), "{finished}");
+    assert_eq!(finished["sent"], finished["verified"], "{finished}");
+}
+
+fn a_server_stopped_under_traffic_accounts_for_every_connection() {
+    let checkout = endless(10, "5ms");
+    let _clients = up(&checkout, 2, 10);
+    run(&["stop", SERVER]);
+    assert_exit_codes(SERVER, 0);
+    assert_server_stopped_well(&must(checkout.path(), &format!("docker logs {SERVER}")), 20);
+}
+
+fn a_client_stopped_under_traffic_closes_every_connection() {
+    let checkout = endless(10, "5ms");
+    let _clients = up(&checkout, 2, 10);
+    run(&["stop", "echo-client-2"]);
+    assert_exit_codes("echo-client-2", 0);
+    assert_client_stopped_well(&must(checkout.path(), "docker logs echo-client-2"), 10);
+    // Neither the server nor the other client is any the worse.
+    for container in [SERVER, "echo-client-1"] {
+        assert_eq!(inspect(container)["State"]["Running"], true, "{container}");
+    }
+    run(&["stop", "echo-client-1"]);
+    assert_exit_codes("echo-client-1", 0);
+    assert_client_stopped_well(&must(checkout.path(), "docker logs echo-client-1"), 10);
+}
+
+fn both_stopped_under_traffic_end_well() {
+    let checkout = endless(10, "5ms");
+    let _clients = up(&checkout, 2, 10);
+    // At the same time.
+    run(&["stop", SERVER, "echo-client-1", "echo-client-2"]);
+    assert_exit_codes(SERVER, 0);
+    assert_server_stopped_well(&must(checkout.path(), &format!("docker logs {SERVER}")), 0);
+    for client in ["echo-client-1", "echo-client-2"] {
+        // Whose message was under way to a server that had drawn the line has lost it, and says so. None is wrong.
+        let log = client_records(&must(checkout.path(), &format!("docker logs {client}")));
+        let finished = log.one("finished");
+        assert_eq!(finished["wrong"], 0, "{finished}");
+        assert_exit_codes(client, i64::from(number(finished, "lost") > 0));
+    }
+}
+
+fn down_ends_both_well_within_its_time() {
+    let checkout = endless(10, "5ms");
+    let mut clients = up(&checkout, 2, 10);
+    // `down` removes the containers: their logs are followed to the end, and the engine remembers how they died.
+    let mut server = Running::logs(SERVER);
+    let started = inspect(SERVER)["State"]["StartedAt"].as_str().unwrap().to_owned();
+    must(checkout.path(), &format!("{COMPOSE} down -t 5"));
+    let now = run(&["info", "--format", "{{.SystemTime}}"]);
+    let deaths = [
+        "events",
+        "--since",
+        &started,
+        "--until",
+        &now,
+        "--filter",
+        "event=die",
+        "--filter",
+        "label=com.docker.compose.project=echo",
+    ];
+    let format = ["--format", "{{.Actor.Attributes.name}} {{.Actor.Attributes.exitCode}}"];
+    let deaths = run(&[&deaths[..], &format].concat());
+    let deaths: HashSet<_> = deaths.lines().collect();
+    assert_eq!(deaths, HashSet::from(["echo-server-1 0", "echo-client-1 0", "echo-client-2 0"]));
+    server.exit(PATIENCE);
+    assert_server_stopped_well(&server.output(), 0);
+    for client in &mut clients {
+        client.exit(PATIENCE);
+        assert_client_stopped_well(&client.output(), 10);
+    }
+    assert_eq!(run(&["ps", "-aq", "--filter", "network=echo"]), "");
+    assert_eq!(run(&["network", "ls", "-q", "--filter", "name=^echo$"]), "");
+}

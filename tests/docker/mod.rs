@@ -1,0 +1,287 @@
+//! What the tests that need a Docker engine share: commands with a bound on their time, output to wait for, copies of the
+//! checkout to edit, and a clean engine after each test.
+//!
+//! The project, its network and its images have one name each, so these tests run one at a time.
+#![allow(dead_code, reason = "each test file is a crate of its own and uses its part")]
+
+use libtest_mimic::{Arguments, Completion, Failed, Trial};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use serde_json::Value;
+use std::{
+    fs,
+    io::{self, BufRead, BufReader},
+    os::unix::process::CommandExt,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitCode, ExitStatus, Output, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+        mpsc::{Receiver, RecvTimeoutError, channel},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+/// The longest that any wait lasts, but for a build.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+/// The longest that a build lasts: it may have to compile everything.
+pub const BUILD: Duration = Duration::from_secs(40 * 60);
+
+pub const COMPOSE: &str = "docker compose -f compose/compose.yaml";
+
+/// What finds the containers of the project, in whichever form, and those that a test has put on its network.
+const OURS: [&str; 2] = ["label=com.docker.compose.project=echo", "network=echo"];
+
+/// Runs the tests one at a time, or reports each as ignored, with the reason, where there is no Docker to run them.
+pub fn run(tests: Vec<(String, Box<dyn FnOnce() + Send>)>) -> ExitCode {
+    let obstacle = Arc::new(obstacle());
+    if obstacle.is_none() && !containers().is_empty() {
+        eprintln!("the project `echo` exists already; these tests would take it down: docker compose -p echo down");
+        return ExitCode::FAILURE;
+    }
+    let trials = tests.into_iter().map(|(name, test)| {
+        let obstacle = obstacle.clone();
+        Trial::ignorable_test(name, move || match &*obstacle {
+            Some(reason) => Ok(Completion::ignored_with(reason)),
+            None => clean_after(test).map(|()| Completion::Completed),
+        })
+    });
+    let arguments = Arguments { test_threads: Some(1), ..Arguments::from_args() };
+    libtest_mimic::run(&arguments, trials.collect()).exit_code()
+}
+
+/// Why these tests cannot run here.
+fn obstacle() -> Option<String> {
+    let answers = |args: &[&str]| {
+        let mut command = Command::new("timeout");
+        let output = command.args(["20", "docker"]).args(args).output();
+        output.is_ok_and(|output| output.status.success())
+    };
+    if !answers(&["info"]) {
+        Some("no Docker engine answers".into())
+    } else if !answers(&["compose", "version"]) {
+        Some("there is no `docker compose`".into())
+    } else {
+        None
+    }
+}
+
+/// Runs a test and removes what it has left in the engine, however it ended.
+fn clean_after(test: impl FnOnce()) -> Result<(), Failed> {
+    let result = catch_unwind(AssertUnwindSafe(test));
+    if result.is_err() {
+        // What a failure leaves behind is what explains it.
+        let show = "docker ps -a; for c in $(docker ps -aq --filter name=echo-server-); do docker logs $c; done";
+        eprintln!("{}", sh(Path::new("."), show).unwrap_or_else(|error| error));
+    }
+    clean();
+    result.map_err(|panic| {
+        let message = panic.downcast_ref::<String>().cloned();
+        message.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string)).unwrap_or_default().into()
+    })
+}
+
+fn containers() -> Vec<String> {
+    let found = OURS.map(|filter| docker(&["ps", "-aq", "--filter", filter]));
+    found.iter().flat_map(|ids| ids.split_whitespace()).map(str::to_owned).collect()
+}
+
+/// Removes every container, and the network.
+fn clean() {
+    for container in containers() {
+        // One that was found twice, or is going away by itself, may be gone already.
+        finish(Command::new("docker").args(["rm", "-f", &container]), PATIENCE);
+    }
+    if !docker(&["network", "ls", "-q", "--filter", "name=^echo$"]).is_empty() {
+        docker(&["network", "rm", "echo"]);
+    }
+}
+
+// Commands.
+
+/// The standard output of `docker`, which must succeed, without the space around it.
+pub fn docker(args: &[&str]) -> String {
+    let output = finish(Command::new("docker").args(args), PATIENCE);
+    assert!(output.status.success(), "docker {args:?}: {output:?}");
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+/// What `docker inspect` knows.
+pub fn inspect(name: &str) -> Value {
+    let list: Value = serde_json::from_str(&docker(&["inspect", name])).unwrap();
+    list[0].clone()
+}
+
+/// Runs a line of shell in a directory. Gives what it wrote, both streams as one; an error if it failed.
+pub fn sh(directory: &Path, line: &str) -> Result<String, String> {
+    let mut running = Running::start(directory, line);
+    let status = running.exit(PATIENCE);
+    let output = running.output();
+    if status.success() { Ok(output) } else { Err(format!("{line}\n{status}\n{output}")) }
+}
+
+/// As `sh`, and it must succeed.
+pub fn must(directory: &Path, line: &str) -> String {
+    sh(directory, line).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// Builds whatever a compose file builds. `up` would do it too, but not within its time if it has to compile.
+pub fn build(checkout: &Checkout) {
+    let mut running = Running::start(checkout.path(), &format!("{COMPOSE} build"));
+    let status = running.exit(BUILD);
+    assert!(status.success(), "{}", running.output());
+}
+
+/// Runs a command to its end, both streams apart.
+pub fn finish(command: &mut Command, patience: Duration) -> Output {
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).spawn();
+    let child = child.unwrap();
+    let group = Pid::from_child(&child);
+    let (sender, output) = channel();
+    thread::spawn(move || sender.send(child.wait_with_output()));
+    match output.recv_timeout(patience) {
+        Ok(output) => output.unwrap(),
+        Err(_) => {
+            let _ = kill_process_group(group, Signal::KILL);
+            panic!("{command:?} does not end");
+        }
+    }
+}
+
+/// A line of shell that runs in a process group of its own, as a terminal would run it. Killed if it is still there at the end.
+pub struct Running {
+    child: Child,
+    lines: Receiver<String>,
+    heard: Vec<String>,
+}
+
+impl Running {
+    pub fn start(directory: &Path, line: &str) -> Self {
+        let (reader, writer) = io::pipe().unwrap();
+        let mut command = Command::new("sh");
+        command.args(["-euc", line]).current_dir(directory).process_group(0);
+        command.stdin(Stdio::null()).stdout(writer.try_clone().unwrap()).stderr(writer);
+        let child = command.spawn().unwrap();
+        // It holds the writing end of the pipe, which would keep the output open.
+        drop(command);
+        let (sender, lines) = channel();
+        thread::spawn(move || {
+            for line in BufReader::new(reader).split(b'\n').map_while(Result::ok) {
+                if sender.send(String::from_utf8_lossy(&line).into_owned()).is_err() {
+                    break;
+                }
+            }
+        });
+        Self { child, lines, heard: Vec::new() }
+    }
+
+    /// Follows a container's log.
+    pub fn logs(container: &str) -> Self {
+        Self::start(Path::new("."), &format!("exec docker logs -f {container}"))
+    }
+
+    /// Reads on until what it has written so far is enough.
+    pub fn wait_until(&mut self, what: &str, enough: impl Fn(&[String]) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !enough(&self.heard) {
+            match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(line) => self.heard.push(line),
+                Err(error) => panic!("not so: {what}: {error}\n{}", self.heard.join("\n")),
+            }
+        }
+    }
+
+    /// Reads on until this many lines have held this text.
+    pub fn wait_for(&mut self, count: usize, text: &str) {
+        self.wait_until(&format!("{count} × {text}"), |heard| {
+            heard.iter().filter(|line| line.contains(text)).count() >= count
+        });
+    }
+
+    /// What Ctrl-C does, to a line that starts with `exec`. Not to its whole group: without a terminal docker's front hands
+    /// the signal on to `compose`, which would take it for the second one, that kills.
+    pub fn interrupt(&self) {
+        kill_process(Pid::from_child(&self.child), Signal::INT).unwrap();
+    }
+
+    /// Its status, once it has ended and said everything.
+    pub fn exit(&mut self, patience: Duration) -> ExitStatus {
+        let deadline = Instant::now() + patience;
+        loop {
+            match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(line) => self.heard.push(line),
+                Err(RecvTimeoutError::Disconnected) => return self.child.wait().unwrap(),
+                Err(RecvTimeoutError::Timeout) => panic!("it does not end\n{}", self.heard.join("\n")),
+            }
+        }
+    }
+
+    /// What it has written and somebody has waited for.
+    pub fn output(&self) -> String {
+        self.heard.join("\n")
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Ok(None) = self.child.try_wait() {
+            let _ = kill_process_group(Pid::from_child(&self.child), Signal::KILL);
+            let _ = self.child.wait();
+        }
+    }
+}
+
+// The checkout.
+
+/// A copy of the checkout, for a test to edit.
+pub struct Checkout(PathBuf);
+
+impl Checkout {
+    pub fn copy() -> Self {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let copy = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("checkout-{}-{count}", std::process::id()));
+        let original = Path::new(env!("CARGO_MANIFEST_DIR"));
+        // Also what is new and not yet committed.
+        let list = finish(
+            Command::new("git").args(["ls-files", "-z", "-co", "--exclude-standard"]).current_dir(original),
+            PATIENCE,
+        );
+        assert!(list.status.success(), "{list:?}");
+        for file in String::from_utf8(list.stdout).unwrap().split_terminator('\0') {
+            let (from, to) = (original.join(file), copy.join(file));
+            if from.exists() {
+                fs::create_dir_all(to.parent().unwrap()).unwrap();
+                fs::copy(from, to).unwrap();
+            }
+        }
+        Self(copy)
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Sets keys of a settings file, as an editor does: a new file takes the old one's place.
+    pub fn set(&self, program: &str, settings: &[(&str, &str)]) {
+        let file = self.0.join(format!("settings/{program}.toml"));
+        let mut text = fs::read_to_string(&file).unwrap();
+        for (key, value) in settings {
+            let start = format!("{key} = ");
+            assert!(text.lines().any(|line| line.starts_with(&start)), "no {key} in {file:?}");
+            let line =
+                |line: &str| if line.starts_with(&start) { format!("{start}{value}\n") } else { format!("{line}\n") };
+            text = text.lines().map(line).collect();
+        }
+        let new = file.with_extension("new");
+        fs::write(&new, text).unwrap();
+        fs::rename(new, file).unwrap();
+    }
+}
+
+impl Drop for Checkout {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
