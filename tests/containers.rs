@@ -83,7 +83,9 @@ fn both_dockerfiles_share_the_stage_that_builds() {
 fn one_command_runs_five_clients_with_five_ids_and_every_echo_is_verified() {
     let checkout = Checkout::copy();
     let mut up = Running::start(checkout.path(), &format!("exec {COMPOSE} up --build --scale client=5"));
-    up.wait_for(5, "exited with code 0");
+    up.wait_until("all five have ended well", |lines| {
+        (1..=5).all(|n| lines.iter().any(|line| line.contains(&format!("client-{n} exited with code 0"))))
+    });
     up.interrupt();
     up.exit(PATIENCE);
     // All of them have ended by themselves, and the server because it was told to.

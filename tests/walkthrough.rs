@@ -7,7 +7,7 @@
 
 mod docker;
 
-use docker::{Checkout, PATIENCE, Running, build};
+use docker::{Checkout, PATIENCE, Running, build, containers, must};
 use std::{fs, path::Path, process::ExitCode};
 
 fn main() -> ExitCode {
@@ -53,6 +53,8 @@ fn follow(chapter: &str) {
     let steps = steps(chapter);
     assert!(!steps.is_empty(), "no commands");
     let checkout = Checkout::copy();
+    // A reader takes edits back with git.
+    must(checkout.path(), "git init --quiet && git add --all");
     // The reader's first `up` takes as long as the build does.
     build(&checkout);
     for Step { commands, ctrl_c, shown } in steps {
@@ -69,6 +71,13 @@ fn follow(chapter: &str) {
         let missing = missing(&lines, &shown);
         assert!(missing.is_empty(), "{commands}\n{output}\n\ndoes not show:\n{}", missing.join("\n"));
     }
+    // The next chapter begins with an empty engine and the settings as they were.
+    assert!(containers().is_empty(), "containers are left");
+    assert_eq!(
+        must(checkout.path(), "git status --short | grep --invert-match '^A ' || true"),
+        "",
+        "something is left"
+    );
 }
 
 fn missing<'a>(lines: &[String], shown: &'a [String]) -> Vec<&'a str> {

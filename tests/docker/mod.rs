@@ -82,7 +82,8 @@ fn clean_after(test: impl FnOnce()) -> Result<(), Failed> {
     })
 }
 
-fn containers() -> Vec<String> {
+/// The containers that there are, whoever started them.
+pub fn containers() -> Vec<String> {
     let found = OURS.map(|filter| docker(&["ps", "-aq", "--filter", filter]));
     found.iter().flat_map(|ids| ids.split_whitespace()).map(str::to_owned).collect()
 }
