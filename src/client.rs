@@ -203,13 +203,10 @@ impl<C: Connect> Handler<Stopped<CallerExit>> for ClientSupervisor<C> {
         match exit.end {
             End::Finished | End::Stopped | End::Forced => {}
             End::Crashed => self.crashed += 1,
-            End::Unreachable(reason) => {
+            End::Unreachable { limit, reason } => {
                 self.unreachable += 1;
-                let Plan { server, connect_timeout, .. } = &*self.plan;
-                self.obstacle.get_or_insert_with(|| {
-                    let limit = humantime::format_duration(*connect_timeout);
-                    format!("cannot connect to {server} within {limit}: {reason}")
-                });
+                let (server, limit) = (&self.plan.server, humantime::format_duration(limit));
+                self.obstacle.get_or_insert_with(|| format!("cannot connect to {server} within {limit}: {reason}"));
             }
         }
         self.report_if_nothing_is_owed(ctx);

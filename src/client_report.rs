@@ -75,7 +75,7 @@ pub struct ClientReport {
     pub lost: u64,
     /// Messages whose echo was still outstanding when the client was stopped; in no other count.
     pub given_up: u64,
-    /// Connections that could not be made, or made again, within `connect_timeout`.
+    /// Connections that could not be made, or made again, within `connect_timeout` or the rest of `duration`.
     pub unreachable: usize,
     /// Connections that panicked: a defect of this library.
     pub crashed: usize,

@@ -28,12 +28,14 @@ const PIPE: usize = 64;
 pub(crate) struct Scripted {
     accepted: UnboundedSender<DuplexStream>,
     pub refusals: Cell<u32>,
+    /// Whether a try that is not refused gets no answer.
+    pub hangs: Cell<bool>,
 }
 
 /// A server, and the clients that connect to it.
 pub(crate) fn scripted() -> (Rc<Scripted>, Clients) {
     let (accepted, clients) = unbounded_channel();
-    (Rc::new(Scripted { accepted, refusals: Cell::new(0) }), Clients(clients))
+    (Rc::new(Scripted { accepted, refusals: Cell::default(), hangs: Cell::default() }), Clients(clients))
 }
 
 impl Connect for Scripted {
@@ -43,6 +45,9 @@ impl Connect for Scripted {
         if self.refusals.get() > 0 {
             self.refusals.set(self.refusals.get() - 1);
             return Err(io::ErrorKind::ConnectionRefused.into());
+        }
+        if self.hangs.get() {
+            std::future::pending().await
         }
         let (ours, theirs) = duplex(PIPE);
         self.accepted.send(theirs).expect("the test wants it");

@@ -3,7 +3,7 @@
 //! Ordinary async code over any stream; it hears orders through a watch channel and tells everything to its [`Journal`].
 
 use crate::{
-    connect::{Connect, keep_trying},
+    connect::{Connect, keep_trying, no_answer},
     exchange::{Failure, echo, unasked},
     journal::{Closed, End, Journal, Lost},
     messages::Stop,
@@ -163,13 +163,22 @@ impl<C: Connect> Dialogue<'_, C> {
         if self.broken {
             self.journal.reconnecting();
         }
+        let begun = Instant::now();
+        let latest = begun + self.plan.connect_timeout;
+        let deadline = self.until.map_or(latest, |until| until.min(latest));
         let connected = tokio::select! {
             biased;
             () = ordered(self.order.clone(), Stop::Drain) => return Err(End::Stopped),
-            connected = keep_trying(self.server, self.plan.connect_timeout, &self.journal.log) => connected,
-            () = reached(self.until) => return Err(End::Finished),
+            connected = keep_trying(self.server, deadline, &self.journal.log) => connected,
         };
-        let (stream, address) = connected.map_err(|error| End::Unreachable(error.to_string()))?;
+        let (stream, address) = connected.map_err(|error| match error {
+            None if self.until == Some(deadline) => End::Finished,
+            // Also if its time is over: what ended it was that the server is gone.
+            error => End::Unreachable {
+                limit: Duration::from_millis((deadline - begun).as_millis() as u64),
+                reason: error.unwrap_or_else(no_answer).to_string(),
+            },
+        })?;
         self.journal.connected(address);
         self.broken = false;
         let duration = self.plan.traffic.duration;
@@ -527,7 +536,31 @@ mod tests {
         bench.heard.event("echo verified").await;
         bench.server.refusals.set(u32::MAX);
         drop(stream);
-        assert_eq!(bench.heard.end().await, End::Unreachable("connection refused".into()));
+        let (limit, reason) = (Duration::from_secs(10), "connection refused".into());
+        assert_eq!(bench.heard.end().await, End::Unreachable { limit, reason });
+        assert_eq!(bench.heard.counts(), VERIFIED);
+    }
+
+    #[actix::test]
+    async fn a_server_that_is_gone_for_the_rest_of_the_duration_is_unreachable() {
+        let mut bench = start(TrafficSettings { duration: Duration::from_secs(3), ..with_period(0) });
+        let (stream, started) = (bench.clients.echo(1).await, Instant::now());
+        bench.heard.event("echo verified").await;
+        bench.server.refusals.set(u32::MAX);
+        drop(stream);
+        assert!(matches!(bench.heard.end().await, End::Unreachable { .. }));
+        assert_eq!(took(started), Duration::from_secs(3));
+        assert_eq!(bench.heard.counts(), VERIFIED);
+    }
+
+    #[actix::test]
+    async fn a_duration_that_ends_before_a_try_has_failed_is_no_failure() {
+        let mut bench = start(TrafficSettings { duration: Duration::from_secs(3), ..with_period(0) });
+        let stream = bench.clients.echo(1).await;
+        bench.heard.event("echo verified").await;
+        bench.server.hangs.set(true);
+        drop(stream);
+        assert_eq!(bench.heard.end().await, End::Finished);
         assert_eq!(bench.heard.counts(), VERIFIED);
     }
 
