@@ -742,5 +742,7 @@ fn wrong_usage_exits_with_2_and_help_and_version_with_0() {
     }
     let (code, help, _) = said(&["--help"]);
     assert!(code == 0 && help.contains("--report <F>"), "{help}");
+    let message = help.lines().skip_while(|line| !line.contains("--message <TEXT>")).nth(1).unwrap();
+    assert!(message.ends_with("filled in"), "clap breaks a line where it reads a placeholder of its own: {help}");
     assert_eq!(said(&["--version"]).1, concat!("echo-client ", env!("CARGO_PKG_VERSION"), "\n"));
 }

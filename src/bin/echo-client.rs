@@ -38,7 +38,7 @@ struct Args {
     /// Make a new connection for every message
     #[arg(long)]
     reconnect: bool,
-    /// What is sent, with {id} and {n} filled in
+    /// What is sent; id and n, each in braces, are filled in
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     message: Option<String>,
     /// How long one echo may take
