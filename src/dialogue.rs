@@ -195,7 +195,7 @@ impl<C: Connect> Dialogue<'_, C> {
         self.n += 1;
         let (n, message) = (self.n, self.plan.message(self.n));
         let outstanding = Outstanding { journal: &self.journal, n };
-        let started = Instant::now();
+        let (started, limit) = (Instant::now(), self.plan.traffic.timeout);
         let stopped = async {
             ordered(self.order.clone(), Stop::Drain).await;
             sleep(STOP_PATIENCE).await;
@@ -203,9 +203,12 @@ impl<C: Connect> Dialogue<'_, C> {
         let echoed = tokio::select! {
             biased;
             echoed = echo(&mut open.stream, &message) => echoed,
-            () = sleep_until(started + self.plan.traffic.timeout) => Err(Failure::Lost(Lost::Timeout)),
+            () = sleep_until(started + limit) => Err(Failure::Lost(Lost::Timeout)),
             () = stopped => Err(Failure::Lost(Lost::Timeout)),
         };
+        let elapsed = started.elapsed();
+        // After a stall of this process the echo and its timeout are there together.
+        let echoed = if elapsed > limit { echoed.and(Err(Failure::Lost(Lost::Timeout))) } else { echoed };
         // Where both are stopped at the same moment, chance decides whether the end of the server's stream or the signal is
         // heard first. Such an echo is not owed (see below), so the order is given the time to arrive.
         if let Err(Failure::Lost(Lost::Closed | Lost::Reset)) = echoed {
@@ -214,7 +217,7 @@ impl<C: Connect> Dialogue<'_, C> {
         self.broken = echoed.is_err();
         match echoed {
             Ok(()) => {
-                outstanding.settled().verified(n, started.elapsed());
+                outstanding.settled().verified(n, elapsed);
                 open.echoed = message.len() as u64;
                 self.open = Some(open);
             }
@@ -310,7 +313,7 @@ mod tests {
     use crate::client_testing::{Clients, Heard, Scripted, expect_end, journal, plan, receive, scripted, traffic};
     use tokio::{
         io::{AsyncReadExt, DuplexStream, copy, split},
-        time::pause as pause_clock,
+        time::{advance, pause as pause_clock},
     };
 
     /// One dialogue under way, and all that a test needs to play its server, its actor and its supervisor.
@@ -487,6 +490,18 @@ mod tests {
         send(&mut stream, b"1").await;
         bench.heard.event("echo lost").await;
         assert_eq!(took(started), Duration::from_secs(5));
+        assert_eq!(bench.heard.end().await, End::Finished);
+        assert_eq!(bench.heard.counts(), LOST);
+    }
+
+    #[actix::test]
+    async fn an_echo_that_is_late_is_lost_also_if_nobody_looked_before_it_had_come() {
+        let mut bench = start(traffic(1));
+        let mut stream = bench.clients.accept().await;
+        receive(&mut stream).await;
+        send(&mut stream, b"1\n").await;
+        advance(Duration::from_millis(5001)).await;
+        bench.heard.event("echo lost").await;
         assert_eq!(bench.heard.end().await, End::Finished);
         assert_eq!(bench.heard.counts(), LOST);
     }
