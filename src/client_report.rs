@@ -176,20 +176,22 @@ impl ClientReport {
 impl fmt::Display for ClientReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "client      {}", one_line(&self.client))?;
-        for (name, count) in
-            [("sent", self.sent), ("verified", self.verified), ("wrong", self.wrong), ("lost", self.lost)]
-        {
-            writeln!(f, "{name:10}  {count}")?;
-        }
-        if self.given_up > 0 {
-            writeln!(f, "given up    {}", self.given_up)?;
+        let echoes = [("sent", self.sent), ("verified", self.verified), ("wrong", self.wrong), ("lost", self.lost)];
+        let (unreachable, crashed) = (self.unreachable as u64, self.crashed as u64);
+        let rare = [("given up", self.given_up), ("unreachable", unreachable), ("crashed", crashed)];
+        for (name, count) in echoes.into_iter().chain(rare.into_iter().filter(|&(_, count)| count > 0)) {
+            writeln!(f, "{name:11} {count}")?;
         }
         match self.round_trip {
             Some(RoundTrip { min, median, p99, max }) => {
                 let [min, median, p99, max] = [min, median, p99, max].map(readable);
-                writeln!(f, "round trip  min {min}, median {median}, p99 {p99}, max {max}")
+                writeln!(f, "round trip  min {min}, median {median}, p99 {p99}, max {max}")?;
             }
-            None => writeln!(f, "round trip  -"),
+            None => writeln!(f, "round trip  -")?,
+        }
+        match self.stopped {
+            Some(reason) => writeln!(f, "stopped     {reason}{}", if self.forced { ", at once" } else { "" }),
+            None => Ok(()),
         }
     }
 }
@@ -257,6 +259,16 @@ round trip  min 1 µs, median 50 µs, p99 99 µs, max 99 µs
         let table = ClientReport { given_up: 2, client: "a\nb".into(), ..report(0, 0, 0) }.to_string();
         assert!(table.starts_with("client      a\\nb\n"), "{table}");
         assert!(table.ends_with("lost        0\ngiven up    2\nround trip  -\n"), "{table}");
+        let stopped = ClientReport { stopped: Some(StopReason::Sigint), ..report(0, 0, 0) };
+        assert!(stopped.to_string().ends_with("\nstopped     SIGINT\n"), "{stopped}");
+        let forced = ClientReport { forced: true, ..stopped };
+        assert!(forced.to_string().ends_with("\nstopped     SIGINT, at once\n"), "{forced}");
+    }
+
+    #[test]
+    fn the_table_tells_of_connections_that_could_not_be_made_or_crashed() {
+        let table = ClientReport { unreachable: 2, crashed: 1, ..report(0, 0, 0) }.to_string();
+        assert!(table.contains("lost        0\nunreachable 2\ncrashed     1\nround trip  -\n"), "{table}");
     }
 
     #[test]

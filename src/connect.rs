@@ -50,7 +50,11 @@ pub(crate) async fn keep_trying<C: Connect>(
         match timeout_at(deadline, server.connect()).await {
             Ok(Ok(connected)) => return Ok(connected),
             Ok(Err(error)) => {
-                slog::debug!(log, "connect failed"; "reason" => %error);
+                // Once, so that whoever waits sees why; the others only repeat it.
+                match last {
+                    None => slog::warn!(log, "connect failed"; "reason" => %error),
+                    Some(_) => slog::debug!(log, "connect failed"; "reason" => %error),
+                }
                 last = Some(error);
             }
             Err(_) => break,

@@ -149,6 +149,9 @@ impl Journal {
     }
 
     pub fn end(&self, end: End) {
+        if let End::Unreachable { reason, .. } = &end {
+            slog::error!(self.log, "unreachable"; "reason" => reason);
+        }
         self.end.set(Some(end));
     }
 }

@@ -445,6 +445,30 @@ fn a_server_that_is_never_there_is_named_in_one_line() {
 }
 
 #[test]
+fn a_server_that_is_never_there_is_warned_of_once_and_told_as_an_error_in_the_log() {
+    let run = run(&closed_port().to_string(), &["--connect-timeout", "500ms"]);
+    let reason = json!("Connection refused (os error 111)");
+    for (event, level) in [("connect failed", "warn"), ("unreachable", "error")] {
+        let [told] = run.events(event)[..] else { panic!("{event}: {run:?}") };
+        assert_eq!((&told["level"], &told["reason"], &told["connection"]), (&json!(level), &reason, &json!(1)));
+    }
+}
+
+#[test]
+fn the_table_tells_of_a_server_out_of_reach_and_of_the_signal_that_ended_the_run() {
+    let address = closed_port().to_string();
+    let (code, out, _) = said(&["--server", &address, "--connect-timeout", "100ms", "--connections", "2"]);
+    assert!(code == 1 && out.contains("\nunreachable 2\n"), "{out}");
+
+    let client =
+        Client::spawn(command(env!("CARGO_BIN_EXE_echo-client")).args(["--server", &address, "--log-format", "json"]));
+    client.program.event("connect failed");
+    client.program.signal("TERM");
+    let run = client.end();
+    assert!(run.code == 0 && run.report.as_str().unwrap().contains("\nstopped     SIGTERM\n"), "{run:?}");
+}
+
+#[test]
 fn a_name_that_nobody_knows_is_named_in_one_line() {
     let run = run("no-such-name.invalid:1", &["--connect-timeout", "100ms"]);
     assert_eq!(run.outcome(), (1, [0; 4]));
