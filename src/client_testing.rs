@@ -19,6 +19,7 @@ use std::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
     sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
+    time::Instant,
 };
 
 /// Bytes that a stream holds in each direction: few, so that a large message does not fit.
@@ -41,7 +42,7 @@ pub(crate) fn scripted() -> (Rc<Scripted>, Clients) {
 impl Connect for Scripted {
     type Stream = DuplexStream;
 
-    async fn connect(&self) -> io::Result<(DuplexStream, SocketAddr)> {
+    async fn connect(&self, _: Instant) -> io::Result<(DuplexStream, SocketAddr)> {
         if self.refusals.get() > 0 {
             self.refusals.set(self.refusals.get() - 1);
             return Err(io::ErrorKind::ConnectionRefused.into());
