@@ -23,7 +23,7 @@ use tokio::{
 };
 
 /// The pause after the first try; each further one is twice as long.
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
+pub(crate) const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// The longest pause between two tries.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// What one address may take at most. One repeated SYN fits into it; after that the name may well have another address.

@@ -3,7 +3,7 @@
 //! Ordinary async code over any stream; it hears orders through a watch channel and tells everything to its [`Journal`].
 
 use crate::{
-    connect::{Connect, keep_trying, no_answer},
+    connect::{Connect, FIRST_PAUSE, keep_trying, no_answer},
     exchange::{Failure, echo, unasked},
     journal::{Closed, End, Journal, Lost},
     messages::Stop,
@@ -65,6 +65,7 @@ pub(crate) async fn converse<C: Connect>(plan: Rc<Plan>, server: Rc<C>, order: O
         n: 0,
         until: None,
         broken: false,
+        barren: false,
     };
     let end = tokio::select! {
         biased;
@@ -135,6 +136,9 @@ struct Dialogue<'a, C: Connect> {
     until: Option<Instant>,
     /// Whether the last stream came to another end than was planned.
     broken: bool,
+    /// Whether the last stream has brought no echo. A server that accepts and closes at once would be connected to thousands
+    /// of times a second.
+    barren: bool,
 }
 
 impl<C: Connect> Dialogue<'_, C> {
@@ -165,13 +169,18 @@ impl<C: Connect> Dialogue<'_, C> {
         if self.broken {
             self.journal.reconnecting();
         }
-        let begun = Instant::now();
+        let pause = if self.barren { FIRST_PAUSE } else { Duration::ZERO };
+        let begun = Instant::now() + pause;
         let latest = begun + self.plan.connect_timeout;
         let deadline = self.until.map_or(latest, |until| until.min(latest));
+        let connecting = async {
+            rest(begun.min(deadline), pause).await;
+            keep_trying(self.server, deadline, &self.journal.log).await
+        };
         let connected = tokio::select! {
             biased;
             () = ordered(self.order.clone(), Stop::Drain) => return Err(End::Stopped),
-            connected = keep_trying(self.server, deadline, &self.journal.log) => connected,
+            connected = connecting => connected,
         };
         let (stream, address) = connected.map_err(|error| match error {
             None if self.until == Some(deadline) => End::Finished,
@@ -182,7 +191,7 @@ impl<C: Connect> Dialogue<'_, C> {
             },
         })?;
         self.journal.connected(address);
-        self.broken = false;
+        (self.broken, self.barren) = (false, true);
         let duration = self.plan.traffic.duration;
         if self.until.is_none() && !duration.is_zero() {
             self.until = Some(Instant::now() + duration);
@@ -219,6 +228,7 @@ impl<C: Connect> Dialogue<'_, C> {
             Ok(()) => {
                 outstanding.settled().verified(n, elapsed);
                 open.echoed = message.len() as u64;
+                self.barren = false;
                 self.open = Some(open);
             }
             Err(Failure::Wrong(difference)) => {
@@ -549,6 +559,30 @@ mod tests {
         assert_eq!(took(gone), ORDER_PATIENCE + Duration::from_millis(50 + 100 + 200 + 400 + 800));
         assert_eq!(bench.heard.end().await, End::Finished);
         assert_eq!(bench.heard.counts(), [2, 0, 1, 0]);
+    }
+
+    #[actix::test]
+    async fn a_server_that_has_echoed_nothing_is_not_connected_to_again_at_once() {
+        let mut bench = start(traffic(0));
+        for _ in 0..3 {
+            let mut stream = bench.clients.accept().await;
+            send(&mut stream, b"?").await;
+            bench.heard.event("connection closed").await;
+            let closed = Instant::now();
+            stream = bench.clients.accept().await;
+            assert_eq!(took(closed), Duration::from_millis(50));
+            drop(stream);
+        }
+    }
+
+    #[actix::test]
+    async fn a_server_that_has_echoed_is_connected_to_again_at_once() {
+        let mut bench = start(TrafficSettings { reconnect: true, ..traffic(0) });
+        drop(bench.clients.echo(1).await);
+        bench.heard.event("connection closed").await;
+        let closed = Instant::now();
+        bench.clients.echo(1).await;
+        assert_eq!(took(closed), Duration::ZERO);
     }
 
     #[actix::test]
