@@ -721,6 +721,24 @@ fn a_report_that_nobody_reads_harms_nobody() {
 }
 
 #[test]
+fn what_cannot_be_written_is_a_failure_that_is_told_in_one_line() {
+    let server = Server::start("127.0.0.1:0", &[]);
+    let report = ["--server", &server.address, "--messages", "1", "--log-level", "error"];
+    for (program, name, args) in [
+        (env!("CARGO_BIN_EXE_echo-client"), "echo-client", &report[..]),
+        (env!("CARGO_BIN_EXE_echo-client"), "echo-client", &["--print-settings"]),
+        (env!("CARGO_BIN_EXE_echo-server"), "echo-server", &["--print-settings"]),
+    ] {
+        let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let output = command(program).args(args).stdout(full).stderr(Stdio::piped()).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        let expected = format!("{name}: cannot write to standard output: No space left on device (os error 28)\n");
+        assert_eq!((output.status.code(), said), (Some(1), expected), "{name} {args:?}");
+    }
+    server.stop();
+}
+
+#[test]
 fn good_settings_are_checked_in_silence_and_printed_with_their_origin() {
     assert_eq!(said(&["--check-settings", "--server", "host:1"]), (0, String::new(), String::new()));
     let flags = [

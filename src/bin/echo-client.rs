@@ -1,5 +1,5 @@
 //! The echo client's command line: flags become the topmost layer of the settings, the report goes to standard output.
-use std::{io, io::Write as _, path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode};
 
 use clap::Parser;
 use supervised_echo::{Client, ClientReport, Error, Signals, logging, settings::ClientSettings};
@@ -73,11 +73,10 @@ fn run(args: Args) -> Result<u8, Error> {
     ];
     let Some(settings) = args.shared.settings(args.settings.as_deref(), flags)? else { return Ok(0) };
     let report = send(settings)?;
-    // If nobody reads it, the exit code still tells how it went.
-    let _ = match args.report.as_str() {
-        "json" => writeln!(io::stdout(), "{}", report.to_json()),
-        _ => write!(io::stdout(), "{report}"),
-    };
+    match args.report.as_str() {
+        "json" => shared::print(&format_args!("{}\n", report.to_json())),
+        _ => shared::print(&report),
+    }?;
     if let Some(problem) = report.problem() {
         shared::complain("echo-client", &problem);
     }
