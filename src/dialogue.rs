@@ -10,7 +10,7 @@ use crate::{
     settings::TrafficSettings,
 };
 use futures_util::FutureExt;
-use std::{future::pending, panic::AssertUnwindSafe, rc::Rc, thread, time::Duration};
+use std::{future::pending, ops::ControlFlow, panic::AssertUnwindSafe, rc::Rc, thread, time::Duration};
 use tokio::{
     io::AsyncWriteExt,
     sync::watch,
@@ -144,7 +144,7 @@ struct Dialogue<'a, C: Connect> {
 impl<C: Connect> Dialogue<'_, C> {
     async fn run(mut self) -> End {
         let end = loop {
-            if let Err(end) = self.round().await {
+            if let ControlFlow::Break(end) = self.round().await {
                 break end;
             }
         };
@@ -152,8 +152,8 @@ impl<C: Connect> Dialogue<'_, C> {
         end
     }
 
-    /// One message and what follows it. The error is the end of it all.
-    async fn round(&mut self) -> Result<(), End> {
+    /// One message and what follows it.
+    async fn round(&mut self) -> ControlFlow<End> {
         let open = self.connected().await?;
         self.exchange(open).await;
         if self.plan.traffic.reconnect {
@@ -162,9 +162,9 @@ impl<C: Connect> Dialogue<'_, C> {
         self.pause().await
     }
 
-    async fn connected(&mut self) -> Result<Open<C::Stream>, End> {
+    async fn connected(&mut self) -> ControlFlow<End, Open<C::Stream>> {
         if let Some(open) = self.open.take() {
-            return Ok(open);
+            return ControlFlow::Continue(open);
         }
         if self.broken {
             self.journal.reconnecting();
@@ -179,24 +179,27 @@ impl<C: Connect> Dialogue<'_, C> {
         };
         let connected = tokio::select! {
             biased;
-            () = ordered(self.order.clone(), Stop::Drain) => return Err(End::Stopped),
+            () = ordered(self.order.clone(), Stop::Drain) => return ControlFlow::Break(End::Stopped),
             connected = connecting => connected,
         };
-        let (stream, address) = connected.map_err(|error| match error {
-            None if self.until == Some(deadline) => End::Finished,
+        let (stream, address) = match connected {
+            Ok(connected) => connected,
+            Err(None) if self.until == Some(deadline) => return ControlFlow::Break(End::Finished),
             // Also if its time is over: what ended it was that the server is gone.
-            error => End::Unreachable {
-                limit: Duration::from_millis((deadline - begun).as_millis() as u64),
-                reason: error.unwrap_or_else(no_answer).to_string(),
-            },
-        })?;
+            Err(error) => {
+                let limit = Duration::from_millis((deadline - begun).as_millis() as u64);
+                let reason = error.unwrap_or_else(no_answer).to_string();
+                return ControlFlow::Break(End::Unreachable { limit, reason });
+            }
+        };
         self.journal.connected(address);
         (self.broken, self.barren) = (false, true);
         let duration = self.plan.traffic.duration;
         if self.until.is_none() && !duration.is_zero() {
             self.until = Some(Instant::now() + duration);
         }
-        Ok(Open { stream, closing: Closing { journal: self.journal.clone(), reason: None }, echoed: 0 })
+        let closing = Closing { journal: self.journal.clone(), reason: None };
+        ControlFlow::Continue(Open { stream, closing, echoed: 0 })
     }
 
     /// Sends the next message and waits for its echo; a stop shortens the wait. The stream is kept if all is well.
@@ -205,7 +208,7 @@ impl<C: Connect> Dialogue<'_, C> {
         let (n, message) = (self.n, self.plan.message(self.n));
         let outstanding = Outstanding { journal: &self.journal, n };
         let (started, limit) = (Instant::now(), self.plan.traffic.timeout);
-        let stopped = async {
+        let stop_patience_over = async {
             ordered(self.order.clone(), Stop::Drain).await;
             sleep(STOP_PATIENCE).await;
         };
@@ -213,7 +216,7 @@ impl<C: Connect> Dialogue<'_, C> {
             biased;
             echoed = echo(&mut open.stream, &message) => echoed,
             () = sleep_until(started + limit) => Err(Failure::Lost(Lost::Timeout)),
-            () = stopped => Err(Failure::Lost(Lost::Timeout)),
+            () = stop_patience_over => Err(Failure::Lost(Lost::Timeout)),
         };
         let elapsed = started.elapsed();
         // After a stall of this process the echo and its timeout are there together.
@@ -247,15 +250,15 @@ impl<C: Connect> Dialogue<'_, C> {
         }
     }
 
-    /// Waits until the next message is due, and watches the stream meanwhile. The error is the end of it all.
-    async fn pause(&mut self) -> Result<(), End> {
+    /// Waits until the next message is due, and watches the stream meanwhile.
+    async fn pause(&mut self) -> ControlFlow<End> {
         let TrafficSettings { messages, period, .. } = self.plan.traffic;
         if messages != 0 && self.n >= messages {
-            return Err(End::Finished);
+            return ControlFlow::Break(End::Finished);
         }
         let due = Instant::now() + period;
         loop {
-            let unasked = async {
+            let interruption = async {
                 match &mut self.open {
                     Some(open) => unasked(&mut open.stream, open.echoed).await,
                     None => pending().await,
@@ -263,10 +266,10 @@ impl<C: Connect> Dialogue<'_, C> {
             };
             tokio::select! {
                 biased;
-                () = ordered(self.order.clone(), Stop::Drain) => return Err(End::Stopped),
-                failure = unasked => self.interrupted(failure),
-                () = reached(self.until) => return Err(End::Finished),
-                () = rest(due, period) => return Ok(()),
+                () = ordered(self.order.clone(), Stop::Drain) => return ControlFlow::Break(End::Stopped),
+                failure = interruption => self.interrupted(failure),
+                () = reached(self.until) => return ControlFlow::Break(End::Finished),
+                () = rest(due, period) => return ControlFlow::Continue(()),
             }
         }
     }
