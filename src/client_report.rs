@@ -2,7 +2,7 @@
 
 use crate::{escape::one_line, supervisor::StopReason};
 use hdrhistogram::Histogram;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use std::{fmt, time::Duration};
 
 /// The outcome of every message of every connection.
@@ -61,7 +61,7 @@ pub struct RoundTrip {
 }
 
 /// What a client has done. Displayed, it is a table for people.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct ClientReport {
     /// The client's id.
@@ -81,15 +81,37 @@ pub struct ClientReport {
     /// Connections that panicked: a defect of this library.
     pub crashed: usize,
     /// Of all echoes that were right when they had come; `None` if there was none.
+    #[serde(flatten, serialize_with = "figures")]
     pub round_trip: Option<RoundTrip>,
     /// What stopped the client first; `None` if it came to its own end.
+    #[serde(serialize_with = "word")]
     pub stopped: Option<StopReason>,
     /// Whether a second signal stopped it at once.
     pub forced: bool,
     /// From the start to the last acknowledgement.
+    #[serde(rename = "elapsed_ms", serialize_with = "millis")]
     pub elapsed: Duration,
     /// What kept the first unreachable connection from being made, with the address.
+    #[serde(skip)]
     pub(crate) obstacle: Option<String>,
+}
+
+fn figures<S: Serializer>(times: &Option<RoundTrip>, serializer: S) -> Result<S::Ok, S::Error> {
+    let micros = |figure: fn(RoundTrip) -> Duration| times.map(|times| figure(times).as_micros() as u64);
+    serializer.collect_map([
+        ("min_us", micros(|times| times.min)),
+        ("median_us", micros(|times| times.median)),
+        ("p99_us", micros(|times| times.p99)),
+        ("max_us", micros(|times| times.max)),
+    ])
+}
+
+fn word<S: Serializer>(reason: &Option<StopReason>, serializer: S) -> Result<S::Ok, S::Error> {
+    reason.map(StopReason::as_str).serialize(serializer)
+}
+
+fn millis<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u64(time.as_millis() as u64)
 }
 
 impl ClientReport {
@@ -134,43 +156,7 @@ impl ClientReport {
 
     /// One JSON object on one line. Times carry their unit in the name; those of round trips are `null` if there was none.
     pub fn to_json(&self) -> String {
-        #[derive(Serialize)]
-        struct Json<'a> {
-            client: &'a str,
-            sent: u64,
-            verified: u64,
-            wrong: u64,
-            lost: u64,
-            given_up: u64,
-            unreachable: usize,
-            crashed: usize,
-            min_us: Option<u64>,
-            median_us: Option<u64>,
-            p99_us: Option<u64>,
-            max_us: Option<u64>,
-            stopped: Option<&'a str>,
-            forced: bool,
-            elapsed_ms: u64,
-        }
-        let micros = |figure: fn(RoundTrip) -> Duration| self.round_trip.map(|times| figure(times).as_micros() as u64);
-        let json = Json {
-            client: &self.client,
-            sent: self.sent,
-            verified: self.verified,
-            wrong: self.wrong,
-            lost: self.lost,
-            given_up: self.given_up,
-            unreachable: self.unreachable,
-            crashed: self.crashed,
-            min_us: micros(|times| times.min),
-            median_us: micros(|times| times.median),
-            p99_us: micros(|times| times.p99),
-            max_us: micros(|times| times.max),
-            stopped: self.stopped.map(StopReason::as_str),
-            forced: self.forced,
-            elapsed_ms: self.elapsed.as_millis() as u64,
-        };
-        serde_json::to_string(&json).expect("it has only strings for keys")
+        serde_json::to_string(self).expect("it has only strings for keys")
     }
 }
 
