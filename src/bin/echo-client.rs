@@ -29,7 +29,7 @@ struct Args {
     /// Messages per connection; 0: no end
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     messages: Option<String>,
-    /// How long to send, such as 10s, unless all messages are sent before; 0s: no end
+    /// How long each connection sends, such as 10s, unless all messages are sent before; 0s: no end
     #[arg(long, value_name = "D")]
     duration: Option<String>,
     /// The pause between two messages of one connection
