@@ -53,7 +53,10 @@ mod tests {
         journal::End,
     };
     use std::{io, net::SocketAddr};
-    use tokio::io::{AsyncWriteExt, DuplexStream};
+    use tokio::{
+        io::{AsyncWriteExt, DuplexStream},
+        time::Instant,
+    };
 
     /// Panics when it is connected to.
     struct Trap;
@@ -61,7 +64,7 @@ mod tests {
     impl Connect for Trap {
         type Stream = DuplexStream;
 
-        async fn connect(&self) -> io::Result<(DuplexStream, SocketAddr)> {
+        async fn connect(&self, _: Instant) -> io::Result<(DuplexStream, SocketAddr)> {
             panic!("told to")
         }
     }

@@ -87,13 +87,12 @@ impl Client {
         let tcp = Rc::new(TcpServer::new(server.address.clone()));
         let plan = Plan { id, server: server.address, traffic, connect_timeout: server.connect_timeout };
         let (report_to, report) = oneshot::channel();
-        let (handle, mut orders) = self.orders;
+        let mut orders = self.orders.1;
         ClientSupervisor::create(|ctx| {
             ctx.add_stream(futures_util::stream::poll_fn(move |cx| orders.poll_recv(cx)));
             ClientSupervisor::new(plan, tcp, report_to, log.clone())
         });
         let report = report.await.map_err(|_| Error::Supervisor)?;
-        drop(handle);
         slog::info!(log, "finished"; "sent" => report.sent, "verified" => report.verified, "wrong" => report.wrong,
             "lost" => report.lost);
         Ok(report)
@@ -203,13 +202,10 @@ impl<C: Connect> Handler<Stopped<CallerExit>> for ClientSupervisor<C> {
         match exit.end {
             End::Finished | End::Stopped | End::Forced => {}
             End::Crashed => self.crashed += 1,
-            End::Unreachable(reason) => {
+            End::Unreachable { limit, reason } => {
                 self.unreachable += 1;
-                let Plan { server, connect_timeout, .. } = &*self.plan;
-                self.obstacle.get_or_insert_with(|| {
-                    let limit = humantime::format_duration(*connect_timeout);
-                    format!("cannot connect to {server} within {limit}: {reason}")
-                });
+                let (server, limit) = (&self.plan.server, humantime::format_duration(limit));
+                self.obstacle.get_or_insert_with(|| format!("cannot connect to {server} within {limit}: {reason}"));
             }
         }
         self.report_if_nothing_is_owed(ctx);
@@ -314,6 +310,18 @@ mod tests {
         drop(stream);
         let report = bench.report().await;
         assert_eq!((report.verified, report.forced, report.exit_code()), (1, false, 0));
+    }
+
+    #[actix::test]
+    async fn a_client_whose_handles_are_gone_goes_on() {
+        let Bench { mut clients, handle, report, .. } = start(traffic(2));
+        let mut stream = clients.echo(1).await;
+        drop(handle);
+        tokio::task::yield_now().await;
+        assert_eq!(receive(&mut stream).await, "2\n");
+        stream.write_all(b"2\n").await.unwrap();
+        drop(stream);
+        assert_eq!(counts(&report.await.unwrap()), [2, 2, 0, 0, 0]);
     }
 
     #[actix::test]

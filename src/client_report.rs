@@ -2,7 +2,7 @@
 
 use crate::{escape::one_line, supervisor::StopReason};
 use hdrhistogram::Histogram;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use std::{fmt, time::Duration};
 
 /// The outcome of every message of every connection.
@@ -11,6 +11,8 @@ pub(crate) struct Tally {
     pub wrong: u64,
     pub lost: u64,
     pub given_up: u64,
+    /// The shortest and the longest round trip: the histogram would give the edges of their buckets.
+    extremes: Option<(Duration, Duration)>,
     /// Microseconds, to three digits.
     round_trips: Histogram<u64>,
 }
@@ -18,13 +20,15 @@ pub(crate) struct Tally {
 impl Default for Tally {
     fn default() -> Self {
         let round_trips = Histogram::new(3).expect("three digits are within its range");
-        Self { verified: 0, wrong: 0, lost: 0, given_up: 0, round_trips }
+        Self { verified: 0, wrong: 0, lost: 0, given_up: 0, extremes: None, round_trips }
     }
 }
 
 impl Tally {
     pub fn verified(&mut self, elapsed: Duration) {
         self.verified += 1;
+        let (min, max) = self.extremes.unwrap_or((elapsed, elapsed));
+        self.extremes = Some((min.min(elapsed), max.max(elapsed)));
         // It grows as needed, and fails only for what no memory could count.
         let _ = self.round_trips.record(elapsed.as_micros() as u64);
     }
@@ -36,17 +40,14 @@ impl Tally {
     }
 
     fn round_trip(&self) -> Option<RoundTrip> {
-        let micros = |quantile| Duration::from_micros(self.round_trips.value_at_quantile(quantile));
-        (!self.round_trips.is_empty()).then(|| RoundTrip {
-            min: Duration::from_micros(self.round_trips.min()),
-            median: micros(0.5),
-            p99: micros(0.99),
-            max: Duration::from_micros(self.round_trips.max()),
-        })
+        let (min, max) = self.extremes?;
+        let at = |quantile| Duration::from_micros(self.round_trips.value_at_quantile(quantile)).clamp(min, max);
+        Some(RoundTrip { min, median: at(0.5), p99: at(0.99), max })
     }
 }
 
-/// How long echoes took, from the first byte sent to the last one back, each figure to three digits.
+/// How long echoes took, from the first byte sent to the last one back. The extremes are exact, the others right to three
+/// digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RoundTrip {
     /// The shortest.
@@ -60,7 +61,7 @@ pub struct RoundTrip {
 }
 
 /// What a client has done. Displayed, it is a table for people.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct ClientReport {
     /// The client's id.
@@ -75,20 +76,42 @@ pub struct ClientReport {
     pub lost: u64,
     /// Messages whose echo was still outstanding when the client was stopped; in no other count.
     pub given_up: u64,
-    /// Connections that could not be made, or made again, within `connect_timeout`.
+    /// Connections that could not be made, or made again, within `connect_timeout` or the rest of `duration`.
     pub unreachable: usize,
     /// Connections that panicked: a defect of this library.
     pub crashed: usize,
     /// Of all echoes that were right when they had come; `None` if there was none.
+    #[serde(flatten, serialize_with = "figures")]
     pub round_trip: Option<RoundTrip>,
     /// What stopped the client first; `None` if it came to its own end.
+    #[serde(serialize_with = "word")]
     pub stopped: Option<StopReason>,
     /// Whether a second signal stopped it at once.
     pub forced: bool,
     /// From the start to the last acknowledgement.
+    #[serde(rename = "elapsed_ms", serialize_with = "millis")]
     pub elapsed: Duration,
     /// What kept the first unreachable connection from being made, with the address.
+    #[serde(skip)]
     pub(crate) obstacle: Option<String>,
+}
+
+fn figures<S: Serializer>(times: &Option<RoundTrip>, serializer: S) -> Result<S::Ok, S::Error> {
+    let micros = |figure: fn(RoundTrip) -> Duration| times.map(|times| figure(times).as_micros() as u64);
+    serializer.collect_map([
+        ("min_us", micros(|times| times.min)),
+        ("median_us", micros(|times| times.median)),
+        ("p99_us", micros(|times| times.p99)),
+        ("max_us", micros(|times| times.max)),
+    ])
+}
+
+fn word<S: Serializer>(reason: &Option<StopReason>, serializer: S) -> Result<S::Ok, S::Error> {
+    reason.map(StopReason::as_str).serialize(serializer)
+}
+
+fn millis<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u64(time.as_millis() as u64)
 }
 
 impl ClientReport {
@@ -133,63 +156,29 @@ impl ClientReport {
 
     /// One JSON object on one line. Times carry their unit in the name; those of round trips are `null` if there was none.
     pub fn to_json(&self) -> String {
-        #[derive(Serialize)]
-        struct Json<'a> {
-            client: &'a str,
-            sent: u64,
-            verified: u64,
-            wrong: u64,
-            lost: u64,
-            given_up: u64,
-            unreachable: usize,
-            crashed: usize,
-            min_us: Option<u64>,
-            median_us: Option<u64>,
-            p99_us: Option<u64>,
-            max_us: Option<u64>,
-            stopped: Option<&'a str>,
-            forced: bool,
-            elapsed_ms: u64,
-        }
-        let micros = |figure: fn(RoundTrip) -> Duration| self.round_trip.map(|times| figure(times).as_micros() as u64);
-        let json = Json {
-            client: &self.client,
-            sent: self.sent,
-            verified: self.verified,
-            wrong: self.wrong,
-            lost: self.lost,
-            given_up: self.given_up,
-            unreachable: self.unreachable,
-            crashed: self.crashed,
-            min_us: micros(|times| times.min),
-            median_us: micros(|times| times.median),
-            p99_us: micros(|times| times.p99),
-            max_us: micros(|times| times.max),
-            stopped: self.stopped.map(StopReason::as_str),
-            forced: self.forced,
-            elapsed_ms: self.elapsed.as_millis() as u64,
-        };
-        serde_json::to_string(&json).expect("it has only strings for keys")
+        serde_json::to_string(self).expect("it has only strings for keys")
     }
 }
 
 impl fmt::Display for ClientReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "client      {}", one_line(&self.client))?;
-        for (name, count) in
-            [("sent", self.sent), ("verified", self.verified), ("wrong", self.wrong), ("lost", self.lost)]
-        {
-            writeln!(f, "{name:10}  {count}")?;
-        }
-        if self.given_up > 0 {
-            writeln!(f, "given up    {}", self.given_up)?;
+        let echoes = [("sent", self.sent), ("verified", self.verified), ("wrong", self.wrong), ("lost", self.lost)];
+        let (unreachable, crashed) = (self.unreachable as u64, self.crashed as u64);
+        let rare = [("given up", self.given_up), ("unreachable", unreachable), ("crashed", crashed)];
+        for (name, count) in echoes.into_iter().chain(rare.into_iter().filter(|&(_, count)| count > 0)) {
+            writeln!(f, "{name:11} {count}")?;
         }
         match self.round_trip {
             Some(RoundTrip { min, median, p99, max }) => {
                 let [min, median, p99, max] = [min, median, p99, max].map(readable);
-                writeln!(f, "round trip  min {min}, median {median}, p99 {p99}, max {max}")
+                writeln!(f, "round trip  min {min}, median {median}, p99 {p99}, max {max}")?;
             }
-            None => writeln!(f, "round trip  -"),
+            None => writeln!(f, "round trip  -")?,
+        }
+        match self.stopped {
+            Some(reason) => writeln!(f, "stopped     {reason}{}", if self.forced { ", at once" } else { "" }),
+            None => Ok(()),
         }
     }
 }
@@ -257,6 +246,16 @@ round trip  min 1 µs, median 50 µs, p99 99 µs, max 99 µs
         let table = ClientReport { given_up: 2, client: "a\nb".into(), ..report(0, 0, 0) }.to_string();
         assert!(table.starts_with("client      a\\nb\n"), "{table}");
         assert!(table.ends_with("lost        0\ngiven up    2\nround trip  -\n"), "{table}");
+        let stopped = ClientReport { stopped: Some(StopReason::Sigint), ..report(0, 0, 0) };
+        assert!(stopped.to_string().ends_with("\nstopped     SIGINT\n"), "{stopped}");
+        let forced = ClientReport { forced: true, ..stopped };
+        assert!(forced.to_string().ends_with("\nstopped     SIGINT, at once\n"), "{forced}");
+    }
+
+    #[test]
+    fn the_table_tells_of_connections_that_could_not_be_made_or_crashed() {
+        let table = ClientReport { unreachable: 2, crashed: 1, ..report(0, 0, 0) }.to_string();
+        assert!(table.contains("lost        0\nunreachable 2\ncrashed     1\nround trip  -\n"), "{table}");
     }
 
     #[test]
@@ -294,17 +293,15 @@ round trip  min 1 µs, median 50 µs, p99 99 µs, max 99 µs
 
     proptest! {
         #[test]
-        fn figures_are_in_order_and_right_to_three_digits(
+        fn figures_are_in_order_and_the_extremes_are_exact(
             micros in prop::collection::vec(0..Duration::from_secs(3600).as_micros() as u64, 1..50),
         ) {
             let mut tally = Tally::default();
             micros.iter().for_each(|&micros| tally.verified(Duration::from_micros(micros)));
             let times = tally.round_trip().unwrap();
             prop_assert!(times.min <= times.median && times.median <= times.p99 && times.p99 <= times.max);
-            for (figure, exact) in [(times.min, micros.iter().min()), (times.max, micros.iter().max())] {
-                let (figure, exact) = (figure.as_micros() as f64, *exact.unwrap() as f64);
-                prop_assert!((figure - exact).abs() <= exact / 1000.0, "{figure} for {exact}");
-            }
+            let exact = (micros.iter().min(), micros.iter().max());
+            prop_assert_eq!((times.min.as_micros() as u64, times.max.as_micros() as u64), (*exact.0.unwrap(), *exact.1.unwrap()));
         }
     }
 }

@@ -19,6 +19,7 @@ use std::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
     sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
+    time::Instant,
 };
 
 /// Bytes that a stream holds in each direction: few, so that a large message does not fit.
@@ -28,21 +29,26 @@ const PIPE: usize = 64;
 pub(crate) struct Scripted {
     accepted: UnboundedSender<DuplexStream>,
     pub refusals: Cell<u32>,
+    /// Whether a try that is not refused gets no answer.
+    pub hangs: Cell<bool>,
 }
 
 /// A server, and the clients that connect to it.
 pub(crate) fn scripted() -> (Rc<Scripted>, Clients) {
     let (accepted, clients) = unbounded_channel();
-    (Rc::new(Scripted { accepted, refusals: Cell::new(0) }), Clients(clients))
+    (Rc::new(Scripted { accepted, refusals: Cell::default(), hangs: Cell::default() }), Clients(clients))
 }
 
 impl Connect for Scripted {
     type Stream = DuplexStream;
 
-    async fn connect(&self) -> io::Result<(DuplexStream, SocketAddr)> {
+    async fn connect(&self, _: Instant) -> io::Result<(DuplexStream, SocketAddr)> {
         if self.refusals.get() > 0 {
             self.refusals.set(self.refusals.get() - 1);
             return Err(io::ErrorKind::ConnectionRefused.into());
+        }
+        if self.hangs.get() {
+            std::future::pending().await
         }
         let (ours, theirs) = duplex(PIPE);
         self.accepted.send(theirs).expect("the test wants it");

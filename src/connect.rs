@@ -23,10 +23,10 @@ use tokio::{
 };
 
 /// The pause after the first try; each further one is twice as long.
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
+pub(crate) const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// The longest pause between two tries.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-/// What one address may take. One repeated SYN fits into it; after that the name may well have another address.
+/// What one address may take at most. One repeated SYN fits into it; after that the name may well have another address.
 const ADDRESS_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A server that can be connected to, as often as one likes.
@@ -34,26 +34,31 @@ pub(crate) trait Connect: 'static {
     /// A connection to it.
     type Stream: AsyncRead + AsyncWrite + Unpin + 'static;
 
-    /// Tries once.
-    async fn connect(&self) -> io::Result<(Self::Stream, SocketAddr)>;
+    /// Tries once, and makes sure that whatever there is to try has its turn before the deadline.
+    async fn connect(&self, deadline: Instant) -> io::Result<(Self::Stream, SocketAddr)>;
 }
 
-/// Tries until it succeeds or `limit` is over, at growing intervals. The error is that of the last try.
+/// Tries until it succeeds or `deadline` has come, at growing intervals. The error is that of the last try that failed; there
+/// is none if none has.
 pub(crate) async fn keep_trying<C: Connect>(
     server: &C,
-    limit: Duration,
+    deadline: Instant,
     log: &Logger,
-) -> io::Result<(C::Stream, SocketAddr)> {
-    let deadline = Instant::now() + limit;
-    let (mut pause, mut last) = (FIRST_PAUSE, no_answer());
+) -> Result<(C::Stream, SocketAddr), Option<io::Error>> {
+    let (mut pause, mut last) = (FIRST_PAUSE, None);
     while Instant::now() < deadline {
-        match timeout_at(deadline, server.connect()).await {
+        match timeout_at(deadline, server.connect(deadline)).await {
             Ok(Ok(connected)) => return Ok(connected),
-            Ok(Err(error)) => {
-                slog::debug!(log, "connect failed"; "reason" => %error);
-                last = error;
+            // One that the deadline ends has not failed.
+            Ok(Err(error)) if Instant::now() < deadline => {
+                // Once, so that whoever waits sees why; the others only repeat it.
+                match last {
+                    None => slog::warn!(log, "connect failed"; "reason" => %error),
+                    Some(_) => slog::debug!(log, "connect failed"; "reason" => %error),
+                }
+                last = Some(error);
             }
-            Err(_) => break,
+            Ok(Err(_)) | Err(_) => break,
         }
         sleep_until(deadline.min(Instant::now() + pause)).await;
         pause = LONGEST_PAUSE.min(2 * pause);
@@ -61,7 +66,8 @@ pub(crate) async fn keep_trying<C: Connect>(
     Err(last)
 }
 
-fn no_answer() -> io::Error {
+/// Of a try that was given up.
+pub(crate) fn no_answer() -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, "no answer")
 }
 
@@ -95,10 +101,12 @@ impl TcpServer {
 impl Connect for TcpServer {
     type Stream = TcpStream;
 
-    async fn connect(&self) -> io::Result<(TcpStream, SocketAddr)> {
+    async fn connect(&self, deadline: Instant) -> io::Result<(TcpStream, SocketAddr)> {
         let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-        for address in self.addresses().await? {
-            match timeout(ADDRESS_TIMEOUT, TcpStream::connect(address)).await {
+        let addresses = self.addresses().await?;
+        for (left, address) in (1..=addresses.len() as u32).rev().zip(addresses) {
+            let share = deadline.saturating_duration_since(Instant::now()) / left;
+            match timeout(ADDRESS_TIMEOUT.min(share), TcpStream::connect(address)).await {
                 Ok(Ok(stream)) if is_itself(&stream) => {
                     // Without a trace: the port is the server's.
                     stream.set_zero_linger()?;
@@ -144,6 +152,8 @@ mod tests {
     };
 
     const LOOPBACK: Ipv4Addr = Ipv4Addr::LOCALHOST;
+    /// How long a try may take that takes no time.
+    const PATIENCE: Duration = Duration::from_secs(60);
 
     /// Refuses so many tries, and notes when each came.
     struct Refusing {
@@ -164,7 +174,7 @@ mod tests {
     impl Connect for Refusing {
         type Stream = DuplexStream;
 
-        async fn connect(&self) -> io::Result<(DuplexStream, SocketAddr)> {
+        async fn connect(&self, _: Instant) -> io::Result<(DuplexStream, SocketAddr)> {
             self.tries.borrow_mut().push(Instant::now());
             match self.left.get() {
                 0 => Ok((duplex(1).0, (LOOPBACK, 1).into())),
@@ -182,14 +192,14 @@ mod tests {
     impl Connect for Silent {
         type Stream = DuplexStream;
 
-        async fn connect(&self) -> io::Result<(DuplexStream, SocketAddr)> {
+        async fn connect(&self, _: Instant) -> io::Result<(DuplexStream, SocketAddr)> {
             std::future::pending().await
         }
     }
 
-    async fn kept_trying<C: Connect>(server: &C, limit: Duration) -> Result<(), io::ErrorKind> {
-        let tried = keep_trying(server, limit, &Logger::root(Discard, o!())).await;
-        tried.map(|_| ()).map_err(|error| error.kind())
+    async fn kept_trying<C: Connect>(server: &C, limit: Duration) -> Result<(), Option<io::ErrorKind>> {
+        let tried = keep_trying(server, Instant::now() + limit, &Logger::root(Discard, o!())).await;
+        tried.map(|_| ()).map_err(|error| error.map(|error| error.kind()))
     }
 
     #[tokio::test(start_paused = true)]
@@ -202,14 +212,14 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn it_gives_up_at_the_limit_with_the_last_error() {
         let (server, started) = (Refusing::new(u32::MAX), Instant::now());
-        assert_eq!(kept_trying(&server, Duration::from_secs(10)).await, Err(io::ErrorKind::ConnectionRefused));
+        assert_eq!(kept_trying(&server, Duration::from_secs(10)).await, Err(Some(io::ErrorKind::ConnectionRefused)));
         assert_eq!(started.elapsed(), Duration::from_secs(10));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_try_without_an_answer_ends_at_the_limit() {
+    async fn a_try_without_an_answer_ends_at_the_limit_and_has_not_failed() {
         let started = Instant::now();
-        assert_eq!(kept_trying(&Silent, Duration::from_secs(10)).await, Err(io::ErrorKind::TimedOut));
+        assert_eq!(kept_trying(&Silent, Duration::from_secs(10)).await, Err(None));
         assert_eq!(started.elapsed(), Duration::from_secs(10));
     }
 
@@ -220,8 +230,23 @@ mod tests {
         let server = TcpServer::new(String::new());
         let found = vec![(LOOPBACK, free_port()).into(), (LOOPBACK, port).into()];
         server.lookup.replace(Some(async { Ok(found) }.boxed_local().shared()));
-        let (_, address) = server.connect().await.unwrap();
+        let (_, address) = server.connect(Instant::now() + PATIENCE).await.unwrap();
         assert_eq!(address.port(), port);
+    }
+
+    #[tokio::test]
+    async fn an_address_that_never_answers_leaves_time_for_the_others() {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind((LOOPBACK, 0).into()).unwrap();
+        // Its backlog is full with the first connection: the system answers no other.
+        let silent = socket.listen(0).unwrap();
+        let dead = silent.local_addr().unwrap();
+        let _first = TcpStream::connect(dead).await.unwrap();
+        let listener = TcpListener::bind((LOOPBACK, 0)).await.unwrap();
+        let live = listener.local_addr().unwrap();
+        let server = TcpServer::new(String::new());
+        server.lookup.replace(Some(async move { Ok(vec![dead, live]) }.boxed_local().shared()));
+        assert_eq!(kept_trying(&server, Duration::from_secs(1)).await, Ok(()));
     }
 
     #[tokio::test]
@@ -246,7 +271,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_name_that_nobody_knows_is_an_error() {
-        assert!(TcpServer::new("no-such-name.invalid:1".into()).connect().await.is_err());
+        assert!(TcpServer::new("no-such-name.invalid:1".into()).connect(Instant::now() + PATIENCE).await.is_err());
     }
 
     #[tokio::test]

@@ -3,14 +3,14 @@
 //! Ordinary async code over any stream; it hears orders through a watch channel and tells everything to its [`Journal`].
 
 use crate::{
-    connect::{Connect, keep_trying},
+    connect::{Connect, FIRST_PAUSE, keep_trying, no_answer},
     exchange::{Failure, echo, unasked},
     journal::{Closed, End, Journal, Lost},
     messages::Stop,
     settings::TrafficSettings,
 };
 use futures_util::FutureExt;
-use std::{future::pending, panic::AssertUnwindSafe, rc::Rc, thread, time::Duration};
+use std::{future::pending, ops::ControlFlow, panic::AssertUnwindSafe, rc::Rc, thread, time::Duration};
 use tokio::{
     io::AsyncWriteExt,
     sync::watch,
@@ -19,6 +19,8 @@ use tokio::{
 
 /// How long a stop waits for the echo that is outstanding, unless that one's own timeout ends before.
 const STOP_PATIENCE: Duration = Duration::from_secs(1);
+/// How long an echo that is lost with its stream is not counted, because the order to stop may be under way.
+const ORDER_PATIENCE: Duration = Duration::from_millis(100);
 /// How long a close waits for the server's FIN, which shows that nothing more comes.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -63,6 +65,7 @@ pub(crate) async fn converse<C: Connect>(plan: Rc<Plan>, server: Rc<C>, order: O
         n: 0,
         until: None,
         broken: false,
+        barren: false,
     };
     let end = tokio::select! {
         biased;
@@ -133,12 +136,15 @@ struct Dialogue<'a, C: Connect> {
     until: Option<Instant>,
     /// Whether the last stream came to another end than was planned.
     broken: bool,
+    /// Whether the last stream has brought no echo. A server that accepts and closes at once would be connected to thousands
+    /// of times a second.
+    barren: bool,
 }
 
 impl<C: Connect> Dialogue<'_, C> {
     async fn run(mut self) -> End {
         let end = loop {
-            if let Err(end) = self.round().await {
+            if let ControlFlow::Break(end) = self.round().await {
                 break end;
             }
         };
@@ -146,8 +152,8 @@ impl<C: Connect> Dialogue<'_, C> {
         end
     }
 
-    /// One message and what follows it. The error is the end of it all.
-    async fn round(&mut self) -> Result<(), End> {
+    /// One message and what follows it.
+    async fn round(&mut self) -> ControlFlow<End> {
         let open = self.connected().await?;
         self.exchange(open).await;
         if self.plan.traffic.reconnect {
@@ -156,27 +162,44 @@ impl<C: Connect> Dialogue<'_, C> {
         self.pause().await
     }
 
-    async fn connected(&mut self) -> Result<Open<C::Stream>, End> {
+    async fn connected(&mut self) -> ControlFlow<End, Open<C::Stream>> {
         if let Some(open) = self.open.take() {
-            return Ok(open);
+            return ControlFlow::Continue(open);
         }
         if self.broken {
             self.journal.reconnecting();
         }
+        let pause = if self.barren { FIRST_PAUSE } else { Duration::ZERO };
+        let begun = Instant::now() + pause;
+        let latest = begun + self.plan.connect_timeout;
+        let deadline = self.until.map_or(latest, |until| until.min(latest));
+        let connecting = async {
+            rest(begun.min(deadline), pause).await;
+            keep_trying(self.server, deadline, &self.journal.log).await
+        };
         let connected = tokio::select! {
             biased;
-            () = ordered(self.order.clone(), Stop::Drain) => return Err(End::Stopped),
-            connected = keep_trying(self.server, self.plan.connect_timeout, &self.journal.log) => connected,
-            () = reached(self.until) => return Err(End::Finished),
+            () = ordered(self.order.clone(), Stop::Drain) => return ControlFlow::Break(End::Stopped),
+            connected = connecting => connected,
         };
-        let (stream, address) = connected.map_err(|error| End::Unreachable(error.to_string()))?;
+        let (stream, address) = match connected {
+            Ok(connected) => connected,
+            Err(None) if self.until == Some(deadline) => return ControlFlow::Break(End::Finished),
+            // Also if its time is over: what ended it was that the server is gone.
+            Err(error) => {
+                let limit = Duration::from_millis((deadline - begun).as_millis() as u64);
+                let reason = error.unwrap_or_else(no_answer).to_string();
+                return ControlFlow::Break(End::Unreachable { limit, reason });
+            }
+        };
         self.journal.connected(address);
-        self.broken = false;
+        (self.broken, self.barren) = (false, true);
         let duration = self.plan.traffic.duration;
         if self.until.is_none() && !duration.is_zero() {
             self.until = Some(Instant::now() + duration);
         }
-        Ok(Open { stream, closing: Closing { journal: self.journal.clone(), reason: None }, echoed: 0 })
+        let closing = Closing { journal: self.journal.clone(), reason: None };
+        ControlFlow::Continue(Open { stream, closing, echoed: 0 })
     }
 
     /// Sends the next message and waits for its echo; a stop shortens the wait. The stream is kept if all is well.
@@ -184,22 +207,31 @@ impl<C: Connect> Dialogue<'_, C> {
         self.n += 1;
         let (n, message) = (self.n, self.plan.message(self.n));
         let outstanding = Outstanding { journal: &self.journal, n };
-        let started = Instant::now();
-        let stopped = async {
+        let (started, limit) = (Instant::now(), self.plan.traffic.timeout);
+        let stop_patience_over = async {
             ordered(self.order.clone(), Stop::Drain).await;
             sleep(STOP_PATIENCE).await;
         };
         let echoed = tokio::select! {
             biased;
             echoed = echo(&mut open.stream, &message) => echoed,
-            () = sleep_until(started + self.plan.traffic.timeout) => Err(Failure::Lost(Lost::Timeout)),
-            () = stopped => Err(Failure::Lost(Lost::Timeout)),
+            () = sleep_until(started + limit) => Err(Failure::Lost(Lost::Timeout)),
+            () = stop_patience_over => Err(Failure::Lost(Lost::Timeout)),
         };
+        let elapsed = started.elapsed();
+        // After a stall of this process the echo and its timeout are there together.
+        let echoed = if elapsed > limit { echoed.and(Err(Failure::Lost(Lost::Timeout))) } else { echoed };
+        // Where both are stopped at the same moment, chance decides whether the end of the server's stream or the signal is
+        // heard first. Such an echo is not owed (see below), so the order is given the time to arrive.
+        if let Err(Failure::Lost(Lost::Closed | Lost::Reset)) = echoed {
+            let _ = timeout(ORDER_PATIENCE, ordered(self.order.clone(), Stop::Drain)).await;
+        }
         self.broken = echoed.is_err();
         match echoed {
             Ok(()) => {
-                outstanding.settled().verified(n, started.elapsed());
+                outstanding.settled().verified(n, elapsed);
                 open.echoed = message.len() as u64;
+                self.barren = false;
                 self.open = Some(open);
             }
             Err(Failure::Wrong(difference)) => {
@@ -218,15 +250,15 @@ impl<C: Connect> Dialogue<'_, C> {
         }
     }
 
-    /// Waits until the next message is due, and watches the stream meanwhile. The error is the end of it all.
-    async fn pause(&mut self) -> Result<(), End> {
+    /// Waits until the next message is due, and watches the stream meanwhile.
+    async fn pause(&mut self) -> ControlFlow<End> {
         let TrafficSettings { messages, period, .. } = self.plan.traffic;
         if messages != 0 && self.n >= messages {
-            return Err(End::Finished);
+            return ControlFlow::Break(End::Finished);
         }
         let due = Instant::now() + period;
         loop {
-            let unasked = async {
+            let interruption = async {
                 match &mut self.open {
                     Some(open) => unasked(&mut open.stream, open.echoed).await,
                     None => pending().await,
@@ -234,10 +266,10 @@ impl<C: Connect> Dialogue<'_, C> {
             };
             tokio::select! {
                 biased;
-                () = ordered(self.order.clone(), Stop::Drain) => return Err(End::Stopped),
-                failure = unasked => self.interrupted(failure),
-                () = reached(self.until) => return Err(End::Finished),
-                () = rest(due, period) => return Ok(()),
+                () = ordered(self.order.clone(), Stop::Drain) => return ControlFlow::Break(End::Stopped),
+                failure = interruption => self.interrupted(failure),
+                () = reached(self.until) => return ControlFlow::Break(End::Finished),
+                () = rest(due, period) => return ControlFlow::Continue(()),
             }
         }
     }
@@ -294,7 +326,7 @@ mod tests {
     use crate::client_testing::{Clients, Heard, Scripted, expect_end, journal, plan, receive, scripted, traffic};
     use tokio::{
         io::{AsyncReadExt, DuplexStream, copy, split},
-        time::pause as pause_clock,
+        time::{advance, pause as pause_clock},
     };
 
     /// One dialogue under way, and all that a test needs to play its server, its actor and its supervisor.
@@ -476,6 +508,18 @@ mod tests {
     }
 
     #[actix::test]
+    async fn an_echo_that_is_late_is_lost_also_if_nobody_looked_before_it_had_come() {
+        let mut bench = start(traffic(1));
+        let mut stream = bench.clients.accept().await;
+        receive(&mut stream).await;
+        send(&mut stream, b"1\n").await;
+        advance(Duration::from_millis(5001)).await;
+        bench.heard.event("echo lost").await;
+        assert_eq!(bench.heard.end().await, End::Finished);
+        assert_eq!(bench.heard.counts(), LOST);
+    }
+
+    #[actix::test]
     async fn an_echo_is_lost_if_the_server_closes_before_all_of_it() {
         let mut bench = start(traffic(1));
         let mut stream = bench.clients.accept().await;
@@ -515,9 +559,33 @@ mod tests {
         drop(stream);
         let gone = Instant::now();
         bench.clients.echo(1).await;
-        assert_eq!(took(gone), Duration::from_millis(50 + 100 + 200 + 400 + 800));
+        assert_eq!(took(gone), ORDER_PATIENCE + Duration::from_millis(50 + 100 + 200 + 400 + 800));
         assert_eq!(bench.heard.end().await, End::Finished);
         assert_eq!(bench.heard.counts(), [2, 0, 1, 0]);
+    }
+
+    #[actix::test]
+    async fn a_server_that_has_echoed_nothing_is_not_connected_to_again_at_once() {
+        let mut bench = start(traffic(0));
+        for _ in 0..3 {
+            let mut stream = bench.clients.accept().await;
+            send(&mut stream, b"?").await;
+            bench.heard.event("connection closed").await;
+            let closed = Instant::now();
+            stream = bench.clients.accept().await;
+            assert_eq!(took(closed), Duration::from_millis(50));
+            drop(stream);
+        }
+    }
+
+    #[actix::test]
+    async fn a_server_that_has_echoed_is_connected_to_again_at_once() {
+        let mut bench = start(TrafficSettings { reconnect: true, ..traffic(0) });
+        drop(bench.clients.echo(1).await);
+        bench.heard.event("connection closed").await;
+        let closed = Instant::now();
+        bench.clients.echo(1).await;
+        assert_eq!(took(closed), Duration::ZERO);
     }
 
     #[actix::test]
@@ -527,7 +595,31 @@ mod tests {
         bench.heard.event("echo verified").await;
         bench.server.refusals.set(u32::MAX);
         drop(stream);
-        assert_eq!(bench.heard.end().await, End::Unreachable("connection refused".into()));
+        let (limit, reason) = (Duration::from_secs(10), "connection refused".into());
+        assert_eq!(bench.heard.end().await, End::Unreachable { limit, reason });
+        assert_eq!(bench.heard.counts(), VERIFIED);
+    }
+
+    #[actix::test]
+    async fn a_server_that_is_gone_for_the_rest_of_the_duration_is_unreachable() {
+        let mut bench = start(TrafficSettings { duration: Duration::from_secs(3), ..with_period(0) });
+        let (stream, started) = (bench.clients.echo(1).await, Instant::now());
+        bench.heard.event("echo verified").await;
+        bench.server.refusals.set(u32::MAX);
+        drop(stream);
+        assert!(matches!(bench.heard.end().await, End::Unreachable { .. }));
+        assert_eq!(took(started), Duration::from_secs(3));
+        assert_eq!(bench.heard.counts(), VERIFIED);
+    }
+
+    #[actix::test]
+    async fn a_duration_that_ends_before_a_try_has_failed_is_no_failure() {
+        let mut bench = start(TrafficSettings { duration: Duration::from_secs(3), ..with_period(0) });
+        let stream = bench.clients.echo(1).await;
+        bench.heard.event("echo verified").await;
+        bench.server.hangs.set(true);
+        drop(stream);
+        assert_eq!(bench.heard.end().await, End::Finished);
         assert_eq!(bench.heard.counts(), VERIFIED);
     }
 
@@ -645,6 +737,21 @@ mod tests {
         assert_eq!(bench.heard.end().await, End::Stopped);
         assert_eq!(took(stopped), STOP_PATIENCE / 4);
         assert_eq!(bench.heard.counts(), GIVEN_UP);
+    }
+
+    #[actix::test]
+    async fn an_echo_that_a_server_owes_is_given_up_though_its_end_is_heard_before_the_order_to_stop() {
+        let mut bench = start(traffic(0));
+        let mut stream = bench.clients.accept().await;
+        receive(&mut stream).await;
+        drop(stream);
+        sleep(ORDER_PATIENCE / 2).await;
+        let stopped = Instant::now();
+        bench.order.send_replace(Some(Stop::Drain));
+        assert_eq!(bench.heard.end().await, End::Stopped);
+        assert_eq!(took(stopped), Duration::ZERO);
+        assert_eq!(bench.heard.counts(), GIVEN_UP);
+        assert_eq!(bench.heard.events(), ["connected", "echo given up", "connection closed"]);
     }
 
     #[actix::test]

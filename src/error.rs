@@ -45,6 +45,9 @@ pub enum Error {
     /// The signals could not be taken over.
     #[error("cannot register signal handlers: {0}")]
     Signals(#[source] io::Error),
+    /// What was asked for could not be written to standard output.
+    #[error("cannot write to standard output: {0}")]
+    Output(#[source] io::Error),
     /// The Supervisor itself has crashed: a defect of this library.
     #[error("the supervisor crashed")]
     Supervisor,

@@ -71,8 +71,9 @@ pub(crate) enum End {
     Stopped,
     /// It was told to stop at once.
     Forced,
-    /// There was no connection within `connect_timeout`; what it did not send was not attempted.
-    Unreachable(String),
+    /// There was no connection within `limit`, which is `connect_timeout` or what was left of `duration`; what it did not
+    /// send was not attempted.
+    Unreachable { limit: Duration, reason: String },
     /// It panicked: a defect of this program.
     Crashed,
 }
@@ -148,6 +149,9 @@ impl Journal {
     }
 
     pub fn end(&self, end: End) {
+        if let End::Unreachable { reason, .. } = &end {
+            slog::error!(self.log, "unreachable"; "reason" => reason);
+        }
         self.end.set(Some(end));
     }
 }

@@ -155,7 +155,7 @@ pub struct TrafficSettings {
     /// Messages per connection, 0 to 10^12; 0 means no end.
     #[serde(deserialize_with = "integer::<0, 1_000_000_000_000, _, _>")]
     pub messages: u64,
-    /// How long the client sends; zero means no end.
+    /// How long each connection sends, from its first connect on; zero means no end.
     #[serde(deserialize_with = "duration")]
     pub duration: Duration,
     /// The pause between two messages of one connection.

@@ -445,6 +445,30 @@ fn a_server_that_is_never_there_is_named_in_one_line() {
 }
 
 #[test]
+fn a_server_that_is_never_there_is_warned_of_once_and_told_as_an_error_in_the_log() {
+    let run = run(&closed_port().to_string(), &["--connect-timeout", "500ms"]);
+    let reason = json!("Connection refused (os error 111)");
+    for (event, level) in [("connect failed", "warn"), ("unreachable", "error")] {
+        let [told] = run.events(event)[..] else { panic!("{event}: {run:?}") };
+        assert_eq!((&told["level"], &told["reason"], &told["connection"]), (&json!(level), &reason, &json!(1)));
+    }
+}
+
+#[test]
+fn the_table_tells_of_a_server_out_of_reach_and_of_the_signal_that_ended_the_run() {
+    let address = closed_port().to_string();
+    let (code, out, _) = said(&["--server", &address, "--connect-timeout", "100ms", "--connections", "2"]);
+    assert!(code == 1 && out.contains("\nunreachable 2\n"), "{out}");
+
+    let client =
+        Client::spawn(command(env!("CARGO_BIN_EXE_echo-client")).args(["--server", &address, "--log-format", "json"]));
+    client.program.event("connect failed");
+    client.program.signal("TERM");
+    let run = client.end();
+    assert!(run.code == 0 && run.report.as_str().unwrap().contains("\nstopped     SIGTERM\n"), "{run:?}");
+}
+
+#[test]
 fn a_name_that_nobody_knows_is_named_in_one_line() {
     let run = run("no-such-name.invalid:1", &["--connect-timeout", "100ms"]);
     assert_eq!(run.outcome(), (1, [0; 4]));
@@ -697,6 +721,24 @@ fn a_report_that_nobody_reads_harms_nobody() {
 }
 
 #[test]
+fn what_cannot_be_written_is_a_failure_that_is_told_in_one_line() {
+    let server = Server::start("127.0.0.1:0", &[]);
+    let report = ["--server", &server.address, "--messages", "1", "--log-level", "error"];
+    for (program, name, args) in [
+        (env!("CARGO_BIN_EXE_echo-client"), "echo-client", &report[..]),
+        (env!("CARGO_BIN_EXE_echo-client"), "echo-client", &["--print-settings"]),
+        (env!("CARGO_BIN_EXE_echo-server"), "echo-server", &["--print-settings"]),
+    ] {
+        let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let output = command(program).args(args).stdout(full).stderr(Stdio::piped()).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        let expected = format!("{name}: cannot write to standard output: No space left on device (os error 28)\n");
+        assert_eq!((output.status.code(), said), (Some(1), expected), "{name} {args:?}");
+    }
+    server.stop();
+}
+
+#[test]
 fn good_settings_are_checked_in_silence_and_printed_with_their_origin() {
     assert_eq!(said(&["--check-settings", "--server", "host:1"]), (0, String::new(), String::new()));
     let flags = [
@@ -742,5 +784,7 @@ fn wrong_usage_exits_with_2_and_help_and_version_with_0() {
     }
     let (code, help, _) = said(&["--help"]);
     assert!(code == 0 && help.contains("--report <F>"), "{help}");
+    let message = help.lines().skip_while(|line| !line.contains("--message <TEXT>")).nth(1).unwrap();
+    assert!(message.ends_with("filled in"), "clap breaks a line where it reads a placeholder of its own: {help}");
     assert_eq!(said(&["--version"]).1, concat!("echo-client ", env!("CARGO_PKG_VERSION"), "\n"));
 }

@@ -1,5 +1,5 @@
 //! The echo client's command line: flags become the topmost layer of the settings, the report goes to standard output.
-use std::{io, io::Write as _, path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode};
 
 use clap::Parser;
 use supervised_echo::{Client, ClientReport, Error, Signals, logging, settings::ClientSettings};
@@ -29,7 +29,7 @@ struct Args {
     /// Messages per connection; 0: no end
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     messages: Option<String>,
-    /// How long to send, such as 10s, unless all messages are sent before; 0s: no end
+    /// How long each connection sends, such as 10s, unless all messages are sent before; 0s: no end
     #[arg(long, value_name = "D")]
     duration: Option<String>,
     /// The pause between two messages of one connection
@@ -38,7 +38,7 @@ struct Args {
     /// Make a new connection for every message
     #[arg(long)]
     reconnect: bool,
-    /// What is sent, with {id} and {n} filled in
+    /// What is sent; id and n, each in braces, are filled in
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     message: Option<String>,
     /// How long one echo may take
@@ -73,11 +73,10 @@ fn run(args: Args) -> Result<u8, Error> {
     ];
     let Some(settings) = args.shared.settings(args.settings.as_deref(), flags)? else { return Ok(0) };
     let report = send(settings)?;
-    // If nobody reads it, the exit code still tells how it went.
-    let _ = match args.report.as_str() {
-        "json" => writeln!(io::stdout(), "{}", report.to_json()),
-        _ => write!(io::stdout(), "{report}"),
-    };
+    match args.report.as_str() {
+        "json" => shared::print(&format_args!("{}\n", report.to_json())),
+        _ => shared::print(&report),
+    }?;
     if let Some(problem) = report.problem() {
         shared::complain("echo-client", &problem);
     }

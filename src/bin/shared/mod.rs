@@ -1,7 +1,8 @@
 //! What the command lines of both programs have in common: where settings come from, and how a program ends.
 use std::{
     env,
-    io::{self, Write as _},
+    fmt::Display,
+    io::{self, ErrorKind, Write as _},
     path::Path,
     process::ExitCode,
 };
@@ -39,9 +40,18 @@ impl SharedArgs {
         let log = [("--log-level", "log.level", self.log_level), ("--log-format", "log.format", self.log_format)];
         let loaded = layers::load::<S>(file, env::vars_os(), flags.into_iter().chain(log))?;
         if self.print_settings {
-            let _ = write!(io::stdout(), "{loaded}");
+            print(&loaded)?;
         }
         Ok((!self.print_settings && !self.check_settings).then_some(loaded.settings))
+    }
+}
+
+/// Writes what was asked for to standard output. If nobody reads it any more, that is the reader's choice.
+pub fn print(text: &impl Display) -> Result<(), Error> {
+    let mut out = io::stdout();
+    match write!(out, "{text}").and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Error::Output(error)),
+        _ => Ok(()),
     }
 }
 
