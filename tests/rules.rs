@@ -346,7 +346,7 @@ fn a_worker_that_is_stuck_is_named_with_its_connections_and_left_behind() {
 
 #[test]
 fn clients_that_send_and_never_read_cost_no_more_than_a_buffer_each() {
-    const CLIENTS: usize = 8;
+    const CLIENTS: usize = 4;
     const BUFFER: u64 = 64 * 1024;
     const MOST: u64 = 16 * 1024 * 1024;
     // What the allocator and the kernel round up to, and pages that the server touches for the first time.

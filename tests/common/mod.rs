@@ -515,8 +515,9 @@ pub fn stuff(client: &mut TcpStream, other: &mut TcpStream, most: u64) -> u64 {
         receive_queue(server, client).expect("it is connected")
     };
     client.set_nonblocking(true).unwrap();
-    let (mut sent, mut left_unread) = (0, 0);
+    let (mut sent, mut left_unread, deadline) = (0, 0, Instant::now() + PATIENCE);
     while sent < most {
+        assert!(Instant::now() < deadline, "neither taken nor left: {sent}");
         match client.write(pattern(sent, PIECE.min((most - sent) as usize))) {
             Ok(n) => (sent, left_unread) = (sent + n as u64, 0),
             Err(error) => {
