@@ -389,7 +389,7 @@ fn a_thread_that_does_not_end_is_named_and_left_behind_though_its_worker_has_ack
 
 #[test]
 fn clients_that_send_and_never_read_cost_no_more_than_a_buffer_each() {
-    const CLIENTS: usize = 8;
+    const CLIENTS: usize = 4;
     const BUFFER: u64 = 64 * 1024;
     const MOST: u64 = 16 * 1024 * 1024;
     // What the allocator and the kernel round up to, and pages that the server touches for the first time.

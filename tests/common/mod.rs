@@ -191,6 +191,8 @@ pub fn with_settings(mut command: Command, settings: &[(&str, &str)]) -> Command
 /// Port 0 of a loopback address that no other server of this run has: a client that meets the TIME_WAIT of another test's
 /// connection, same port and same port, would have to ask again a second later.
 pub fn free_address() -> SocketAddr {
+    // Some tests hold a thousand clients, and the usual soft limit is as many descriptors.
+    let _ = rlimit::increase_nofile_limit(u64::MAX);
     static COUNT: AtomicUsize = AtomicUsize::new(0);
     let (process, count) = (std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
     ([127, (1 + process / 256 % 254) as u8, (process % 256) as u8, (1 + count % 254) as u8], 0).into()
@@ -339,12 +341,7 @@ impl Server {
 
     /// How many clients the kernel holds that have not been accepted.
     pub fn backlog(&self) -> u64 {
-        // Of a socket that listens (state 0A) the column of what was not read yet tells who was not accepted yet.
-        let table = fs::read_to_string("/proc/net/tcp").unwrap();
-        let mut rows = table.lines().map(|row| row.split_whitespace().collect::<Vec<_>>());
-        let port = format!(":{:04X}", self.address.port());
-        let row = rows.find(|row| row[1].ends_with(&port) && row[3] == "0A").expect("it listens");
-        u64::from_str_radix(row[4].split_once(':').unwrap().1, 16).unwrap()
+        receive_queue(self.address.port(), 0).expect("it listens")
     }
 }
 
@@ -413,6 +410,16 @@ pub fn settings() -> Settings {
     let mut settings = Settings::default();
     settings.listen.address = free_address();
     settings
+}
+
+/// What waits in a socket of this system: bytes that nobody has read yet, or, if it listens (and has no remote port), clients
+/// that nobody has accepted yet.
+fn receive_queue(local: u16, remote: u16) -> Option<u64> {
+    let table = fs::read_to_string("/proc/net/tcp").unwrap();
+    let (local, remote) = (format!(":{local:04X}"), format!(":{remote:04X}"));
+    let mut rows = table.lines().map(|row| row.split_whitespace().collect::<Vec<_>>());
+    let row = rows.find(|row| row[1].ends_with(&local) && row[2].ends_with(&remote))?;
+    Some(u64::from_str_radix(row[4].split_once(':')?.1, 16).unwrap())
 }
 
 /// Waits until all that this client has sent has arrived in the server's kernel.
@@ -500,12 +507,18 @@ pub fn read_pattern(client: &mut TcpStream, from: u64, mut progress: impl FnMut(
     }
 }
 
-/// Sends the pattern until neither side takes another byte, or this much, and reads nothing. Gives how much was sent. `other`
-/// is a client on the same, the only, Worker: its round trips tell that the Worker has had its turn.
+/// Sends the pattern, and reads nothing, until the server reads no more of it, or this much is sent. Gives how much it was.
+/// `other` is a client on the same, the only, Worker: its round trips tell that the Worker has had its turn.
 pub fn stuff(client: &mut TcpStream, other: &mut TcpStream, most: u64) -> u64 {
+    let unread = |client: &TcpStream| {
+        let (server, client) = (client.peer_addr().unwrap().port(), client.local_addr().unwrap().port());
+        receive_queue(server, client).expect("it is connected")
+    };
     client.set_nonblocking(true).unwrap();
-    let (mut sent, mut in_vain) = (0, 0);
-    while in_vain < 20 && sent < most {
+    let (mut sent, mut in_vain, deadline) = (0, 0, Instant::now() + PATIENCE);
+    // A delayed acknowledgement, too, keeps a client from sending; but then the server has left nothing unread.
+    while sent < most && (in_vain < 20 || unread(client) == 0) {
+        assert!(Instant::now() < deadline, "neither taken nor left unread: {sent}");
         match client.write(pattern(sent, PIECE.min((most - sent) as usize))) {
             Ok(n) => (sent, in_vain) = (sent + n as u64, 0),
             Err(error) => {
