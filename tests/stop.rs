@@ -136,23 +136,27 @@ fn a_client_that_never_reads_is_forced_at_the_deadline_by_a_reset() {
 
 #[test]
 fn a_client_that_pauses_for_longer_than_linger_gets_everything() {
-    let mut server = Server::start(&[("supervisor.workers", "1"), ("connection.linger", "50ms"), LONG_TIMEOUT]);
-    let (mut client, mut clock) = (connect_narrow(server.address), server.connect());
-    let sent = stuff(&mut client, &mut clock, MOST);
-    server.signal(Signal::TERM);
-    // The clock is owed nothing and does not end: when it is closed, `linger` has passed.
-    assert!(read_to_eof(&mut clock).is_empty());
-    server.log.wait_of("connection closed", &clock);
-    // Had the other one been closed as well, this would be answered by a reset.
-    client.write_all(b"still here").unwrap();
+    // As above: once the service owes it bytes, and once it is only the kernel.
+    for most in [MOST, 32 * 1024] {
+        let mut server = Server::start(&[("supervisor.workers", "1"), ("connection.linger", "50ms"), LONG_TIMEOUT]);
+        let (mut client, mut clock) = (connect_narrow(server.address), server.connect());
+        let sent = stuff(&mut client, &mut clock, most);
+        round_trip(&mut clock); // all of it has had its turn
+        server.signal(Signal::TERM);
+        // The clock is owed nothing and does not end: when it is closed, `linger` has passed.
+        assert!(read_to_eof(&mut clock).is_empty());
+        server.log.wait_of("connection closed", &clock);
+        // Had the other one been closed as well, this would be answered by a reset.
+        client.write_all(b"still here").unwrap();
 
-    let (got, end) = read_pattern(&mut client, 0, |_| {});
-    let peer = client.local_addr().unwrap();
-    drop(client);
-    let ended = server.end();
-    assert_eq!(ended.code, Some(0));
-    assert_whole(&ended.log, &Streamed { peer, got, end });
-    assert!(got <= sent);
+        let (got, end) = read_pattern(&mut client, 0, |_| {});
+        let peer = client.local_addr().unwrap();
+        drop(client);
+        let ended = server.end();
+        assert_eq!(ended.code, Some(0));
+        assert_whole(&ended.log, &Streamed { peer, got, end });
+        assert!(got <= sent);
+    }
 }
 
 const STORMERS: usize = 4;
