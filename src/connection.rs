@@ -554,7 +554,7 @@ mod tests {
         // All of it fits into the server's send queue, so that soon only the client's reading moves anything.
         SockRef::from(&stream).set_send_buffer_size(512 << 10).unwrap();
         SockRef::from(&client).set_recv_buffer_size(32 << 10).unwrap();
-        let (context, mut heard) = context(Duration::from_millis(250));
+        let (context, mut heard) = context(Duration::from_millis(500));
         ConnectionActor::new(stream, life(context), Echo.into(), Some(Place::Served)).start();
         let (mut reader, mut writer) = client.into_split();
         let sent = vec![7; 320 << 10];
@@ -571,7 +571,7 @@ mod tests {
                     n => received.extend_from_slice(&piece[..n]),
                 }
                 // The pace of the client is what the test is about.
-                tokio::time::sleep(Duration::from_millis(40)).await;
+                tokio::time::sleep(Duration::from_millis(100)).await;
             }
         };
         tokio::join!(write, read);
