@@ -73,10 +73,12 @@ mod service;
 pub mod settings;
 mod signals;
 mod supervisor;
+pub mod supervisor_state;
 #[cfg(test)]
 mod testing;
 mod verify;
 mod worker;
+pub mod worker_state;
 
 pub use client::Client;
 pub use client_report::{ClientReport, RoundTrip};

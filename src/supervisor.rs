@@ -14,7 +14,7 @@ use crate::{
     gate::Gate,
     listener::Listener,
     messages::{AcceptorExit, Shutdown, Stop, Stopped, TakeIn, WorkerExit},
-    roster::Roster,
+    supervisor_state::{Event, Step, SupervisorState, Timer, Verdict},
     worker::WorkerId,
 };
 use actix::prelude::*;
@@ -108,15 +108,6 @@ pub(crate) struct WorkerHandle {
     pub take_in: Recipient<TakeIn>,
 }
 
-/// A stop under way.
-struct Stopping {
-    reason: StopReason,
-    since: Instant,
-    /// Whether a signal has been heard: the second one ends the stop by force.
-    signalled: bool,
-    taken: usize,
-}
-
 /// The actor at the root.
 pub(crate) struct Supervisor {
     pub gate: Arc<Gate>,
@@ -124,12 +115,10 @@ pub(crate) struct Supervisor {
     pub listener: Option<Listener>,
     pub shutdown_timeout: Duration,
     pub log: Logger,
-    workers: Roster<WorkerId, WorkerHandle>,
-    /// Workers that still accept.
-    acceptors: Roster<WorkerId, ()>,
-    stopping: Option<Stopping>,
-    gave_up: bool,
-    stuck: Vec<WorkerId>,
+    state: SupervisorState<WorkerHandle>,
+    stopping_since: Instant,
+    /// From the backlog.
+    taken: usize,
     report_to: Option<oneshot::Sender<Report>>,
     /// A descriptor to give up when there is none left, so that even then nobody in the backlog is overlooked.
     spare: Option<File>,
@@ -145,33 +134,40 @@ impl Supervisor {
         report_to: oneshot::Sender<Report>,
         log: Logger,
     ) -> Self {
-        let (mut roster, mut acceptors) = (Roster::default(), Roster::default());
-        for (worker, handle) in workers {
-            roster.enter(worker, handle);
-            acceptors.enter(worker, ());
-        }
         Self {
             gate,
             listener: Some(listener),
             shutdown_timeout,
             log,
-            workers: roster,
-            acceptors,
-            stopping: None,
-            gave_up: false,
-            stuck: Vec::new(),
+            state: SupervisorState::new(workers),
+            stopping_since: Instant::now(),
+            taken: 0,
             report_to: Some(report_to),
             spare: File::open("/dev/null").ok(),
         }
     }
 
-    fn shutdown(&mut self, reason: StopReason, ctx: &mut Context<Self>) {
-        if let Some(stopping) = &mut self.stopping {
-            if reason.is_signal() && std::mem::replace(&mut stopping.signalled, true) {
-                self.abort(ctx);
+    fn on(&mut self, event: Event, ctx: &mut Context<Self>) {
+        for step in self.state.on(event) {
+            match step {
+                Step::Begin(reason) => self.begin(reason),
+                Step::Start(timer) => self.start_timer(timer, ctx),
+                Step::Tell(stop) => self.state.workers().for_each(|worker| worker.stop.do_send(stop)),
+                Step::Sweep => {
+                    let empty = self.take_in_backlog();
+                    self.on(Event::Swept { empty }, ctx);
+                }
+                Step::CloseListener => self.close_listener(),
+                Step::GiveUpOn(worker) => {
+                    let connections = self.gate.alive(worker);
+                    slog::error!(self.log, "worker stuck"; "worker" => worker.0, "connections" => connections);
+                }
+                Step::Report(verdict) => self.report(verdict, ctx),
             }
-            return;
         }
+    }
+
+    fn begin(&mut self, reason: StopReason) {
         let census = self.gate.close();
         if let Some(listener) = &self.listener
             && let Err(error) = listener.refuse()
@@ -181,45 +177,30 @@ impl Supervisor {
         }
         slog::info!(self.log, "stopping"; "reason" => reason.as_str(), "connections" => census.connections,
             "pending" => census.pending, "timeout_ms" => self.shutdown_timeout.as_millis() as u64);
-        self.stopping = Some(Stopping { reason, since: Instant::now(), signalled: reason.is_signal(), taken: 0 });
-        self.tell_workers(Stop::Accepting);
-        ctx.run_later(SETTLING, Self::drain);
-        ctx.run_later(self.shutdown_timeout, Self::abort_at_deadline);
+        self.stopping_since = Instant::now();
     }
 
-    fn tell_workers(&mut self, stop: Stop) {
-        self.workers.order(stop).for_each(|worker| worker.stop.do_send(stop));
-    }
-
-    /// Takes in the backlog, closes the socket and starts the drain. The sweep calls it again until it has got through.
-    fn drain(&mut self, ctx: &mut Context<Self>) {
-        if self.workers.ordered() > Some(Stop::Drain) {
-            return;
-        }
-        if self.take_in_backlog() {
-            self.close_listener();
-            self.tell_workers(Stop::Finish);
-        } else {
-            // The drain must begin, it is what frees descriptors; but the Workers must stay for those to come.
-            self.tell_workers(Stop::Drain);
-            ctx.run_later(SWEEP_PAUSE, Self::drain);
-        }
+    fn start_timer(&self, timer: Timer, ctx: &mut Context<Self>) {
+        let time = match timer {
+            Timer::Settling => SETTLING,
+            Timer::SweepPause => SWEEP_PAUSE,
+            Timer::Deadline => self.shutdown_timeout,
+            Timer::Patience => WORKER_PATIENCE,
+        };
+        ctx.run_later(time, move |supervisor, ctx| supervisor.on(Event::Elapsed(timer), ctx));
     }
 
     /// Hands the clients in the backlog to the Workers. False if there was no descriptor for the next one.
     fn take_in_backlog(&mut self) -> bool {
-        let (Some(listener), Some(stopping)) = (&self.listener, &mut self.stopping) else { return true };
-        // Those whose Acceptor has answered have a thread that runs; any other only if there is none.
-        let responsive = |id: &WorkerId| !self.acceptors.owing().any(|(owing, ())| owing == id);
-        let any_responsive = self.workers.owing().any(|(id, _)| responsive(id));
-        let mut workers = self.workers.owing().filter(|(id, _)| !any_responsive || responsive(id)).cycle();
+        let Some(listener) = &self.listener else { return true };
+        let mut takers = self.state.takers().cycle();
         loop {
             match listener.take() {
                 Ok((stream, peer)) => {
-                    stopping.taken += 1;
-                    match workers.next() {
-                        Some((&id, worker)) => {
-                            worker.take_in.do_send(TakeIn { stream, peer, permit: self.gate.take_in(id) });
+                    self.taken += 1;
+                    match takers.next() {
+                        Some((worker, handle)) => {
+                            handle.take_in.do_send(TakeIn { stream, peer, permit: self.gate.take_in(worker) });
                         }
                         // Too late for it: it is reset, and the permit that nobody takes counts it as forced.
                         None => drop(self.gate.take_in(WorkerId(0))),
@@ -236,57 +217,24 @@ impl Supervisor {
     }
 
     fn close_listener(&mut self) {
-        let (Some(listener), Some(stopping)) = (self.listener.take(), &self.stopping) else { return };
+        // After an abort some may still be in the backlog, with nobody there to take them in.
+        self.spare = None;
+        self.take_in_backlog();
+        let Some(listener) = self.listener.take() else { return };
         let address = listener.address();
         listener.close();
         slog::info!(self.log, "listener closed"; "address" => address.map_or_else(|error| error.to_string(), |a| a.to_string()),
-            "taken" => stopping.taken);
+            "taken" => self.taken);
     }
 
-    fn abort_at_deadline(&mut self, ctx: &mut Context<Self>) {
-        self.abort(ctx);
-    }
-
-    fn abort(&mut self, ctx: &mut Context<Self>) {
-        if self.workers.ordered() == Some(Stop::Abort) {
-            return;
-        }
-        self.tell_workers(Stop::Abort);
-        ctx.run_later(WORKER_PATIENCE, Self::give_up_on_the_silent);
-    }
-
-    fn give_up_on_the_silent(&mut self, ctx: &mut Context<Self>) {
-        let silent: Vec<WorkerId> = self.workers.owing().map(|(&id, _)| id).collect();
-        for worker in silent {
-            let connections = self.gate.alive(worker);
-            slog::error!(self.log, "worker stuck"; "worker" => worker.0, "connections" => connections);
-            self.workers.acknowledge(&worker);
-            self.stuck.push(worker);
-        }
-        self.report_if_nothing_is_owed(ctx);
-    }
-
-    fn report_if_nothing_is_owed(&mut self, ctx: &mut Context<Self>) {
-        if !self.workers.is_empty() {
-            return;
-        }
-        // After an abort some may still be in the backlog. Nobody is there to take them in, but they are counted.
-        self.spare = None;
-        self.take_in_backlog();
-        self.close_listener();
+    fn report(&mut self, verdict: Verdict, ctx: &mut Context<Self>) {
         let Tally { acknowledged, forced, crashed } = self.gate.tally();
-        let (Some(stopping), Some(report_to)) = (&self.stopping, self.report_to.take()) else { return };
-        let report = Report {
-            reason: stopping.reason,
-            acknowledged,
-            forced,
-            crashed,
-            gave_up: self.gave_up,
-            stuck: std::mem::take(&mut self.stuck),
-            elapsed: stopping.since.elapsed(),
-        };
-        // Whoever ran the server has stopped waiting; then nobody wants it.
-        let _ = report_to.send(report);
+        let Verdict { reason, gave_up, stuck } = verdict;
+        let elapsed = self.stopping_since.elapsed();
+        if let Some(report_to) = self.report_to.take() {
+            // Whoever ran the server has stopped waiting; then nobody wants it.
+            let _ = report_to.send(Report { reason, acknowledged, forced, crashed, gave_up, stuck, elapsed });
+        }
         ctx.stop();
     }
 }
@@ -297,7 +245,7 @@ impl Actor for Supervisor {
 
 impl StreamHandler<Shutdown> for Supervisor {
     fn handle(&mut self, Shutdown(reason): Shutdown, ctx: &mut Self::Context) {
-        self.shutdown(reason, ctx);
+        self.on(Event::Shutdown(reason), ctx);
     }
 
     /// All handles are gone, which stops nothing.
@@ -308,11 +256,7 @@ impl Handler<Stopped<AcceptorExit>> for Supervisor {
     type Result = ();
 
     fn handle(&mut self, Stopped(exit): Stopped<AcceptorExit>, ctx: &mut Self::Context) {
-        self.acceptors.acknowledge(&exit.worker);
-        if self.stopping.is_none() {
-            self.gave_up = true;
-            self.shutdown(StopReason::Restarts, ctx);
-        }
+        self.on(Event::AcceptorStopped(exit.worker), ctx);
     }
 }
 
@@ -320,16 +264,11 @@ impl Handler<Stopped<WorkerExit>> for Supervisor {
     type Result = ();
 
     fn handle(&mut self, Stopped(exit): Stopped<WorkerExit>, ctx: &mut Self::Context) {
-        if !self.workers.acknowledge(&exit.worker) {
-            return;
+        let WorkerExit { worker, orphans } = exit;
+        if let Some(orphans) = orphans {
+            slog::error!(self.log, "worker crashed"; "worker" => worker.0, "connections" => orphans);
         }
-        self.acceptors.acknowledge(&exit.worker);
-        if let Some(orphans) = exit.orphans {
-            slog::error!(self.log, "worker crashed"; "worker" => exit.worker.0, "connections" => orphans);
-            self.gave_up = true;
-            self.shutdown(StopReason::Restarts, ctx);
-        }
-        self.report_if_nothing_is_owed(ctx);
+        self.on(Event::WorkerStopped { worker, crashed: orphans.is_some() }, ctx);
     }
 }
 

@@ -10,9 +10,9 @@ use crate::{
     gate::{Gate, Permit},
     messages::{Accepted, AcceptorExit, Stop, Stopped, TakeIn, WorkerExit},
     restart_limit::RestartLimit,
-    roster::Roster,
     service::Service,
     settings::{ConnectionSettings, SupervisorSettings},
+    worker_state::{Event, Step, WorkerState},
 };
 use actix::{WeakAddr, prelude::*};
 use slog::Logger;
@@ -45,32 +45,22 @@ pub(crate) struct WorkerSeed<S> {
     pub log: Logger,
 }
 
-/// The Acceptor's state, as its Worker sees it.
-enum Accepting {
-    Running(Addr<Acceptor>),
-    /// It has crashed, and the next one is due.
-    Restarting(SpawnHandle),
-    /// For good; its end has been passed on.
-    Over,
-}
-
 /// The actor that supervises one thread.
 pub(crate) struct Worker<S: Service> {
     worker: WorkerId,
     service: Arc<S>,
     context: Rc<ConnectionContext>,
     /// Weak, for an `Addr` costs 120 bytes of an idle connection's 1.4 KB, and its data plane keeps the actor alive anyway.
-    connections: Roster<ConnectionId, WeakAddr<ConnectionActor<S>>>,
-    accepting: Accepting,
+    state: WorkerState<ConnectionId, WeakAddr<ConnectionActor<S>>>,
+    acceptor: Option<Addr<Acceptor>>,
+    /// What the last Acceptor crashed of.
+    crash: Option<String>,
     /// Dropped when accepting is over: the listening socket is then the Supervisor's alone.
     open_listener: Option<OpenListener>,
     gate: Arc<Gate>,
-    restart_limit: RestartLimit,
     started: Instant,
     superior: Superior,
     log: Logger,
-    /// Whether it has come to its own end; otherwise it has panicked.
-    finished: bool,
 }
 
 impl<S: Service> Worker<S> {
@@ -86,51 +76,62 @@ impl<S: Service> Worker<S> {
             worker: seed.worker,
             service: seed.service,
             context: Rc::new(context),
-            connections: Roster::default(),
-            accepting: Accepting::Over,
+            state: WorkerState::new(RestartLimit::new(seed.supervisor.max_restarts, seed.supervisor.restart_window)),
+            acceptor: None,
+            crash: None,
             open_listener: Some(seed.open_listener),
             gate: seed.gate,
-            restart_limit: RestartLimit::new(seed.supervisor.max_restarts, seed.supervisor.restart_window),
             started: Instant::now(),
             superior: seed.superior,
             log: seed.log,
-            finished: false,
         }
     }
 
-    fn start_acceptor(&mut self, ctx: &mut Context<Self>) {
+    fn on(&mut self, event: Event<ConnectionId>, ctx: &mut Context<Self>) {
+        for step in self.state.on(event) {
+            match step {
+                Step::StartAcceptor { restarts } => self.start_acceptor(restarts, ctx),
+                Step::WaitForAcceptor => {
+                    ctx.run_later(RESTART_DELAY, |worker, ctx| worker.on(Event::AcceptorDue, ctx));
+                }
+                Step::TellAcceptor(stop) => self.acceptor.iter().for_each(|acceptor| acceptor.do_send(stop)),
+                Step::TellConnections(stop) => self.tell_connections(stop),
+                Step::AcceptingIsOver { given_up } => self.accepting_is_over(given_up),
+                Step::Finish => ctx.stop(),
+            }
+        }
+    }
+
+    fn start_acceptor(&mut self, restarts: Option<usize>, ctx: &mut Context<Self>) {
+        if let (Some(restarts), Some(reason)) = (restarts, &self.crash) {
+            slog::warn!(self.log, "acceptor restarted"; "worker" => self.worker.0, "reason" => reason, "restarts" => restarts);
+        }
         let Some(open_listener) = &self.open_listener else { return };
         let parent = Parent { accepted: ctx.address().recipient(), stopped: ctx.address().recipient() };
         match open_listener() {
             Ok(listener) => {
                 let acceptor = Acceptor::new(self.worker, self.gate.clone(), listener, parent, self.log.clone());
-                self.accepting = Accepting::Running(acceptor.start());
+                self.acceptor = Some(acceptor.start());
             }
             Err(error) => match AcceptError::of(&error) {
-                // No descriptor for the handle is no crash, and no reason to give up.
-                AcceptError::Starved => {
-                    self.accepting = Accepting::Restarting(ctx.run_later(RESTART_DELAY, Self::start_acceptor));
-                }
-                AcceptError::Client | AcceptError::Listener => self.acceptor_crashed(error.to_string(), ctx),
+                AcceptError::Starved => self.on(Event::AcceptorStarved, ctx),
+                AcceptError::Client | AcceptError::Listener => self.acceptor_stopped(Some(error.to_string()), ctx),
             },
         }
     }
 
-    fn acceptor_crashed(&mut self, reason: String, ctx: &mut Context<Self>) {
-        let Some(restarts) = self.restart_limit.restart(self.started.elapsed()) else {
-            slog::error!(self.log, "acceptor given up"; "worker" => self.worker.0, "reason" => &reason);
-            return self.accepting_is_over(Some(reason));
-        };
-        self.accepting = Accepting::Restarting(ctx.run_later(RESTART_DELAY, move |worker, ctx| {
-            slog::warn!(worker.log, "acceptor restarted"; "worker" => worker.worker.0, "reason" => reason,
-                "restarts" => restarts);
-            worker.start_acceptor(ctx);
-        }));
+    fn acceptor_stopped(&mut self, crash: Option<String>, ctx: &mut Context<Self>) {
+        let crashed = crash.is_some();
+        (self.acceptor, self.crash) = (None, crash);
+        self.on(Event::AcceptorStopped { crashed, now: self.started.elapsed() }, ctx);
     }
 
-    fn accepting_is_over(&mut self, crash: Option<String>) {
-        self.accepting = Accepting::Over;
+    fn accepting_is_over(&mut self, given_up: bool) {
         self.open_listener = None;
+        let crash = self.crash.take();
+        if given_up {
+            slog::error!(self.log, "acceptor given up"; "worker" => self.worker.0, "reason" => &crash);
+        }
         self.superior.acceptor_stopped.do_send(Stopped(AcceptorExit { worker: self.worker, crash }));
     }
 
@@ -138,24 +139,14 @@ impl<S: Service> Worker<S> {
         let connection = permit.connection();
         let life = Life::new(permit, peer, self.context.clone());
         let child = ConnectionActor::new(stream, life, self.service.clone(), place).start();
-        if let Some(missed) = self.connections.enter(connection, child.downgrade()) {
+        if let Some(missed) = self.state.enter(connection, child.downgrade()) {
             child.do_send(missed);
         }
     }
 
     /// Who is gone already has its `Stopped` in our mailbox.
-    fn tell_connections(&mut self, stop: Stop) {
-        self.connections.order(stop).filter_map(WeakAddr::upgrade).for_each(|child| child.do_send(stop));
-    }
-
-    fn finish_if_nothing_is_owed(&mut self, ctx: &mut Context<Self>) {
-        // An Acceptor that has not answered may still have clients for us in the mailbox.
-        let nobody_comes =
-            self.connections.ordered() >= Some(Stop::Finish) && matches!(self.accepting, Accepting::Over);
-        if nobody_comes && self.connections.is_empty() {
-            self.finished = true;
-            ctx.stop();
-        }
+    fn tell_connections(&self, stop: Stop) {
+        self.state.connections().filter_map(WeakAddr::upgrade).for_each(|child| child.do_send(stop));
     }
 }
 
@@ -163,7 +154,7 @@ impl<S: Service> Actor for Worker<S> {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        self.start_acceptor(ctx);
+        self.on(Event::AcceptorDue, ctx);
     }
 }
 
@@ -193,9 +184,7 @@ impl<S: Service> Handler<Stopped<ConnectionExit>> for Worker<S> {
     type Result = ();
 
     fn handle(&mut self, Stopped(exit): Stopped<ConnectionExit>, ctx: &mut Self::Context) {
-        if self.connections.acknowledge(&exit.connection) {
-            self.finish_if_nothing_is_owed(ctx);
-        }
+        self.on(Event::ConnectionStopped(exit.connection), ctx);
     }
 }
 
@@ -203,14 +192,7 @@ impl<S: Service> Handler<Stopped<AcceptorExit>> for Worker<S> {
     type Result = ();
 
     fn handle(&mut self, Stopped(exit): Stopped<AcceptorExit>, ctx: &mut Self::Context) {
-        match exit.crash {
-            Some(reason) if self.connections.ordered().is_none() => self.acceptor_crashed(reason, ctx),
-            // One that crashed while it was being stopped has stopped all the same.
-            crash => {
-                self.accepting_is_over(crash);
-                self.finish_if_nothing_is_owed(ctx);
-            }
-        }
+        self.acceptor_stopped(exit.crash, ctx);
     }
 }
 
@@ -218,22 +200,13 @@ impl<S: Service> Handler<Stop> for Worker<S> {
     type Result = ();
 
     fn handle(&mut self, stop: Stop, ctx: &mut Self::Context) {
-        self.tell_connections(stop);
-        match &self.accepting {
-            Accepting::Running(acceptor) => acceptor.do_send(stop),
-            Accepting::Restarting(successor) => {
-                ctx.cancel_future(*successor);
-                self.accepting_is_over(None);
-            }
-            Accepting::Over => {}
-        }
-        self.finish_if_nothing_is_owed(ctx);
+        self.on(Event::Stop(stop), ctx);
     }
 }
 
 impl<S: Service> Drop for Worker<S> {
     fn drop(&mut self) {
-        let orphans = if self.finished {
+        let orphans = if self.state.is_finished() {
             slog::info!(self.log, "worker stopped"; "worker" => self.worker.0);
             None
         } else {
