@@ -6,9 +6,10 @@
 
 use crate::{
     admission::{ConnectionId, Place},
+    connection_state::{ConnectionState, Ending},
     farewell::farewell,
     gate::Permit,
-    link::{Ending, Link},
+    link::Link,
     messages::{ConnectionStopped, Stop, Stopped},
     service::{Service, Socket},
     settings::ConnectionSettings,
@@ -215,20 +216,13 @@ async fn converse<S: Service>(link: Rc<Link>, service: Arc<S>, has_slot: bool) -
     if !has_slot && let Some(reason) = Box::pin(wait(&link)).await {
         return reason;
     }
-    if link.ending().is_none() {
-        link.open();
-    }
+    link.serve();
     let mut socket = Socket(link);
     if service.serve(&mut socket).await.is_err() {
         return Reason::Reset;
     }
     let Socket(link) = socket;
-    match Box::pin(farewell(&link)).await.map(|()| link.ending()) {
-        Err(_) => Reason::Reset,
-        Ok(None) => Reason::Client,
-        Ok(Some(Ending::Idle)) => Reason::Idle,
-        Ok(Some(Ending::Stopped)) => Reason::Stopped,
-    }
+    Box::pin(farewell(&link)).await.map_or(Reason::Reset, |()| link.state().reason())
 }
 
 /// Waits for a slot or for a stop, which lets it be drained. Gives the reason if the client goes first.
@@ -261,13 +255,19 @@ async fn watch_idle(link: Rc<Link>, timeout: Duration) {
             link.touch();
             continue;
         }
-        match link.ending() {
-            None if link.is_open() => link.end_input(Ending::Idle),
-            Some(Ending::Idle) if !link.is_lingering() => return,
-            // It waits for its slot, or for its client's last word.
-            None | Some(Ending::Idle) => {}
+        match link.state() {
+            ConnectionState::Waiting => {}
+            ConnectionState::Serving | ConnectionState::Farewell(None) => link.end_input(Ending::Idle),
+            ConnectionState::Draining(Ending::Idle) | ConnectionState::Farewell(Some(Ending::Idle)) => {
+                // Who has everything is waited for by `linger`.
+                if !link.is_lingering() {
+                    return;
+                }
+            }
             // From here on the deadline of the stop is what counts.
-            Some(Ending::Stopped) => pending().await,
+            ConnectionState::Draining(Ending::Stopped) | ConnectionState::Farewell(Some(Ending::Stopped)) => {
+                pending().await
+            }
         }
         link.touch();
     }

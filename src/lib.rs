@@ -31,8 +31,9 @@
 //!
 //! * The actors, from the root down: `supervisor`, `worker`, `acceptor`, `connection`; what they say to each other:
 //!   [`messages`].
-//! * The decisions, pure state machines without actors, sockets, locks or clocks: [`admission`] (who is served, who waits),
-//!   [`roster`] (who still owes an acknowledgement), [`restart_limit`]; the classifier of accept errors is in `acceptor`.
+//! * The decisions, pure state machines without actors, sockets, locks or clocks: [`supervisor_state`], [`worker_state`],
+//!   [`connection_state`], and what these are made of: [`admission`] (who is served, who waits), [`roster`] (who still owes an
+//!   acknowledgement), [`restart_limit`]; the classifier of accept errors is in `acceptor`.
 //! * Between the two: `gate`, the lock round the admission; `link`, what the planes of a connection share; `farewell`,
 //!   how it comes to a clean end.
 //! * The data plane: `service` (what a protocol is), `echo` (the built-in one).
@@ -51,6 +52,7 @@ mod client_report;
 mod client_testing;
 mod connect;
 mod connection;
+pub mod connection_state;
 pub mod descriptors;
 mod dialogue;
 mod echo;

@@ -1,7 +1,10 @@
 //! One client's stream and what is known of it, shared by the two planes of its connection: the actor gives orders, the
 //! service moves bytes. Both run on the thread that accepted it, so cells are enough.
 
-use crate::connection::{Life, Reason};
+use crate::{
+    connection::{Life, Reason},
+    connection_state::{ConnectionState, Ending},
+};
 use futures_util::task::AtomicWaker;
 use rustix::{io::ioctl_fionread, ioctl};
 use socket2::SockRef;
@@ -29,28 +32,15 @@ pub(crate) fn with_buffer<T>(use_it: impl FnOnce(&mut [u8]) -> T) -> T {
     SHARED.with_borrow_mut(|buffer| use_it(buffer))
 }
 
-/// Why the input of a connection ends before the client ends it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Ending {
-    /// Nothing moved for `idle_timeout`.
-    Idle,
-    /// The server stops.
-    Stopped,
-}
-
 pub(crate) struct Link {
     // Dropped in this order: the stream is closed before its end is logged and acknowledged.
     stream: TcpStream,
     pub life: Life,
-    ending: Cell<Option<Ending>>,
+    state: Cell<ConnectionState>,
     /// Of the bytes that had arrived when the input ended, those still to be read.
     due: Cell<u64>,
     /// Whether the client's FIN has been read.
     client_done: Cell<bool>,
-    /// Whether it has had its slot.
-    open: Cell<bool>,
-    /// Whether FIN has been sent.
-    finished: Cell<bool>,
     /// Whether to note when a byte moves: only an idle timeout asks for it.
     watch_idle: bool,
     active: Cell<Instant>,
@@ -63,11 +53,9 @@ impl Link {
         Self {
             stream,
             life,
-            ending: Cell::new(None),
+            state: Cell::new(ConnectionState::Waiting),
             due: Cell::new(0),
             client_done: Cell::new(false),
-            open: Cell::new(false),
-            finished: Cell::new(false),
             watch_idle,
             active: Cell::new(Instant::now()),
             reader: AtomicWaker::new(),
@@ -78,36 +66,37 @@ impl Link {
 
     /// Ends the input after what has arrived by now, so that a client that keeps sending cannot keep it open.
     pub fn end_input(&self, ending: Ending) {
-        if self.ending.replace(Some(ending)).is_none() {
+        if self.state.replace(self.state().end_input(ending)).ending().is_none() {
             // A socket that cannot tell is broken, and reading from it says so.
             self.due.set(ioctl_fionread(&self.stream).unwrap_or(0));
             self.reader.wake();
         }
     }
 
-    pub fn ending(&self) -> Option<Ending> {
-        self.ending.get()
+    pub fn state(&self) -> ConnectionState {
+        self.state.get()
+    }
+
+    fn input_has_ended(&self) -> bool {
+        self.state().ending().is_some()
     }
 
     /// Resolves when the input has been ended from this side.
     pub async fn input_ended(&self) {
         poll_fn(|cx| {
             self.reader.register(cx.waker());
-            if self.ending.get().is_some() { Poll::Ready(()) } else { Poll::Pending }
+            if self.input_has_ended() { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
     }
 
-    /// The service begins: the connection has its slot.
-    pub fn open(&self) {
-        self.open.set(true);
-        self.touch();
-        self.life.log_opened();
-    }
-
-    /// Whether the service has begun with a slot of its own, not to be drained only.
-    pub fn is_open(&self) -> bool {
-        self.open.get()
+    /// The connection has its slot, and the service begins, unless there is nothing to do but to drain.
+    pub fn serve(&self) {
+        self.state.set(self.state().serve());
+        if self.state() == ConnectionState::Serving {
+            self.touch();
+            self.life.log_opened();
+        }
     }
 
     /// When a byte last moved in either direction, if an idle timeout is set.
@@ -126,7 +115,7 @@ impl Link {
 
     /// Ready when `try_read` may bring something, the end of the input included.
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.ending.get().is_some() && self.due.get() == 0 {
+        if self.input_has_ended() && self.due.get() == 0 {
             return Poll::Ready(Ok(()));
         }
         self.reader.register(cx.waker());
@@ -138,7 +127,9 @@ impl Link {
         if buffer.is_empty() {
             return Ok(0); // asking for nothing is not the end
         }
-        let Some(_) = self.ending.get() else { return self.receive(buffer, &self.life.received) };
+        if !self.input_has_ended() {
+            return self.receive(buffer, &self.life.received);
+        }
         let due = usize::try_from(self.due.get()).unwrap_or(usize::MAX).min(buffer.len());
         if due == 0 {
             return Ok(0);
@@ -201,13 +192,13 @@ impl Link {
 
     /// Sends FIN.
     pub fn finish(&self) -> io::Result<()> {
-        self.finished.set(true);
+        self.state.set(self.state().finish());
         SockRef::from(&self.stream).shutdown(Shutdown::Write)
     }
 
     /// Whether everything is delivered and only the client's FIN is waited for, which `linger` bounds.
     pub fn is_lingering(&self) -> bool {
-        self.finished.get() && self.unacknowledged().is_ok_and(|bytes| bytes <= 1)
+        matches!(self.state(), ConnectionState::Farewell(_)) && self.unacknowledged().is_ok_and(|bytes| bytes <= 1)
     }
 
     /// Reads and throws away what the client still sends. True once its FIN has been read.
