@@ -211,30 +211,28 @@ mod tests {
     use std::collections::VecDeque;
     use tokio::sync::mpsc::UnboundedReceiver;
 
+    const CLIENTS: [Errno; 11] = [
+        Errno::CONNABORTED,
+        Errno::INTR,
+        Errno::PERM,
+        Errno::PROTO,
+        Errno::NOPROTOOPT,
+        Errno::OPNOTSUPP,
+        Errno::NETDOWN,
+        Errno::NETUNREACH,
+        Errno::HOSTDOWN,
+        Errno::HOSTUNREACH,
+        Errno::NONET,
+    ];
+    const STARVING: [Errno; 4] = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
+    const LISTENERS: [Errno; 3] = [Errno::INVAL, Errno::BADF, Errno::NOTSOCK];
+
     #[test]
     fn every_accept_error_has_its_meaning() {
         let of = |errno: Errno| AcceptError::of(&errno.into());
-        for errno in [
-            Errno::CONNABORTED,
-            Errno::INTR,
-            Errno::PERM,
-            Errno::PROTO,
-            Errno::NOPROTOOPT,
-            Errno::OPNOTSUPP,
-            Errno::NETDOWN,
-            Errno::NETUNREACH,
-            Errno::HOSTDOWN,
-            Errno::HOSTUNREACH,
-            Errno::NONET,
-        ] {
-            assert_eq!(of(errno), AcceptError::Client, "{errno:?}");
-        }
-        for errno in [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM] {
-            assert_eq!(of(errno), AcceptError::Starved, "{errno:?}");
-        }
-        for errno in [Errno::INVAL, Errno::BADF, Errno::NOTSOCK] {
-            assert_eq!(of(errno), AcceptError::Listener, "{errno:?}");
-        }
+        CLIENTS.iter().for_each(|&errno| assert_eq!(of(errno), AcceptError::Client, "{errno:?}"));
+        STARVING.iter().for_each(|&errno| assert_eq!(of(errno), AcceptError::Starved, "{errno:?}"));
+        LISTENERS.iter().for_each(|&errno| assert_eq!(of(errno), AcceptError::Listener, "{errno:?}"));
         assert_eq!(AcceptError::of(&io::Error::other("not the system's")), AcceptError::Listener);
     }
 
@@ -261,6 +259,21 @@ mod tests {
         }
     }
 
+    /// Fails once, with an order to stop in the Acceptor's mailbox by then; after that nobody comes.
+    struct Interrupted<F> {
+        acceptor: Addr<Acceptor>,
+        fail: Option<F>,
+    }
+
+    impl<F: FnOnce() -> io::Error + 'static> Listen for Interrupted<F> {
+        fn poll_accept(&mut self, _: &mut task::Context<'_>) -> Poll<io::Result<(TcpStream, SocketAddr)>> {
+            self.fail.take().map_or(Poll::Pending, |fail| {
+                self.acceptor.do_send(Stop::Accepting);
+                Poll::Ready(Err(fail()))
+            })
+        }
+    }
+
     struct Heard {
         accepted: UnboundedReceiver<Accepted>,
         stopped: UnboundedReceiver<Stopped<AcceptorExit>>,
@@ -268,11 +281,23 @@ mod tests {
     }
 
     fn start(gate: &Arc<Gate>, listener: Box<dyn Listen>) -> (Addr<Acceptor>, Heard) {
+        start_with(gate, |_| listener)
+    }
+
+    fn start_with(
+        gate: &Arc<Gate>,
+        listener: impl FnOnce(Addr<Acceptor>) -> Box<dyn Listen>,
+    ) -> (Addr<Acceptor>, Heard) {
         let ((accepted, heard_accepted), (stopped, heard_stopped)) = (probe(), probe());
         let (logger, log) = testing::log();
         let parent = Parent { accepted, stopped };
-        let acceptor = Acceptor::new(WORKER, gate.clone(), listener, parent, logger).start();
+        let acceptor =
+            Acceptor::create(|ctx| Acceptor::new(WORKER, gate.clone(), listener(ctx.address()), parent, logger));
         (acceptor, Heard { accepted: heard_accepted, stopped: heard_stopped, log })
+    }
+
+    fn interrupted(fail: impl FnOnce() -> io::Error + 'static) -> (Addr<Acceptor>, Heard) {
+        start_with(&Gate::new(1, 0), |acceptor| Box::new(Interrupted { acceptor, fail: Some(fail) }))
     }
 
     async fn exit(heard: &mut Heard) -> AcceptorExit {
@@ -310,7 +335,7 @@ mod tests {
     #[actix::test]
     async fn what_fails_for_one_client_is_passed_over() {
         let (listener, address) = listener();
-        let failures = [Errno::CONNABORTED, Errno::NETUNREACH].into();
+        let failures = CLIENTS.into();
         let flaky = Flaky { failures, listener: listener.acceptor().unwrap() };
         let (_acceptor, mut heard) = start(&Gate::new(1, 0), Box::new(flaky));
         let _client = TcpStream::connect(address).await.unwrap();
@@ -320,7 +345,7 @@ mod tests {
     #[actix::test]
     async fn starving_is_logged_once_an_episode_and_survived() {
         let (listener, address) = listener();
-        let failures = [Errno::MFILE, Errno::MFILE, Errno::NOMEM].into();
+        let failures = STARVING.into();
         let flaky = Flaky { failures, listener: listener.acceptor().unwrap() };
         let (_acceptor, mut heard) = start(&Gate::new(1, 0), Box::new(flaky));
         let _client = TcpStream::connect(address).await.unwrap();
@@ -340,10 +365,12 @@ mod tests {
 
     #[actix::test]
     async fn a_broken_listener_is_a_crash_that_tells_its_error() {
-        let (listener, _) = listener();
-        let flaky = Flaky { failures: [Errno::INVAL].into(), listener: listener.acceptor().unwrap() };
-        let (_acceptor, mut heard) = start(&Gate::new(1, 0), Box::new(flaky));
-        assert_eq!(exit(&mut heard).await.crash, Some(io::Error::from(Errno::INVAL).to_string()));
+        for errno in LISTENERS {
+            let (listener, _) = listener();
+            let flaky = Flaky { failures: [errno].into(), listener: listener.acceptor().unwrap() };
+            let (_acceptor, mut heard) = start(&Gate::new(1, 0), Box::new(flaky));
+            assert_eq!(exit(&mut heard).await.crash, Some(io::Error::from(errno).to_string()));
+        }
     }
 
     #[actix::test]
@@ -355,5 +382,35 @@ mod tests {
         let (_successor, mut heard) = start(&gate, Box::new(listener.acceptor().unwrap()));
         let _client = TcpStream::connect(address).await.unwrap();
         assert!(heard.accepted.recv().await.is_some());
+    }
+
+    #[actix::test]
+    async fn a_stop_that_meets_an_accept_error_is_acknowledged_once_and_at_once() {
+        // With the clock at a standstill only a wait, for the end of the back-off, could move it.
+        tokio::time::pause();
+        let begin = Instant::now();
+        for errno in CLIENTS.into_iter().chain(STARVING).chain(LISTENERS) {
+            let (_acceptor, mut heard) = interrupted(move || errno.into());
+            let crash = LISTENERS.contains(&errno).then(|| io::Error::from(errno).to_string());
+            assert_eq!(exit(&mut heard).await.crash, crash, "{errno:?}");
+            assert!(heard.stopped.recv().await.is_none(), "{errno:?}");
+            let mut told: Vec<_> = std::iter::from_fn(|| heard.log.try_recv().ok()).collect();
+            told.sort_unstable();
+            // The episode ends with the Acceptor that starves.
+            let expected: &[&str] = match AcceptError::of(&errno.into()) {
+                AcceptError::Client => &["acceptor stopped"],
+                AcceptError::Starved => &["accept paused", "accept resumed", "acceptor stopped"],
+                AcceptError::Listener => &[],
+            };
+            assert_eq!(told, expected, "{errno:?}");
+        }
+        assert_eq!(begin.elapsed(), Duration::ZERO);
+    }
+
+    #[actix::test]
+    async fn a_panic_with_a_stop_in_the_mailbox_is_told_once() {
+        let (_acceptor, mut heard) = interrupted(|| panic!("told to"));
+        assert_eq!(exit(&mut heard).await.crash, Some("panic".into()));
+        assert!(heard.stopped.recv().await.is_none());
     }
 }

@@ -290,7 +290,7 @@ mod tests {
 
     const NEVER: Duration = Duration::ZERO;
 
-    /// Panics on `!`, fails on `?`, ends on `.`, and otherwise echoes byte for byte.
+    /// Panics on `!`, fails on `?`, ends on `.`, hangs on `~`, and otherwise echoes byte for byte.
     struct Moody;
 
     impl Service for Moody {
@@ -301,6 +301,7 @@ mod tests {
                     b'!' => panic!("told to"),
                     b'?' => return Err(io::ErrorKind::InvalidData.into()),
                     b'.' => return Ok(()),
+                    b'~' => pending().await,
                     _ => socket.write_all(&byte).await?,
                 }
             }
@@ -430,22 +431,67 @@ mod tests {
     }
 
     #[actix::test]
-    async fn a_service_that_panics_during_its_drain_is_reported_as_crashed() {
-        let (actor, mut client, mut heard) = served(Moody).await;
-        client.write_all(b"!").await.unwrap();
-        actor.do_send(Stop::Drain);
-        assert!(is_reset(all(&mut client).await));
-        assert_eq!(reason(&mut heard).await, Reason::Crashed);
-        and_no_more(heard).await;
+    async fn a_service_that_panics_during_a_drain_is_reported_as_crashed_wherever_the_client_came_from() {
+        for place in [Some(Place::Served), Some(Place::Waiting(1)), None] {
+            let (stream, mut client) = connection().await;
+            let (context, mut heard) = context(NEVER);
+            let actor = ConnectionActor::new(stream, life(context), Moody.into(), place).start();
+            client.write_all(b"!").await.unwrap();
+            actor.do_send(Stop::Drain);
+            assert!(is_reset(all(&mut client).await));
+            assert_eq!(reason(&mut heard).await, Reason::Crashed);
+            and_no_more(heard).await;
+        }
     }
 
     #[actix::test]
-    async fn an_actor_that_panics_still_acknowledges_and_resets_its_client() {
-        let (actor, mut client, mut heard) = served(Echo).await;
-        assert!(actor.send(Panic).await.is_err());
-        assert!(is_reset(all(&mut client).await));
-        assert_eq!(reason(&mut heard).await, Reason::Crashed);
-        and_no_more(heard).await;
+    async fn an_actor_that_panics_in_whatever_state_resets_its_client_alone_and_acknowledges_once() {
+        // Whether it waits for a slot, what the client says, whether it is told to stop, what the client has heard by then.
+        for (state, waits, says, stopped, hears) in [
+            ("waiting", true, "~", false, ""),
+            ("draining from the queue", true, "a~", true, "a"),
+            ("serving", false, "a~", false, "a"),
+            ("draining", false, "a~", true, "a"),
+            ("farewell to one that is done", false, "a.", false, "a"),
+            ("farewell to one that is done, and then a stop", false, "a.", true, "a"),
+            ("farewell at a stop", false, "a", true, "a"),
+        ] {
+            let gate = if waits { Gate::new(1, 1) } else { Gate::new(2, 0) };
+            let (context, mut heard) = context(NEVER);
+            let (stream, mut other) = connection().await;
+            let life = life_at(&gate, context.clone());
+            ConnectionActor::new(stream, life, Moody.into(), Some(Place::Served)).start();
+            let (stream, mut client) = connection().await;
+            let life = life_at(&gate, context);
+            let place = if waits { Place::Waiting(1) } else { Place::Served };
+            let actor = ConnectionActor::new(stream, life, Moody.into(), Some(place)).start();
+
+            client.write_all(says.as_bytes()).await.unwrap();
+            let order = if stopped { Stop::Drain } else { Stop::Accepting };
+            if waits {
+                actor.send(order).await.unwrap();
+            }
+            let mut heard_by_client = vec![0; hears.len()];
+            client.read_exact(&mut heard_by_client).await.unwrap();
+            assert_eq!(heard_by_client, hears.as_bytes(), "{state}");
+            if !waits {
+                actor.send(order).await.unwrap();
+            }
+            if state.starts_with("farewell") {
+                assert_eq!(all(&mut client).await.unwrap(), "", "{state}");
+            }
+            assert!(actor.send(Panic).await.is_err());
+            assert_eq!(reason(&mut heard).await, Reason::Crashed, "{state}");
+            // A socket that was closed without a reset would take this.
+            assert!(client.write_all(b"?").await.is_err(), "{state}");
+            assert_eq!((gate.alive(crate::testing::WORKER), gate.tally().crashed), (1, 1), "{state}");
+
+            other.write_all(b"a.").await.unwrap();
+            assert_eq!(all(&mut other).await.unwrap(), "a", "{state}");
+            drop(other);
+            assert_eq!(reason(&mut heard).await, Reason::Client, "{state}");
+            and_no_more(heard).await;
+        }
     }
 
     #[actix::test]

@@ -233,6 +233,16 @@ mod tests {
     }
 
     #[test]
+    fn after_the_close_the_listener_is_not_asked() {
+        let gate = Gate::new(1, 1);
+        gate.close();
+        let polled = gate.poll_accept(&mut Context::from_waker(&noop_waker()), WORKER, |_| -> Poll<io::Result<()>> {
+            panic!("asked after the close")
+        });
+        assert!(polled.is_pending());
+    }
+
+    #[test]
     fn an_accept_that_fails_takes_no_slot() {
         let gate = Gate::new(1, 0);
         let failed = gate.poll_accept(&mut Context::from_waker(&noop_waker()), WORKER, |_| -> Poll<io::Result<()>> {

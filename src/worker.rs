@@ -233,11 +233,15 @@ mod tests {
     };
     use std::{
         io,
-        sync::atomic::{AtomicUsize, Ordering},
+        sync::{
+            OnceLock,
+            atomic::{AtomicUsize, Ordering},
+        },
         task::{self, Poll},
     };
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
         sync::mpsc::UnboundedReceiver,
     };
 
@@ -265,6 +269,24 @@ mod tests {
 
     impl Listen for Broken {
         fn poll_accept(&mut self, _: &mut task::Context<'_>) -> Poll<io::Result<(TcpStream, SocketAddr)>> {
+            panic!("told to");
+        }
+    }
+
+    /// Lets one client in, then panics, with an order to stop in the Worker's mailbox by then.
+    struct Interrupted {
+        worker: Arc<OnceLock<Addr<Worker<Echo>>>>,
+        listener: Option<TcpListener>,
+    }
+
+    impl Listen for Interrupted {
+        fn poll_accept(&mut self, cx: &mut task::Context<'_>) -> Poll<io::Result<(TcpStream, SocketAddr)>> {
+            if let Some(listener) = &mut self.listener {
+                let client = task::ready!(listener.poll_accept(cx));
+                self.listener = None;
+                return Poll::Ready(client);
+            }
+            self.worker.get().expect("it has been started").do_send(Stop::Finish);
             panic!("told to");
         }
     }
@@ -426,5 +448,29 @@ mod tests {
         assert_eq!(client.read_u8().await.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
         logged(&mut heard.log, "connection closed").await;
         assert_eq!(gate.tally(), Tally { acknowledged: 0, forced: 1, crashed: 0 });
+    }
+
+    #[actix::test]
+    async fn an_acceptor_that_panics_while_it_is_being_stopped_has_stopped_all_the_same() {
+        let (listener, address) = listener();
+        let mut client = client(address).await;
+        client.write_all(b"owed").await.unwrap();
+        let started = Arc::new(OnceLock::new());
+        let worker = started.clone();
+        let open_listener = move || {
+            Ok(Box::new(Interrupted { worker: worker.clone(), listener: Some(listener.acceptor()?) })
+                as Box<dyn Listen>)
+        };
+        let (worker, mut heard) = start(&Gate::new(2, 0), 0, Box::new(open_listener));
+        started.set(worker).unwrap();
+        assert_eq!(heard.acceptor.recv().await.unwrap().0.crash, Some("panic".into()));
+        let mut bytes = String::new();
+        client.read_to_string(&mut bytes).await.unwrap();
+        assert_eq!(bytes, "owed");
+        assert!(heard.worker.try_recv().is_err(), "a client has not closed yet");
+        drop(client);
+        assert_eq!(exit(&mut heard).await.orphans, None);
+        assert!(heard.acceptor.recv().await.is_none());
+        assert!(std::iter::from_fn(|| heard.log.try_recv().ok()).all(|told| told != "acceptor given up"));
     }
 }

@@ -11,6 +11,10 @@ use proptest::{
 use std::{
     io::{Read, Write},
     net::Shutdown,
+    sync::{
+        atomic::{AtomicBool, Ordering},
+        mpsc::channel,
+    },
     thread,
 };
 
@@ -21,16 +25,21 @@ fn piece() -> impl Strategy<Value = Vec<u8>> {
     })]
 }
 
-/// Runs a property against one server, with a failure told as `proptest` would.
+/// Runs a property against one server.
 fn check<S: Strategy>(strategy: S, property: impl Fn(&Server, S::Value)) {
     let server = Server::start(&[]);
-    let mut runner = TestRunner::new(Config { cases: 100, failure_persistence: None, ..Config::default() });
+    run(100, strategy, |value| property(&server, value));
+    assert_eq!(server.stop().code, Some(0));
+}
+
+/// Runs a property, with a failure told as `proptest` would.
+fn run<S: Strategy>(cases: u32, strategy: S, property: impl Fn(S::Value)) {
+    let mut runner = TestRunner::new(Config { cases, failure_persistence: None, ..Config::default() });
     let checked = runner.run(&strategy, |value| {
-        property(&server, value);
+        property(value);
         Ok(())
     });
     checked.unwrap_or_else(|failure| panic!("{failure}"));
-    assert_eq!(server.stop().code, Some(0));
 }
 
 #[test]
@@ -64,5 +73,44 @@ fn each_piece_comes_back_while_the_client_is_still_there() {
             });
             assert!(echo == piece);
         }
+    });
+}
+
+#[test]
+fn at_a_stop_anywhere_what_had_arrived_comes_back_whole_and_then_a_clean_end() {
+    // What each client has sent by the time of the stop, and what it goes on to send, over and over.
+    let clients = vec((vec(piece(), 0..4), vec(piece(), 0..4)), 1..5);
+    run(20, clients, |clients| {
+        let settings = [("connection.linger", "20s"), ("supervisor.shutdown_timeout", "25s")];
+        let server = Server::start(&settings);
+        let (arrived, arrivals) = channel();
+        let ended = thread::scope(|scope| {
+            for (before, after) in &clients {
+                let (client, arrived) = (server.connect(), arrived.clone());
+                scope.spawn(move || {
+                    let (mut echo, ended) = (Vec::new(), AtomicBool::new(false));
+                    thread::scope(|scope| {
+                        scope.spawn(|| {
+                            let mut out = &client;
+                            before.iter().for_each(|piece| out.write_all(piece).unwrap());
+                            wait_until_arrived(&client);
+                            arrived.send(()).unwrap();
+                            let on = after.iter().cycle().take_while(|_| !ended.load(Ordering::Relaxed));
+                            on.for_each(|piece| out.write_all(piece).unwrap());
+                            client.shutdown(Shutdown::Write).unwrap();
+                        });
+                        (&client).read_to_end(&mut echo).unwrap();
+                        ended.store(true, Ordering::Relaxed);
+                    });
+                    let (before, after) = (before.concat(), after.concat());
+                    let rest = echo.strip_prefix(&*before).expect("what had arrived comes back");
+                    assert!(rest.chunks(after.len().max(1)).all(|turn| after.starts_with(turn)));
+                });
+            }
+            clients.iter().for_each(|_| arrivals.recv_timeout(PATIENCE).unwrap());
+            server.stop()
+        });
+        assert_eq!(ended.code, Some(0));
+        ended.log.assert_all_accounted_for();
     });
 }

@@ -18,7 +18,7 @@ use std::{
     env, fs,
     io::{self, BufRead, BufReader, ErrorKind, Read, Write},
     net::{Shutdown, SocketAddr, TcpStream},
-    os::fd::OwnedFd,
+    os::fd::{AsRawFd, OwnedFd},
     process::{Child, ChildStdout, Command, Stdio},
     sync::{
         LazyLock, Mutex,
@@ -134,12 +134,17 @@ impl Records {
         close
     }
 
-    /// Every connection that was alive at the stop or taken in by it was closed once, and acknowledged or forced.
-    pub fn assert_all_accounted_for(&self) {
+    /// Every connection that was alive at the stop or taken in by it was acknowledged or forced.
+    pub fn assert_totals_add_up(&self) {
         let (stopping, listener, stopped) = (self.one("stopping"), self.one("listener closed"), self.one("stopped"));
         let alive = number(stopping, "connections") + number(stopping, "pending") + number(listener, "taken");
         assert_eq!(alive, number(stopped, "acknowledged") + number(stopped, "forced"), "{self:?}");
+    }
 
+    /// And each of them was closed once, and told so; for a server in which none has crashed before the stop.
+    pub fn assert_all_accounted_for(&self) {
+        self.assert_totals_add_up();
+        let stopped = self.one("stopped");
         // Those that were closed before the stop are told at the level `debug`.
         let closes = self.of("connection closed").into_iter().filter(|close| close["level"] != "debug");
         let (forced, acknowledged): (Vec<_>, Vec<_>) = closes.partition(|close| close["reason"] == "forced");
@@ -233,6 +238,20 @@ impl Process {
     /// How many handles of a socket it has open.
     pub fn handles(&self, socket: &str) -> usize {
         descriptors(self.pid()).iter().filter(|(_, is)| is == socket).count()
+    }
+
+    /// The numbers of its open descriptors.
+    pub fn descriptors(&self) -> Vec<i32> {
+        descriptors(self.pid()).into_iter().map(|(fd, _)| fd).collect()
+    }
+
+    /// The processor time that it has used.
+    pub fn cpu(&self) -> Duration {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
+        // Counted behind the program's name, which may have blanks of its own; Linux tells all programs hundredths of a second.
+        let fields: Vec<_> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+        let ticks = |field: usize| fields[field].parse::<u64>().unwrap();
+        Duration::from_millis(10 * (ticks(11) + ticks(12)))
     }
 
     /// Sets the soft limit of its descriptors; those that are open stay open. Gives what it was.
@@ -479,6 +498,26 @@ pub fn read_to_eof(client: &mut TcpStream) -> Vec<u8> {
 /// Closes a connection by a reset.
 pub fn reset(client: TcpStream) {
     socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
+}
+
+/// From here on this client is as good as gone, and without a word: what comes for it is thrown away unseen, and so nothing is
+/// acknowledged or answered. It takes no privilege, and can be undone.
+pub fn vanish(client: &TcpStream) {
+    require_hops_left(client, 255); // what comes from this machine has fewer
+}
+
+/// Undoes `vanish`.
+pub fn come_back(client: &TcpStream) {
+    require_hops_left(client, 0);
+}
+
+fn require_hops_left(client: &TcpStream, hops: libc::c_int) {
+    let length = size_of_val(&hops) as libc::socklen_t;
+    // SAFETY: IP_MINTTL reads one int, which is what it is given.
+    let done = unsafe {
+        libc::setsockopt(client.as_raw_fd(), libc::IPPROTO_IP, libc::IP_MINTTL, (&raw const hops).cast(), length)
+    };
+    assert_eq!(done, 0, "{}", io::Error::last_os_error());
 }
 
 /// How many bytes a client reads or writes at once: more than the server does, which so has the more to do.
