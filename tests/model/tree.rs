@@ -1,0 +1,477 @@
+//! The stop: a Supervisor over two Workers, an Acceptor each, and their connections; crashes, restarts, the deadline and the
+//! signals at any point.
+
+use stateright::Property;
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    time::Duration,
+};
+use supervised_echo::{
+    Reason, StopReason, WorkerId,
+    admission::{Admission, Census, ConnectionId, Place, Tally},
+    connection_state::{ConnectionState, Ending},
+    messages::Stop,
+    restart_limit::RestartLimit,
+    supervisor_state::{self, SupervisorState, Timer, Verdict},
+    worker_state::{self, WorkerState},
+};
+
+const PLACES: usize = 1;
+const MAX_RESTARTS: usize = 1;
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Tree {
+    admission: Admission,
+    supervisor: SupervisorState<usize>,
+    timers: BTreeSet<Timer>,
+    workers: [Worker; 2],
+    connections: BTreeMap<ConnectionId, Connection>,
+    /// Clients in the kernel's queue.
+    backlog: usize,
+    /// Clients found in the backlog by the Supervisor.
+    taken: usize,
+    listening: bool,
+    signals: usize,
+    crashes: usize,
+    aborted: bool,
+    served_late: bool,
+    census: Option<Census>,
+    report: Option<(Verdict, Tally)>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Worker {
+    state: WorkerState<ConnectionId, ()>,
+    alive: bool,
+    /// Whether it has been told to drain its connections.
+    drains: bool,
+    acceptor_due: bool,
+    acceptor_alive: bool,
+    from_supervisor: VecDeque<Order>,
+    to_supervisor: VecDeque<supervisor_state::Event>,
+    /// Whether its Acceptor has been told to stop, by whichever step of the stop.
+    acceptor_told: bool,
+    from_acceptor: VecDeque<News>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Order {
+    Stop(Stop),
+    TakeIn(ConnectionId),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum News {
+    Accepted(ConnectionId, Place),
+    Stopped { crashed: bool },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Connection {
+    worker: usize,
+    state: ConnectionState,
+    /// Whether it need not ask the gate: it was given a slot when it was accepted.
+    has_slot: bool,
+    /// Whether its service has begun.
+    begun: bool,
+    /// `false` when it has ended and its `Stopped` is on the way.
+    alive: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Action {
+    Signal,
+    Elapse { timer: Timer, starved: bool },
+    SupervisorHears { worker: usize },
+    WorkerHearsSupervisor(usize),
+    WorkerHearsAcceptor(usize),
+    WorkerHears(ConnectionId),
+    WorkerCrashes(usize),
+    AcceptorIsDue(usize),
+    Accept(usize),
+    AcceptorHears(usize),
+    AcceptorCrashes(usize),
+    Begin(ConnectionId),
+    End(ConnectionId),
+    Crash(ConnectionId),
+}
+
+impl Action {
+    /// Whether it is what ends a stop that does not come to its end by itself.
+    fn is_force(&self) -> bool {
+        matches!(self, Self::Signal | Self::Elapse { timer: Timer::Deadline | Timer::Patience, .. })
+    }
+}
+
+impl Tree {
+    fn supervisor_on(&mut self, event: supervisor_state::Event, starved: bool) {
+        use supervisor_state::{Event, Step};
+        for step in self.supervisor.on(event) {
+            match step {
+                Step::Begin(_) => self.census = Some(self.admission.close()),
+                Step::Start(timer) => assert!(self.timers.insert(timer), "{timer:?} runs already"),
+                Step::Tell(stop) => {
+                    self.aborted |= stop == Stop::Abort;
+                    let told: Vec<usize> = self.supervisor.workers().copied().collect();
+                    told.into_iter().for_each(|worker| self.send(worker, Order::Stop(stop)));
+                }
+                Step::Sweep => {
+                    self.sweep(if starved { self.backlog / 2 } else { self.backlog });
+                    self.supervisor_on(Event::Swept { empty: !starved }, false);
+                }
+                Step::CloseListener => {
+                    self.sweep(self.backlog);
+                    self.listening = false;
+                }
+                Step::GiveUpOn(_) => {}
+                Step::Report(verdict) => self.report = Some((verdict, self.admission.tally())),
+            }
+        }
+    }
+
+    fn sweep(&mut self, clients: usize) {
+        let takers: Vec<usize> = self.supervisor.takers().map(|(_, &worker)| worker).collect();
+        for n in 0..clients {
+            self.backlog -= 1;
+            self.taken += 1;
+            let id = self.admission.take_in();
+            match takers.get(n % takers.len().max(1)) {
+                Some(&worker) => self.send(worker, Order::TakeIn(id)),
+                None => self.leave(id, Reason::Forced),
+            }
+        }
+    }
+
+    fn send(&mut self, worker: usize, order: Order) {
+        match order {
+            _ if self.workers[worker].alive => self.workers[worker].from_supervisor.push_back(order),
+            Order::TakeIn(id) => self.leave(id, Reason::Forced),
+            Order::Stop(_) => {}
+        }
+    }
+
+    fn worker_on(&mut self, n: usize, event: worker_state::Event<ConnectionId>) {
+        use supervisor_state::Event;
+        use worker_state::Step;
+        for step in self.workers[n].state.on(event) {
+            let worker = &mut self.workers[n];
+            match step {
+                Step::StartAcceptor { .. } => worker.acceptor_alive = true,
+                Step::WaitForAcceptor => worker.acceptor_due = true,
+                Step::TellAcceptor(_) if worker.acceptor_alive => worker.acceptor_told = true,
+                Step::TellAcceptor(_) => {}
+                Step::TellConnections(stop) => {
+                    let of_this_worker = |(&id, c): (&ConnectionId, &Connection)| (c.worker == n).then_some(id);
+                    let told: Vec<_> = self.connections.iter().filter_map(of_this_worker).collect();
+                    told.into_iter().for_each(|id| self.connection_hears(id, stop));
+                }
+                Step::AcceptingIsOver { .. } => {
+                    worker.to_supervisor.push_back(Event::AcceptorStopped(WorkerId(n)));
+                }
+                Step::Finish => {
+                    worker.alive = false;
+                    worker.to_supervisor.push_back(Event::WorkerStopped { worker: WorkerId(n), crashed: false });
+                }
+            }
+        }
+    }
+
+    fn worker_crashes(&mut self, n: usize) {
+        self.admission.close();
+        let worker = &mut self.workers[n];
+        worker.alive = false;
+        worker.acceptor_due = false;
+        let crash = supervisor_state::Event::WorkerStopped { worker: WorkerId(n), crashed: true };
+        worker.to_supervisor.push_back(crash);
+        // What its mailbox holds is dropped, and with it the permits.
+        let orders = std::mem::take(&mut worker.from_supervisor);
+        let news = std::mem::take(&mut worker.from_acceptor);
+        let taken_in =
+            orders.into_iter().filter_map(|order| if let Order::TakeIn(id) = order { Some(id) } else { None });
+        let accepted =
+            news.into_iter().filter_map(|news| if let News::Accepted(id, _) = news { Some(id) } else { None });
+        taken_in.chain(accepted).for_each(|id| self.leave(id, Reason::Forced));
+        self.connections.retain(|_, connection| connection.worker != n || connection.alive);
+        let orphans: Vec<_> = self.connections.iter().filter(|(_, c)| c.worker == n).map(|(&id, _)| id).collect();
+        orphans.into_iter().for_each(|id| self.connection_hears(id, Stop::Abort));
+    }
+
+    /// Heard as soon as it is told: whatever the connection could do in between, it can do as well before.
+    fn connection_hears(&mut self, id: ConnectionId, stop: Stop) {
+        let Some(connection) = self.connections.get_mut(&id).filter(|connection| connection.alive) else { return };
+        match stop {
+            Stop::Accepting => {}
+            Stop::Drain | Stop::Finish => connection.state = connection.state.end_input(Ending::Stopped),
+            Stop::Abort => self.end(id, Reason::Forced),
+        }
+    }
+
+    fn start(&mut self, worker: usize, id: ConnectionId, has_slot: bool) {
+        let missed = self.workers[worker].state.enter(id, ());
+        let state = ConnectionState::Waiting;
+        self.connections.insert(id, Connection { worker, state, has_slot, begun: false, alive: true });
+        missed.into_iter().for_each(|stop| self.connection_hears(id, stop));
+    }
+
+    fn begin(&mut self, id: ConnectionId) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        connection.begun = true;
+        connection.state = connection.state.serve();
+        let is_late = self.census.is_some() && !connection.has_slot;
+        self.served_late |= is_late && connection.state == ConnectionState::Serving;
+    }
+
+    fn leave(&mut self, id: ConnectionId, reason: Reason) {
+        self.admission.leave(id, reason);
+    }
+
+    fn end(&mut self, id: ConnectionId, reason: Reason) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        if self.workers[connection.worker].alive {
+            connection.alive = false;
+            self.leave(id, reason);
+        } else {
+            self.connections.remove(&id);
+            self.leave(id, if reason == Reason::Crashed { Reason::Forced } else { reason });
+        }
+    }
+
+    fn reported(&self) -> Option<&(Verdict, Tally)> {
+        self.report.as_ref()
+    }
+
+    /// Whether its wait is over.
+    fn may_begin(&self, id: ConnectionId, connection: &Connection) -> bool {
+        connection.has_slot || self.admission.is_served(id) || connection.state.ending().is_some()
+    }
+}
+
+/// Where a run begins, and how much may crash in it.
+pub struct Model {
+    pub slots: usize,
+    /// Clients that are served already, on each Worker.
+    pub served: [usize; 2],
+    /// Clients in the kernel's queue.
+    pub backlog: usize,
+    /// How many crashes there may be, of whatever.
+    pub crashes: usize,
+    /// What at least one run must come to: otherwise this is not the world that was meant.
+    pub reaches: &'static [Reached],
+}
+
+/// What a run may come to.
+type Reached = (&'static str, fn(&Model, &Tree) -> bool);
+
+pub const GRACEFUL: Reached = ("a graceful stop", |model, tree| {
+    let clients = model.served.iter().sum::<usize>() + model.backlog;
+    tree.reported().is_some_and(|(_, tally)| tally.acknowledged == clients)
+});
+pub const FORCED: Reached = ("a forced stop", |_, tree| tree.reported().is_some_and(|(_, tally)| tally.forced > 0));
+pub const STUCK: Reached =
+    ("a Worker that is stuck", |_, tree| tree.reported().is_some_and(|(verdict, _)| !verdict.stuck.is_empty()));
+pub const ESCALATION: Reached =
+    ("an escalation", |_, tree| tree.reported().is_some_and(|(verdict, _)| verdict.gave_up));
+pub const RESTART: Reached = ("a second Acceptor of a Worker", |_, tree| {
+    tree.census.is_none() && tree.crashes > 0 && tree.workers.iter().all(|worker| worker.alive && worker.acceptor_alive)
+});
+pub const FULL_HOUSE: Reached = ("a full house with one who waits", |model, tree| {
+    (tree.admission.served(), tree.admission.waiting()) == (model.slots, PLACES)
+});
+pub const TWO_SWEEPS: Reached =
+    ("a backlog taken in in two goes", |_, tree| tree.timers.contains(&Timer::SweepPause) && tree.backlog > 0);
+
+impl stateright::Model for Model {
+    type State = Tree;
+    type Action = Action;
+
+    fn init_states(&self) -> Vec<Tree> {
+        let worker = || Worker {
+            state: WorkerState::new(RestartLimit::new(MAX_RESTARTS, Duration::from_secs(1))),
+            alive: true,
+            drains: false,
+            acceptor_due: false,
+            acceptor_alive: false,
+            from_supervisor: VecDeque::new(),
+            to_supervisor: VecDeque::new(),
+            acceptor_told: false,
+            from_acceptor: VecDeque::new(),
+        };
+        let mut tree = Tree {
+            admission: Admission::new(self.slots, PLACES),
+            supervisor: SupervisorState::new([(WorkerId(0), 0), (WorkerId(1), 1)]),
+            timers: BTreeSet::new(),
+            workers: [worker(), worker()],
+            connections: BTreeMap::new(),
+            backlog: self.backlog,
+            taken: 0,
+            listening: true,
+            signals: 0,
+            crashes: 0,
+            aborted: false,
+            served_late: false,
+            census: None,
+            report: None,
+        };
+        for (n, served) in self.served.into_iter().enumerate() {
+            tree.worker_on(n, worker_state::Event::AcceptorDue);
+            for _ in 0..served {
+                let (id, _) = tree.admission.arrive();
+                tree.start(n, id, true);
+                tree.begin(id);
+            }
+        }
+        vec![tree]
+    }
+
+    fn actions(&self, tree: &Tree, actions: &mut Vec<Action>) {
+        if tree.report.is_some() {
+            return;
+        }
+        if tree.signals < 2 && !tree.aborted {
+            actions.push(Action::Signal);
+        }
+        for &timer in tree.timers.iter().filter(|&&timer| timer != Timer::Deadline || !tree.aborted) {
+            actions.push(Action::Elapse { timer, starved: false });
+            if timer == Timer::Settling && tree.backlog > 0 {
+                actions.push(Action::Elapse { timer, starved: true });
+            }
+        }
+        for (n, worker) in tree.workers.iter().enumerate() {
+            let mut offer = |possible: bool, action| actions.extend(possible.then_some(action));
+            let may_crash = tree.crashes < self.crashes;
+            offer(!worker.to_supervisor.is_empty(), Action::SupervisorHears { worker: n });
+            offer(!worker.from_supervisor.is_empty() && worker.alive, Action::WorkerHearsSupervisor(n));
+            offer(!worker.from_acceptor.is_empty() && worker.alive, Action::WorkerHearsAcceptor(n));
+            offer(worker.alive && may_crash, Action::WorkerCrashes(n));
+            offer(worker.acceptor_due, Action::AcceptorIsDue(n));
+            offer(worker.acceptor_alive && tree.backlog > 0 && tree.admission.has_room(), Action::Accept(n));
+            offer(worker.acceptor_told, Action::AcceptorHears(n));
+            offer(worker.acceptor_alive && may_crash, Action::AcceptorCrashes(n));
+        }
+        for (&id, connection) in &tree.connections {
+            let mut offer = |possible: bool, action| actions.extend(possible.then_some(action));
+            offer(!connection.alive, Action::WorkerHears(id));
+            let begins = connection.alive && !connection.begun && tree.may_begin(id, connection);
+            offer(begins, Action::Begin(id));
+            let waits = connection.state == ConnectionState::Waiting && !connection.has_slot;
+            // Of those that are alike the oldest goes first: which of them it is makes no difference.
+            let first = || !tree.connections.range(..id).any(|(_, older)| older == connection);
+            offer(connection.alive && (waits || connection.begun && first()), Action::End(id));
+            offer(connection.alive && tree.crashes < self.crashes, Action::Crash(id));
+        }
+    }
+
+    fn next_state(&self, tree: &Tree, action: Action) -> Option<Tree> {
+        let mut tree = tree.clone();
+        match action {
+            Action::Signal => {
+                tree.signals += 1;
+                tree.supervisor_on(supervisor_state::Event::Shutdown(StopReason::Sigterm), false);
+            }
+            Action::Elapse { timer, starved } => {
+                tree.timers.remove(&timer);
+                tree.supervisor_on(supervisor_state::Event::Elapsed(timer), starved);
+            }
+            Action::SupervisorHears { worker } => {
+                let event = tree.workers[worker].to_supervisor.pop_front()?;
+                tree.supervisor_on(event, false);
+            }
+            Action::WorkerHearsSupervisor(n) => match tree.workers[n].from_supervisor.pop_front()? {
+                Order::Stop(stop) => {
+                    tree.workers[n].drains |= stop >= Stop::Drain;
+                    tree.worker_on(n, worker_state::Event::Stop(stop));
+                }
+                Order::TakeIn(id) => tree.start(n, id, false),
+            },
+            Action::WorkerHearsAcceptor(n) => match tree.workers[n].from_acceptor.pop_front()? {
+                News::Accepted(id, place) => tree.start(n, id, place == Place::Served),
+                News::Stopped { crashed } => {
+                    tree.worker_on(n, worker_state::Event::AcceptorStopped { crashed, now: Duration::ZERO });
+                }
+            },
+            Action::WorkerHears(id) => {
+                let worker = tree.connections.remove(&id)?.worker;
+                tree.worker_on(worker, worker_state::Event::ConnectionStopped(id));
+            }
+            Action::WorkerCrashes(n) => {
+                tree.crashes += 1;
+                tree.worker_crashes(n);
+            }
+            Action::AcceptorIsDue(n) => {
+                tree.workers[n].acceptor_due = false;
+                tree.worker_on(n, worker_state::Event::AcceptorDue);
+            }
+            Action::Accept(n) => {
+                tree.backlog -= 1;
+                let (id, place) = tree.admission.arrive();
+                tree.workers[n].from_acceptor.push_back(News::Accepted(id, place));
+            }
+            Action::AcceptorHears(n) | Action::AcceptorCrashes(n) => {
+                let crashed = action == Action::AcceptorCrashes(n);
+                tree.crashes += usize::from(crashed);
+                let worker = &mut tree.workers[n];
+                worker.acceptor_alive = false;
+                worker.acceptor_told = false;
+                if worker.alive {
+                    worker.from_acceptor.push_back(News::Stopped { crashed });
+                }
+            }
+            Action::Begin(id) => tree.begin(id),
+            Action::End(id) => {
+                let reason = tree.connections[&id].state.finish().reason();
+                tree.end(id, reason);
+            }
+            Action::Crash(id) => {
+                tree.crashes += 1;
+                tree.end(id, Reason::Crashed);
+            }
+        }
+        Some(tree)
+    }
+
+    fn properties(&self) -> Vec<Property<Self>> {
+        let mut properties = vec![
+            Property::always("before the stop the cap holds", |_, tree: &Tree| tree.census.is_some() || true),
+            Property::always("who had no slot at the close is never served", |_, tree: &Tree| !tree.served_late),
+            Property::always("who has been told to drain is not served", |_, tree: &Tree| {
+                let told = |c: &Connection| tree.workers[c.worker].drains;
+                !tree.connections.values().any(|c| told(c) && c.state == ConnectionState::Serving)
+            }),
+            Property::always("the report's numbers add up to those who were alive", |_, tree: &Tree| {
+                let (Some((_, tally)), Some(census)) = (&tree.report, tree.census) else { return true };
+                tally.acknowledged + tally.forced == census.connections + census.pending + tree.taken
+            }),
+            Property::always("the report leaves nobody in the backlog behind", |_, tree: &Tree| {
+                tree.report.is_none() || (tree.backlog == 0 && !tree.listening)
+            }),
+            Property::always("a Worker that has finished has forgotten nobody", |_, tree: &Tree| {
+                tree.workers.iter().enumerate().all(|(n, worker)| {
+                    let mut connections = tree.connections.values().filter(|connection| connection.worker == n);
+                    let nobody = connections.next().is_none()
+                        && worker.from_acceptor.is_empty()
+                        && worker.from_supervisor.iter().all(|order| matches!(order, Order::Stop(_)))
+                        && !worker.acceptor_alive;
+                    !worker.state.is_finished() || nobody
+                })
+            }),
+            Property::always("every Worker has ended before the report, or is named as stuck", |_, tree: &Tree| {
+                let Some((verdict, _)) = &tree.report else { return true };
+                let ended = |n: usize| !tree.workers[n].alive || verdict.stuck.contains(&WorkerId(n));
+                (0..2).all(ended)
+            }),
+            Property::always("nobody is forced by a stop that comes to its own end", |_, tree: &Tree| {
+                let Some((_, tally)) = &tree.report else { return true };
+                tally.forced == 0 || tree.aborted || tree.crashes > 0
+            }),
+            Property::always("a stop comes to its own end when all clients have", |model: &Self, tree: &Tree| {
+                let mut actions = Vec::new();
+                model.actions(tree, &mut actions);
+                tree.report.is_some() || tree.census.is_none() || !actions.iter().all(Action::is_force)
+            }),
+            Property::eventually("the report comes", |_, tree: &Tree| tree.report.is_some()),
+        ];
+        let sometimes = self.reaches.iter().map(|&(name, condition)| Property::sometimes(name, condition));
+        properties.extend(sometimes);
+        properties
+    }
+}
