@@ -435,7 +435,7 @@ impl stateright::Model for Model {
             Property::always("who had no slot at the close is never served", |_, tree: &Tree| !tree.served_late),
             Property::always("who has been told to drain is not served", |_, tree: &Tree| {
                 let told = |c: &Connection| tree.workers[c.worker].drains;
-                !tree.connections.values().any(|c| told(c) && c.state == ConnectionState::Serving)
+                !tree.connections.values().any(|c| c.alive && told(c) && c.state == ConnectionState::Serving)
             }),
             Property::always("the report's numbers add up to those who were alive", |_, tree: &Tree| {
                 let (Some((_, tally)), Some(census)) = (&tree.report, tree.census) else { return true };
@@ -467,6 +467,10 @@ impl stateright::Model for Model {
                 let mut actions = Vec::new();
                 model.actions(tree, &mut actions);
                 tree.report.is_some() || tree.census.is_none() || !actions.iter().all(Action::is_force)
+            }),
+            Property::always("a second signal, or the deadline, ends the stop by force", |_, tree: &Tree| {
+                let deadline_is_over = tree.census.is_some() && !tree.timers.contains(&Timer::Deadline);
+                tree.aborted || tree.report.is_some() || !(tree.signals == 2 || deadline_is_over)
             }),
             Property::eventually("the report comes", |_, tree: &Tree| tree.report.is_some()),
         ];
