@@ -18,6 +18,10 @@ use std::{
     time::Duration,
 };
 
+/// Connections that are opened before their echoes are waited for: every backlog has room for them, and on a busy machine a
+/// server gets its turn once for all of them.
+const BATCH: usize = 500;
+
 /// What is sent.
 pub struct Shape {
     pub connections: usize,
@@ -55,16 +59,22 @@ impl Load {
     /// Connects; each connection has had an echo, so it is not in the backlog.
     pub fn connect(address: SocketAddr, shape: &Shape) -> io::Result<Self> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
-        let connect = |n| {
-            let mut stream = TcpStream::connect(address)?;
-            stream.set_nodelay(true)?;
-            stream.write_all(&[0])?;
-            stream.read_exact(&mut [0])?;
-            stream.set_nonblocking(true)?;
-            watch(&epoll, &stream, n)?;
-            Ok(Connection { stream, sent: 0, received: 0, left: 0 })
-        };
-        let connections = (0..shape.connections).map(connect).collect::<io::Result<_>>()?;
+        let mut connections = Vec::with_capacity(shape.connections);
+        while connections.len() < shape.connections {
+            let connect = |_| {
+                let mut stream = TcpStream::connect(address)?;
+                stream.write_all(&[0])?;
+                Ok(stream)
+            };
+            let batch = (connections.len()..shape.connections).take(BATCH).map(connect);
+            for mut stream in batch.collect::<io::Result<Vec<_>>>()? {
+                stream.read_exact(&mut [0])?;
+                stream.set_nodelay(true)?;
+                stream.set_nonblocking(true)?;
+                watch(&epoll, &stream, connections.len())?;
+                connections.push(Connection { stream, sent: 0, received: 0, left: 0 });
+            }
+        }
         let (message, echo) = (vec![b'x'; shape.size], vec![0; shape.size]);
         Ok(Self { address, reconnect: shape.reconnect, epoll, connections, message, echo })
     }

@@ -49,7 +49,7 @@ fn main() {
     rlimit::increase_nofile_limit(u64::MAX).expect("the limit can be raised to the hard one");
     pin(process::Role::Load);
     let criterion = Criterion::default().without_plots().sample_size(20);
-    let criterion = criterion.warm_up_time(Duration::from_secs(1)).measurement_time(Duration::from_secs(20));
+    let criterion = criterion.warm_up_time(Duration::from_secs(1)).measurement_time(Duration::from_secs(12));
     let mut criterion = criterion.configure_from_args();
     let mut table = Table::default();
     for (group, id, shape) in SHAPES {
