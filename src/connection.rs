@@ -7,6 +7,7 @@
 use crate::{
     admission::{ConnectionId, Place},
     connection_state::{ConnectionState, Ending},
+    context::{self, Live, OneFuture},
     farewell::farewell,
     gate::Permit,
     link::Link,
@@ -155,55 +156,57 @@ impl Drop for Life {
 }
 
 /// The actor of one client.
-pub(crate) struct ConnectionActor<S> {
+pub(crate) struct ConnectionActor {
     link: Rc<Link>,
-    service: Arc<S>,
-    /// `None` if it was taken in from the backlog, only to be drained.
-    place: Option<Place>,
 }
 
-impl<S: Service> ConnectionActor<S> {
-    pub fn new(stream: TcpStream, life: Life, service: Arc<S>, place: Option<Place>) -> Self {
-        let watch_idle = !life.context.settings.idle_timeout.is_zero();
-        Self { link: Rc::new(Link::new(stream, life, watch_idle)), service, place }
-    }
-
-    /// Drops both planes, and with the last of them the [`Life`].
-    fn end(&mut self, reason: Reason, ctx: &mut Context<Self>) {
-        self.link.life.reason.set(reason);
-        ctx.stop();
-    }
-}
-
-impl<S: Service> Actor for ConnectionActor<S> {
-    type Context = Context<Self>;
-
-    fn started(&mut self, ctx: &mut Self::Context) {
-        let Life { context, peer, .. } = &self.link.life;
-        if let Some(Place::Waiting(pending)) = self.place {
-            slog::debug!(context.log, "connection waiting"; "connection" => self.link.life.connection().get(),
-                "peer" => %peer, "pending" => pending);
+impl ConnectionActor {
+    /// Starts the actor of a client that was given this place; `None` if it was taken in from the backlog, only to be drained.
+    pub fn start<S: Service>(stream: TcpStream, life: Life, service: Arc<S>, place: Option<Place>) -> Addr<Self> {
+        let idle_timeout = life.context.settings.idle_timeout;
+        if let Some(Place::Waiting(pending)) = place {
+            slog::debug!(life.context.log, "connection waiting"; "connection" => life.connection().get(),
+                "peer" => %life.peer, "pending" => pending);
         }
-        let life = converse(self.link.clone(), self.service.clone(), self.place == Some(Place::Served));
+        let link = Rc::new(Link::new(stream, life, !idle_timeout.is_zero()));
+        let conversation = converse(Socket(link.clone()), service, place == Some(Place::Served));
         // A panic of the service ends here, and with it this connection.
-        ctx.spawn(AssertUnwindSafe(life).catch_unwind().into_actor(self).map(|ended, actor, ctx| {
-            actor.end(ended.unwrap_or(Reason::Crashed), ctx);
-        }));
-        if !context.settings.idle_timeout.is_zero() {
-            let idle = watch_idle(self.link.clone(), context.settings.idle_timeout);
-            ctx.spawn(idle.into_actor(self).map(|(), actor, ctx| actor.end(Reason::Idle, ctx)));
+        let conversation = AssertUnwindSafe(conversation).catch_unwind().map(|ended| ended.unwrap_or(Reason::Crashed));
+        if idle_timeout.is_zero() {
+            return context::start(Self { link }, conversation);
         }
+        let watch = Box::pin(watch_idle(link.clone(), idle_timeout));
+        context::start(Self { link }, async move {
+            tokio::select! {
+                biased;
+                reason = conversation => reason,
+                () = watch => Reason::Idle,
+            }
+        })
     }
 }
 
-impl<S: Service> Handler<Stop> for ConnectionActor<S> {
+impl Actor for ConnectionActor {
+    type Context = OneFuture<Self>;
+}
+
+impl Live<Reason> for ConnectionActor {
+    fn end(&mut self, reason: Reason) {
+        self.link.life.reason.set(reason);
+    }
+}
+
+impl Handler<Stop> for ConnectionActor {
     type Result = ();
 
     fn handle(&mut self, stop: Stop, ctx: &mut Self::Context) {
         match stop {
             Stop::Accepting => {}
             Stop::Drain | Stop::Finish => self.link.end_input(Ending::Stopped),
-            Stop::Abort => self.end(Reason::Forced, ctx),
+            Stop::Abort => {
+                self.end(Reason::Forced);
+                ctx.stop();
+            }
         }
     }
 }
@@ -212,17 +215,22 @@ impl<S: Service> Handler<Stop> for ConnectionActor<S> {
 ///
 /// The waiting and the farewell are boxed when they come: kept in place, the larger of them would take its room in every
 /// connection for all of its life (0.4 KB of memory per idle connection).
-async fn converse<S: Service>(link: Rc<Link>, service: Arc<S>, has_slot: bool) -> Reason {
-    if !has_slot && let Some(reason) = Box::pin(wait(&link)).await {
-        return reason;
+#[expect(
+    clippy::manual_async_fn,
+    reason = "it would keep its arguments twice, and the task of each connection take 384 bytes instead of 256"
+)]
+fn converse<S: Service>(mut socket: Socket, service: Arc<S>, has_slot: bool) -> impl Future<Output = Reason> {
+    async move {
+        if !has_slot && let Some(reason) = Box::pin(wait(&socket.0)).await {
+            return reason;
+        }
+        socket.0.serve();
+        if service.serve(&mut socket).await.is_err() {
+            return Reason::Reset;
+        }
+        let link = &socket.0;
+        Box::pin(farewell(link)).await.map_or(Reason::Reset, |()| link.state().reason())
     }
-    link.serve();
-    let mut socket = Socket(link);
-    if service.serve(&mut socket).await.is_err() {
-        return Reason::Reset;
-    }
-    let Socket(link) = socket;
-    Box::pin(farewell(&link)).await.map_or(Reason::Reset, |()| link.state().reason())
 }
 
 /// Waits for a slot or for a stop, which lets it be drained. Gives the reason if the client goes first.
@@ -314,7 +322,7 @@ mod tests {
     #[rtype(result = "()")]
     struct Panic;
 
-    impl<S: Service> Handler<Panic> for ConnectionActor<S> {
+    impl Handler<Panic> for ConnectionActor {
         type Result = ();
 
         fn handle(&mut self, _: Panic, _: &mut Self::Context) {
@@ -324,22 +332,22 @@ mod tests {
 
     type Heard = UnboundedReceiver<ConnectionStopped>;
 
-    async fn served<S: Service>(service: S) -> (Addr<ConnectionActor<S>>, TcpStream, Heard) {
+    async fn served<S: Service>(service: S) -> (Addr<ConnectionActor>, TcpStream, Heard) {
         let (stream, client) = connection().await;
         let (context, heard) = context(NEVER);
-        let actor = ConnectionActor::new(stream, life(context), service.into(), Some(Place::Served)).start();
+        let actor = ConnectionActor::start(stream, life(context), service.into(), Some(Place::Served));
         (actor, client, heard)
     }
 
     /// One connection with the only slot, and one that waits for it; each with its client.
-    async fn served_and_waiting() -> ([(Addr<ConnectionActor<Echo>>, TcpStream); 2], Heard) {
+    async fn served_and_waiting() -> ([(Addr<ConnectionActor>, TcpStream); 2], Heard) {
         let gate = Gate::new(1, 1);
         let (context, heard) = context(NEVER);
         let mut actors = Vec::new();
         for place in [Place::Served, Place::Waiting(1)] {
             let (stream, client) = connection().await;
             let life = life_at(&gate, context.clone());
-            actors.push((ConnectionActor::new(stream, life, Echo.into(), Some(place)).start(), client));
+            actors.push((ConnectionActor::start(stream, life, Echo.into(), Some(place)), client));
         }
         let Ok(actors) = actors.try_into() else { unreachable!("there are two") };
         (actors, heard)
@@ -423,7 +431,7 @@ mod tests {
         let (context, mut heard) = context(NEVER);
         let gate = Gate::new(1, 0);
         let life = life_at(&gate, context);
-        ConnectionActor::new(stream, life, Moody.into(), Some(Place::Served)).start();
+        ConnectionActor::start(stream, life, Moody.into(), Some(Place::Served));
         client.write_all(b"!").await.unwrap();
         assert!(is_reset(all(&mut client).await));
         assert_eq!(reason(&mut heard).await, Reason::Crashed);
@@ -435,7 +443,7 @@ mod tests {
         for place in [Some(Place::Served), Some(Place::Waiting(1)), None] {
             let (stream, mut client) = connection().await;
             let (context, mut heard) = context(NEVER);
-            let actor = ConnectionActor::new(stream, life(context), Moody.into(), place).start();
+            let actor = ConnectionActor::start(stream, life(context), Moody.into(), place);
             client.write_all(b"!").await.unwrap();
             actor.do_send(Stop::Drain);
             assert!(is_reset(all(&mut client).await));
@@ -460,11 +468,11 @@ mod tests {
             let (context, mut heard) = context(NEVER);
             let (stream, mut other) = connection().await;
             let life = life_at(&gate, context.clone());
-            ConnectionActor::new(stream, life, Moody.into(), Some(Place::Served)).start();
+            ConnectionActor::start(stream, life, Moody.into(), Some(Place::Served));
             let (stream, mut client) = connection().await;
             let life = life_at(&gate, context);
             let place = if waits { Place::Waiting(1) } else { Place::Served };
-            let actor = ConnectionActor::new(stream, life, Moody.into(), Some(place)).start();
+            let actor = ConnectionActor::start(stream, life, Moody.into(), Some(place));
 
             client.write_all(says.as_bytes()).await.unwrap();
             let order = if stopped { Stop::Drain } else { Stop::Accepting };
@@ -578,7 +586,7 @@ mod tests {
     async fn an_idle_client_is_ended_cleanly() {
         let (stream, mut client) = connection().await;
         let (context, mut heard) = context(Duration::from_millis(20));
-        ConnectionActor::new(stream, life(context), Echo.into(), Some(Place::Served)).start();
+        ConnectionActor::start(stream, life(context), Echo.into(), Some(Place::Served));
         assert_eq!(all(&mut client).await.unwrap(), "");
         drop(client);
         assert_eq!(reason(&mut heard).await, Reason::Idle);
@@ -588,7 +596,7 @@ mod tests {
     async fn an_idle_client_that_owes_its_reading_is_given_up() {
         let (stream, mut client) = connection().await;
         let (context, mut heard) = context(Duration::from_millis(20));
-        ConnectionActor::new(stream, life(context), Echo.into(), Some(Place::Served)).start();
+        ConnectionActor::start(stream, life(context), Echo.into(), Some(Place::Served));
         // More than the socket buffers of both sides hold, so the write ends only with the connection.
         assert!(client.write_all(&vec![0; 64 << 20]).await.is_err());
         assert_eq!(reason(&mut heard).await, Reason::Idle);
@@ -601,7 +609,7 @@ mod tests {
         SockRef::from(&stream).set_send_buffer_size(512 << 10).unwrap();
         SockRef::from(&client).set_recv_buffer_size(32 << 10).unwrap();
         let (context, mut heard) = context(Duration::from_millis(500));
-        ConnectionActor::new(stream, life(context), Echo.into(), Some(Place::Served)).start();
+        ConnectionActor::start(stream, life(context), Echo.into(), Some(Place::Served));
         let (mut reader, mut writer) = client.into_split();
         let sent = vec![7; 320 << 10];
         let mut received = Vec::new();

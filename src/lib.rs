@@ -35,7 +35,7 @@
 //!   [`connection_state`], and what these are made of: [`admission`] (who is served, who waits), [`roster`] (who still owes an
 //!   acknowledgement), [`restart_limit`]; the classifier of accept errors is in `acceptor`.
 //! * Between the two: `gate`, the lock round the admission; `link`, what the planes of a connection share; `farewell`,
-//!   how it comes to a clean end.
+//!   how it comes to a clean end; `context`, the actix context that all connections have.
 //! * The data plane: `service` (what a protocol is), `echo` (the built-in one).
 //! * The verifying client, on the same roster and messages: `client` (its supervisor), `caller` (the actor of one connection),
 //!   `dialogue` (its data plane), `connect`, `verify`, `journal` and `client_report`.
@@ -53,6 +53,7 @@ mod client_testing;
 mod connect;
 mod connection;
 pub mod connection_state;
+mod context;
 pub mod descriptors;
 mod dialogue;
 mod echo;

@@ -5,7 +5,6 @@ use crate::{
     connection::{Life, Reason},
     connection_state::{ConnectionState, Ending},
 };
-use futures_util::task::AtomicWaker;
 use rustix::{io::ioctl_fionread, ioctl};
 use socket2::SockRef;
 use std::{
@@ -13,7 +12,7 @@ use std::{
     future::poll_fn,
     io::{self, ErrorKind, Read},
     net::Shutdown,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 use tokio::{io::Interest, net::TcpStream, time::Instant};
@@ -45,7 +44,7 @@ pub(crate) struct Link {
     watch_idle: bool,
     active: Cell<Instant>,
     /// Whoever waits for input, to be told that it has ended.
-    reader: AtomicWaker,
+    reader: RefCell<Option<Waker>>,
 }
 
 impl Link {
@@ -58,7 +57,7 @@ impl Link {
             client_done: Cell::new(false),
             watch_idle,
             active: Cell::new(Instant::now()),
-            reader: AtomicWaker::new(),
+            reader: RefCell::new(None),
         }
     }
 
@@ -69,7 +68,7 @@ impl Link {
         if self.state.replace(self.state().end_input(ending)).ending().is_none() {
             // A socket that cannot tell is broken, and reading from it says so.
             self.due.set(ioctl_fionread(&self.stream).unwrap_or(0));
-            self.reader.wake();
+            self.reader.take().into_iter().for_each(Waker::wake);
         }
     }
 
@@ -81,10 +80,18 @@ impl Link {
         self.state().ending().is_some()
     }
 
+    fn wake_at_the_end(&self, cx: &Context<'_>) {
+        let mut reader = self.reader.borrow_mut();
+        match &mut *reader {
+            Some(waker) => waker.clone_from(cx.waker()), // does nothing if it is the same
+            None => *reader = Some(cx.waker().clone()),
+        }
+    }
+
     /// Resolves when the input has been ended from this side.
     pub async fn input_ended(&self) {
         poll_fn(|cx| {
-            self.reader.register(cx.waker());
+            self.wake_at_the_end(cx);
             if self.input_has_ended() { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
@@ -118,7 +125,7 @@ impl Link {
         if self.input_has_ended() && self.due.get() == 0 {
             return Poll::Ready(Ok(()));
         }
-        self.reader.register(cx.waker());
+        self.wake_at_the_end(cx);
         self.stream.poll_read_ready(cx)
     }
 

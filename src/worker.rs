@@ -51,7 +51,7 @@ pub(crate) struct Worker<S: Service> {
     service: Arc<S>,
     context: Rc<ConnectionContext>,
     /// Weak, for an `Addr` costs 120 bytes of an idle connection's 1.4 KB, and its data plane keeps the actor alive anyway.
-    state: WorkerState<ConnectionId, WeakAddr<ConnectionActor<S>>>,
+    state: WorkerState<ConnectionId, WeakAddr<ConnectionActor>>,
     acceptor: Option<Addr<Acceptor>>,
     /// What the last Acceptor crashed of.
     crash: Option<String>,
@@ -138,7 +138,7 @@ impl<S: Service> Worker<S> {
     fn adopt(&mut self, stream: TcpStream, peer: SocketAddr, permit: Permit, place: Option<Place>) {
         let connection = permit.connection();
         let life = Life::new(permit, peer, self.context.clone());
-        let child = ConnectionActor::new(stream, life, self.service.clone(), place).start();
+        let child = ConnectionActor::start(stream, life, self.service.clone(), place);
         if let Some(missed) = self.state.enter(connection, child.downgrade()) {
             child.do_send(missed);
         }

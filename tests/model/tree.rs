@@ -431,7 +431,9 @@ impl stateright::Model for Model {
 
     fn properties(&self) -> Vec<Property<Self>> {
         let mut properties = vec![
-            Property::always("before the stop the cap holds", |_, tree: &Tree| tree.census.is_some() || true),
+            Property::always("before the stop the cap holds", |model: &Self, tree: &Tree| {
+                tree.census.is_some() || tree.admission.served() <= model.slots
+            }),
             Property::always("who had no slot at the close is never served", |_, tree: &Tree| !tree.served_late),
             Property::always("who has been told to drain is not served", |_, tree: &Tree| {
                 let told = |c: &Connection| tree.workers[c.worker].drains;
