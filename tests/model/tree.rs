@@ -269,8 +269,13 @@ pub const GRACEFUL: Reached = ("a graceful stop", |model, tree| {
 pub const FORCED: Reached = ("a forced stop", |_, tree| tree.reported().is_some_and(|(_, tally)| tally.forced > 0));
 pub const STUCK: Reached =
     ("a Worker that is stuck", |_, tree| tree.reported().is_some_and(|(verdict, _)| !verdict.stuck.is_empty()));
-pub const ESCALATION: Reached =
-    ("an escalation", |_, tree| tree.reported().is_some_and(|(verdict, _)| verdict.gave_up));
+pub const ESCALATION: Reached = ("an escalation of too many restarts", |_, tree| {
+    let no_worker_crashed = tree.workers.iter().all(|worker| worker.state.is_finished());
+    tree.reported().is_some_and(|(verdict, _)| verdict.gave_up && no_worker_crashed)
+});
+pub const WORKER_CRASH: Reached = ("a Worker that crashed", |_, tree| {
+    tree.reported().is_some_and(|(verdict, _)| verdict.gave_up) && !tree.workers.iter().all(|w| w.state.is_finished())
+});
 pub const RESTART: Reached = ("a second Acceptor of a Worker", |_, tree| {
     tree.census.is_none() && tree.crashes > 0 && tree.workers.iter().all(|worker| worker.alive && worker.acceptor_alive)
 });
