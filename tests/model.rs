@@ -9,7 +9,7 @@ mod house;
 #[path = "model/tree.rs"]
 mod tree;
 
-use stateright::{Checker, Model};
+use stateright::{Checker, HasDiscoveries, Model};
 use std::{fmt::Debug, hash::Hash};
 
 fn exhaust<M>(world: M)
@@ -18,7 +18,7 @@ where
     M::State: Debug + Hash + Send + Sync + Clone + PartialEq,
     M::Action: Debug + Clone + PartialEq + Send + Sync,
 {
-    let checker = world.checker().threads(2).spawn_bfs().join();
+    let checker = world.checker().threads(2).finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();
     println!("{} states, the longest run {} events", checker.unique_state_count(), checker.max_depth());
     checker.assert_properties();
 }

@@ -43,8 +43,8 @@ pub struct Tree {
 struct Worker {
     state: WorkerState<ConnectionId, ()>,
     alive: bool,
-    /// Whether it has been told to drain its connections.
-    drains: bool,
+    /// The last order that it has heard.
+    heard: Option<Stop>,
     acceptor_due: bool,
     acceptor_alive: bool,
     from_supervisor: VecDeque<Order>,
@@ -293,7 +293,7 @@ impl stateright::Model for Model {
         let worker = || Worker {
             state: WorkerState::new(RestartLimit::new(MAX_RESTARTS, Duration::from_secs(1))),
             alive: true,
-            drains: false,
+            heard: None,
             acceptor_due: false,
             acceptor_alive: false,
             from_supervisor: VecDeque::new(),
@@ -383,7 +383,7 @@ impl stateright::Model for Model {
             }
             Action::WorkerHearsSupervisor(n) => match tree.workers[n].from_supervisor.pop_front()? {
                 Order::Stop(stop) => {
-                    tree.workers[n].drains |= stop >= Stop::Drain;
+                    tree.workers[n].heard = Some(stop);
                     tree.worker_on(n, worker_state::Event::Stop(stop));
                 }
                 Order::TakeIn(id) => tree.start(n, id, false),
@@ -441,7 +441,7 @@ impl stateright::Model for Model {
             }),
             Property::always("who had no slot at the close is never served", |_, tree: &Tree| !tree.served_late),
             Property::always("who has been told to drain is not served", |_, tree: &Tree| {
-                let told = |c: &Connection| tree.workers[c.worker].drains;
+                let told = |c: &Connection| tree.workers[c.worker].heard >= Some(Stop::Drain);
                 !tree.connections.values().any(|c| c.alive && told(c) && c.state == ConnectionState::Serving)
             }),
             Property::always("the report's numbers add up to those who were alive", |_, tree: &Tree| {
@@ -478,6 +478,12 @@ impl stateright::Model for Model {
             Property::always("a second signal, or the deadline, ends the stop by force", |_, tree: &Tree| {
                 let deadline_is_over = tree.census.is_some() && !tree.timers.contains(&Timer::Deadline);
                 tree.aborted || tree.report.is_some() || !(tree.signals == 2 || deadline_is_over)
+            }),
+            Property::always("no Worker is told that nobody comes before the socket is closed", |_, tree: &Tree| {
+                !tree.listening || tree.workers.iter().all(|worker| worker.heard != Some(Stop::Finish))
+            }),
+            Property::always("after that no Worker is waited for for ever", |_, tree: &Tree| {
+                tree.report.is_some() || !tree.aborted || tree.timers.contains(&Timer::Patience)
             }),
             Property::eventually("the report comes", |_, tree: &Tree| tree.report.is_some()),
         ];
