@@ -21,7 +21,8 @@ pub(crate) async fn farewell(link: &Link) -> io::Result<()> {
     let mut delivered_at = None;
     loop {
         let client_done = link.discard()?;
-        let delivered = link.unacknowledged()? <= 1; // the FIN is the last to be acknowledged
+        // The FIN is the last to be acknowledged, and what is delivered stays delivered.
+        let delivered = delivered_at.is_some() || link.unacknowledged()? <= 1;
         let pause = match (delivered, client_done) {
             (true, true) => break,
             (true, false) => {
