@@ -19,8 +19,13 @@ where
     M::Action: Debug + Clone + PartialEq + Send + Sync,
 {
     let checker = world.checker().threads(2).finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();
-    println!("{} states, the longest run {} events", checker.unique_state_count(), checker.max_depth());
     checker.assert_properties();
+    let states = checker.unique_state_count();
+    let told = format!("| {},{:03} |", states / 1000, states % 1000);
+    assert!(
+        include_str!("../docs/architecture.md").contains(&told),
+        "the architecture does not tell of {states} states"
+    );
 }
 
 #[test]
