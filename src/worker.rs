@@ -50,7 +50,7 @@ pub(crate) struct Worker<S: Service> {
     worker: WorkerId,
     service: Arc<S>,
     context: Rc<ConnectionContext>,
-    /// Weak, for an `Addr` costs 120 bytes of an idle connection's 1.4 KB, and its data plane keeps the actor alive anyway.
+    /// Weak, for an `Addr` costs 120 bytes of an idle connection's 1.1 KB, and its data plane keeps the actor alive anyway.
     state: WorkerState<ConnectionId, WeakAddr<ConnectionActor>>,
     acceptor: Option<Addr<Acceptor>>,
     /// What the last Acceptor crashed of.
