@@ -1,7 +1,7 @@
 //! The control plane of one client: waiting → serving → draining → closed.
 //!
-//! The actor takes orders and acknowledges; the bytes move in [`converse`], ordinary async code that it spawns into its own
-//! context, so that its mailbox stays open whatever the client does. Both hold the [`Link`]; when both have let go, the
+//! The actor takes orders and acknowledges; the bytes move in [`converse`], ordinary async code that its context
+//! polls beside the mailbox, so that this stays open whatever the client does. Both hold the [`Link`]; when both have let go, the
 //! stream is closed, the end is logged and the `Stopped` is sent, in this order, and also when either has panicked.
 
 use crate::{

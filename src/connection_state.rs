@@ -75,3 +75,37 @@ impl ConnectionState {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ENDINGS: [(Ending, Reason); 2] = [(Ending::Idle, Reason::Idle), (Ending::Stopped, Reason::Stopped)];
+
+    #[test]
+    fn whatever_ended_the_input_names_the_end() {
+        assert_eq!(ConnectionState::Serving.finish().reason(), Reason::Client);
+        for (ending, reason) in ENDINGS {
+            assert_eq!(ConnectionState::Waiting.end_input(ending).finish().reason(), reason);
+            assert_eq!(ConnectionState::Serving.end_input(ending).finish().reason(), reason);
+            assert_eq!(ConnectionState::Serving.finish().end_input(ending).reason(), reason);
+        }
+    }
+
+    #[test]
+    fn a_stop_outweighs_an_idle_timeout() {
+        let idle = ConnectionState::Serving.end_input(Ending::Idle);
+        assert_eq!(idle.end_input(Ending::Stopped).finish().reason(), Reason::Stopped);
+        assert_eq!(idle.finish().end_input(Ending::Stopped).reason(), Reason::Stopped);
+    }
+
+    #[test]
+    fn only_one_that_waits_is_served() {
+        assert_eq!(ConnectionState::Waiting.serve(), ConnectionState::Serving);
+        for (ending, _) in ENDINGS {
+            let draining = ConnectionState::Waiting.end_input(ending);
+            assert_eq!(draining.serve(), draining);
+            assert_eq!(draining.finish().serve(), draining.finish());
+        }
+    }
+}

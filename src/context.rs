@@ -111,3 +111,67 @@ where
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::{pending, ready};
+    use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+    /// Says what it hears and how its future ended.
+    struct Witness(UnboundedSender<&'static str>);
+
+    impl Actor for Witness {
+        type Context = OneFuture<Self>;
+    }
+
+    impl Live<&'static str> for Witness {
+        fn end(&mut self, output: &'static str) {
+            let _ = self.0.send(output);
+        }
+    }
+
+    #[derive(Message)]
+    #[rtype(result = "()")]
+    struct Say(&'static str);
+
+    impl Handler<Say> for Witness {
+        type Result = ();
+
+        fn handle(&mut self, Say(word): Say, ctx: &mut Self::Context) {
+            let _ = self.0.send(word);
+            if word == "stop" {
+                ctx.stop();
+            }
+        }
+    }
+
+    fn witness(life: impl Future<Output = &'static str> + 'static) -> (Addr<Witness>, UnboundedReceiver<&'static str>) {
+        let (sender, heard) = unbounded_channel();
+        (start(Witness(sender), life), heard)
+    }
+
+    #[actix::test]
+    async fn an_order_to_stop_outweighs_an_end_that_comes_with_it_and_all_behind_it() {
+        let (actor, mut heard) = witness(ready("over"));
+        ["first", "stop", "late"].into_iter().for_each(|word| actor.do_send(Say(word)));
+        assert_eq!((heard.recv().await, heard.recv().await, heard.recv().await), (Some("first"), Some("stop"), None));
+    }
+
+    #[actix::test]
+    async fn it_hears_while_its_future_is_pending_and_lives_on_when_only_a_weak_address_is_left() {
+        let (actor, mut heard) = witness(pending());
+        let weak = actor.downgrade();
+        actor.send(Say("first")).await.unwrap();
+        drop(actor);
+        weak.upgrade().unwrap().send(Say("second")).await.unwrap();
+        assert_eq!((heard.recv().await, heard.recv().await), (Some("first"), Some("second")));
+    }
+
+    #[actix::test]
+    async fn it_ends_with_its_future_though_addresses_are_left() {
+        let (actor, mut heard) = witness(ready("over"));
+        assert_eq!((heard.recv().await, heard.recv().await), (Some("over"), None));
+        assert!(actor.send(Say("late")).await.is_err());
+    }
+}

@@ -169,7 +169,6 @@ impl<H> SupervisorState<H> {
                 if !self.workers.acknowledge(&worker) {
                     return steps;
                 }
-                self.acceptors.acknowledge(&worker);
                 if crashed {
                     self.give_up(&mut steps);
                 }

@@ -29,6 +29,9 @@ impl Line {
         let medians = self.figures.iter().map(|figures| format!("{:.decimals$}", median(figures)));
         // Of one round after the other: a ratio of medians would compare what was not taken together.
         let ratios = self.figures[1..].iter().map(|others| {
+            if others.len() < self.figures[0].len() {
+                return format!("{:.2}", median(&self.figures[0]) / median(others)); // not taken by turns
+            }
             let mut ratios: Vec<_> = self.figures[0].iter().zip(others).map(|(ours, other)| ours / other).collect();
             ratios.sort_by(f64::total_cmp);
             format!("{:.2} ({:.2}–{:.2})", median(&ratios), ratios[0], ratios[ratios.len() - 1])

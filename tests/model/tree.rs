@@ -35,6 +35,13 @@ pub struct Tree {
     crashes: usize,
     aborted: bool,
     served_late: bool,
+    /// Whether the end of one that had been told to drain was called anything else.
+    misnamed: bool,
+    /// Whether a client of the backlog went to a thread that had not answered, though another had.
+    misdirected: bool,
+    /// Whose Acceptors the Supervisor knows to have ended.
+    answered: [bool; 2],
+    connection_crashes: usize,
     census: Option<Census>,
     report: Option<(Verdict, Tally)>,
 }
@@ -88,6 +95,7 @@ pub enum Action {
     WorkerHears(ConnectionId),
     WorkerCrashes(usize),
     AcceptorIsDue(usize),
+    AcceptorStarves(usize),
     Accept(usize),
     AcceptorHears(usize),
     AcceptorCrashes(usize),
@@ -136,7 +144,11 @@ impl Tree {
             self.taken += 1;
             let id = self.admission.take_in();
             match takers.get(n % takers.len().max(1)) {
-                Some(&worker) => self.send(worker, Order::TakeIn(id)),
+                Some(&worker) => {
+                    let another_has = self.supervisor.workers().any(|&other| self.answered[other]);
+                    self.misdirected |= !self.answered[worker] && another_has;
+                    self.send(worker, Order::TakeIn(id));
+                }
                 None => self.leave(id, Reason::Forced),
             }
         }
@@ -314,6 +326,10 @@ impl stateright::Model for Model {
             crashes: 0,
             aborted: false,
             served_late: false,
+            misnamed: false,
+            misdirected: false,
+            answered: [false; 2],
+            connection_crashes: 0,
             census: None,
             report: None,
         };
@@ -349,6 +365,7 @@ impl stateright::Model for Model {
             offer(!worker.from_acceptor.is_empty() && worker.alive, Action::WorkerHearsAcceptor(n));
             offer(worker.alive && may_crash, Action::WorkerCrashes(n));
             offer(worker.acceptor_due, Action::AcceptorIsDue(n));
+            offer(worker.acceptor_due, Action::AcceptorStarves(n));
             offer(worker.acceptor_alive && tree.backlog > 0 && tree.admission.has_room(), Action::Accept(n));
             offer(worker.acceptor_told, Action::AcceptorHears(n));
             offer(worker.acceptor_alive && may_crash, Action::AcceptorCrashes(n));
@@ -379,6 +396,7 @@ impl stateright::Model for Model {
             }
             Action::SupervisorHears { worker } => {
                 let event = tree.workers[worker].to_supervisor.pop_front()?;
+                tree.answered[worker] |= matches!(event, supervisor_state::Event::AcceptorStopped(_));
                 tree.supervisor_on(event, false);
             }
             Action::WorkerHearsSupervisor(n) => match tree.workers[n].from_supervisor.pop_front()? {
@@ -406,6 +424,13 @@ impl stateright::Model for Model {
                 tree.workers[n].acceptor_due = false;
                 tree.worker_on(n, worker_state::Event::AcceptorDue);
             }
+            Action::AcceptorStarves(n) => {
+                tree.workers[n].acceptor_due = false;
+                tree.worker_on(n, worker_state::Event::AcceptorDue);
+                if std::mem::take(&mut tree.workers[n].acceptor_alive) {
+                    tree.worker_on(n, worker_state::Event::AcceptorStarved);
+                }
+            }
             Action::Accept(n) => {
                 tree.backlog -= 1;
                 let (id, place) = tree.admission.arrive();
@@ -423,11 +448,16 @@ impl stateright::Model for Model {
             }
             Action::Begin(id) => tree.begin(id),
             Action::End(id) => {
-                let reason = tree.connections[&id].state.finish().reason();
+                let connection = &tree.connections[&id];
+                let reason = connection.state.finish().reason();
+                tree.misnamed |= connection.begun
+                    && tree.workers[connection.worker].heard >= Some(Stop::Drain)
+                    && reason != Reason::Stopped;
                 tree.end(id, reason);
             }
             Action::Crash(id) => {
                 tree.crashes += 1;
+                tree.connection_crashes += usize::from(tree.workers[tree.connections[&id].worker].alive);
                 tree.end(id, Reason::Crashed);
             }
         }
@@ -447,6 +477,21 @@ impl stateright::Model for Model {
             Property::always("the report's numbers add up to those who were alive", |_, tree: &Tree| {
                 let (Some((_, tally)), Some(census)) = (&tree.report, tree.census) else { return true };
                 tally.acknowledged + tally.forced == census.connections + census.pending + tree.taken
+            }),
+            Property::always("the report counts every crash of a connection", |_, tree: &Tree| {
+                tree.report.as_ref().is_none_or(|(_, tally)| tally.crashed == tree.connection_crashes)
+            }),
+            Property::always("who is told to drain and comes to its end is called stopped", |_, tree: &Tree| {
+                !tree.misnamed
+            }),
+            Property::always("the backlog goes to threads that answer, if there are any", |_, tree: &Tree| {
+                !tree.misdirected
+            }),
+            Property::always("before the stop every Worker accepts, or will, or has given up", |_, tree: &Tree| {
+                let accepts =
+                    |worker: &Worker| worker.acceptor_alive || worker.acceptor_due || !worker.from_acceptor.is_empty();
+                let says_no = |worker: &Worker| !worker.alive || !worker.to_supervisor.is_empty();
+                tree.census.is_some() || tree.workers.iter().all(|worker| accepts(worker) || says_no(worker))
             }),
             Property::always("the report leaves nobody in the backlog behind", |_, tree: &Tree| {
                 tree.report.is_none() || (tree.backlog == 0 && !tree.listening)
