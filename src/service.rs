@@ -68,7 +68,8 @@ impl Socket {
         self.0.life.peer
     }
 
-    /// Waits until [`try_read`](Self::try_read) may bring something, the end of the input included.
+    /// Waits until [`try_read`](Self::try_read) may bring something, the end of the input included. One task at a time can
+    /// wait: of several only the last is woken.
     ///
     /// # Errors
     /// If the thread's reactor is gone.
