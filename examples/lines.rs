@@ -4,7 +4,7 @@
 //! then is answered, and every connection is accounted for, without a line about it here.
 
 use std::{io, process::ExitCode};
-use supervised_echo::{Error, Server, Service, Settings, Signals, Socket, layers, logging};
+use supervised_echo::{Error, Server, Service, Settings, Signals, Socket, logging, settings::layers};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 
 /// The longest line that is answered; without a bound one client could take all the memory.

@@ -1,6 +1,6 @@
 //! What can keep a program from starting or running, and the exit code that tells the caller which it was.
 
-use crate::layers::SettingsError;
+use crate::settings::layers::SettingsError;
 use std::{io, net::SocketAddr};
 
 /// Why a server could not start or run.

@@ -29,71 +29,45 @@
 //!
 //! # Layout
 //!
-//! * The actors, from the root down: `supervisor`, `worker`, `acceptor`, `connection`; what they say to each other:
-//!   [`messages`].
-//! * The decisions, pure state machines without actors, sockets, locks or clocks: [`supervisor_state`], [`worker_state`],
-//!   [`connection_state`], and what these are made of: [`admission`] (who is served, who waits), [`roster`] (who still owes an
-//!   acknowledgement), [`restart_limit`]; the classifier of accept errors is in `acceptor`.
-//! * Between the two: `gate`, the lock round the admission; `link`, what the planes of a connection share; `farewell`,
-//!   how it comes to a clean end; `context`, the actix context that all connections have.
-//! * The data plane: `service` (what a protocol is), `echo` (the built-in one).
-//! * The verifying client, on the same roster and messages: `client` (its supervisor), `caller` (the actor of one connection),
-//!   `dialogue` (its data plane), `connect`, `verify`, `journal` and `client_report`.
-//! * Round it: `server` (the front), `listener`, [`descriptors`], `signals`, [`settings`] and how they are put together in
-//!   [`layers`], [`logging`], [`healthcheck`], `error`.
+//! Folders are layers, and their arrows go one way (`tests/layers.rs` keeps them):
+//!
+//! * [`decisions`]: what the server decides, as pure state machines.
+//! * `server`: the actors that carry the decisions out, the data plane, and what a protocol is.
+//! * `client`: the verifying client, with the same messages and roster.
+//! * [`settings`]: what both are told, and how its layers are put together. [`logging`]: how they log.
+//! * `stop`: the messages of a stop, and the handle that begins one. `signals` turns the system's into them.
+//! * `bin`: the two programs.
 #![warn(missing_docs)]
 
-mod acceptor;
-pub mod admission;
-mod caller;
+mod buffer;
 mod client;
-mod client_report;
-#[cfg(test)]
-mod client_testing;
-mod connect;
-mod connection;
-pub mod connection_state;
-mod context;
-pub mod descriptors;
-mod dialogue;
-mod echo;
+pub mod decisions;
 mod error;
-mod escape;
-mod exchange;
-mod farewell;
-mod gate;
 pub mod healthcheck;
-mod journal;
-pub mod layers;
-mod link;
-mod listener;
 pub mod logging;
-pub mod messages;
-pub mod restart_limit;
-pub mod roster;
 mod server;
-mod service;
 pub mod settings;
 mod signals;
-mod supervisor;
-pub mod supervisor_state;
+mod stop;
 #[cfg(test)]
 mod testing;
-mod verify;
-mod worker;
-pub mod worker_state;
+mod text;
 
-pub use client::Client;
-pub use client_report::{ClientReport, RoundTrip};
-pub use connection::Reason;
-pub use echo::Echo;
+pub use client::{
+    Client,
+    report::{ClientReport, RoundTrip},
+};
+pub use decisions::{connection::Reason, ids::WorkerId, stop::StopReason};
 pub use error::Error;
-pub use server::{Handle, Server};
-pub use service::{Service, Socket};
+pub use server::{Server, connection::socket::Socket, descriptors, echo::Echo, report::Report, service::Service};
 pub use settings::Settings;
 pub use signals::Signals;
-pub use supervisor::{Report, StopReason};
-pub use worker::WorkerId;
+pub use stop::Handle;
+
+/// Every message between the actors.
+pub mod messages {
+    pub use crate::{decisions::stop::Stop, server::messages::*, stop::*};
+}
 
 /// The examples in the README are compiled with the tests.
 #[cfg(doctest)]

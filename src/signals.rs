@@ -1,9 +1,9 @@
-//! Turns SIGTERM and SIGINT into [`Shutdown`](crate::messages::Shutdown) messages.
+//! Turns SIGTERM and SIGINT into [`Shutdown`](crate::stop::Shutdown) messages.
 //!
 //! From their registration on the signals do nothing by themselves: a second one only ends a stop by force because it is
 //! forwarded too.
 
-use crate::{Error, server::Handle, supervisor::StopReason};
+use crate::{decisions::stop::StopReason, error::Error, stop::Handle};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// The process's SIGTERM and SIGINT.

@@ -20,8 +20,8 @@ use std::{
 };
 use supervised_echo::{
     Echo, Service, Settings, Signals, Socket,
-    layers::load,
     logging::{Stream, logger},
+    settings::layers::load,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 

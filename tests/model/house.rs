@@ -4,8 +4,10 @@
 use stateright::Property;
 use supervised_echo::{
     Reason,
-    admission::{Admission, Census, ConnectionId, Place, Tally},
-    connection_state::{ConnectionState, Ending},
+    decisions::{
+        admission::{Admission, Census, ConnectionId, Place, Tally},
+        connection::{ConnectionState, Ending},
+    },
 };
 
 const SLOTS: usize = 2;

@@ -8,12 +8,14 @@ use std::{
 };
 use supervised_echo::{
     Reason, StopReason, WorkerId,
-    admission::{Admission, Census, ConnectionId, Place, Tally},
-    connection_state::{ConnectionState, Ending},
-    messages::Stop,
-    restart_limit::RestartLimit,
-    supervisor_state::{self, SupervisorState, Timer, Verdict},
-    worker_state::{self, WorkerState},
+    decisions::{
+        admission::{Admission, Census, ConnectionId, Place, Tally},
+        connection::{ConnectionState, Ending},
+        restart_limit::RestartLimit,
+        stop::Stop,
+        supervisor::{self as supervisor_state, SupervisorState, Timer, Verdict},
+        worker::{self as worker_state, WorkerState},
+    },
 };
 
 const PLACES: usize = 1;

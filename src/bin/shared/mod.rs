@@ -10,7 +10,7 @@ use std::{
 use clap::Args;
 use supervised_echo::{
     Error,
-    layers::{self, Flag, Layered},
+    settings::layers::{self, Flag, Layered},
 };
 
 /// The flags of both programs, next to `--settings`, whose help names the variable.

@@ -1,0 +1,256 @@
+//! The client: one supervisor over its connections, with the orders, acknowledgements and roster of the server's.
+//!
+//! All of it runs on the thread that calls it. Each connection is a [`Caller`]; here it is started, told to stop, waited for
+//! and counted.
+
+mod connect;
+mod connection;
+mod exchange;
+mod record;
+pub(crate) mod report;
+mod session;
+mod supervisor;
+#[cfg(test)]
+mod testing;
+mod verify;
+
+use crate::{
+    client::{connect::TcpServer, report::ClientReport, session::Plan},
+    error::Error,
+    settings::ClientSettings,
+    stop::{Handle, Shutdown},
+};
+use actix::prelude::*;
+use slog::{Discard, Logger, o};
+use std::rc::Rc;
+use supervisor::ClientSupervisor;
+use tokio::sync::{mpsc, oneshot};
+
+/// A client that verifies every byte of every echo.
+///
+/// ```
+/// use supervised_echo::{Client, Echo, Server, Settings, settings::ClientSettings};
+///
+/// #[actix::main]
+/// async fn main() -> Result<(), supervised_echo::Error> {
+///     let mut settings = Settings::default();
+///     settings.listen.address = ([127, 0, 0, 1], 0).into();
+///     let server = Server::bind(settings, Echo)?;
+///
+///     let mut settings = ClientSettings::default();
+///     settings.server.address = server.address().to_string();
+///     settings.traffic.messages = 1;
+///     let handle = server.handle();
+///     let client = async {
+///         let report = Client::new(settings).run().await;
+///         handle.stop();
+///         report
+///     };
+///     let (served, report) = tokio::join!(server.run(), client);
+///     assert_eq!((served?.exit_code(), report?.verified), (0, 1));
+///     Ok(())
+/// }
+/// ```
+pub struct Client {
+    settings: ClientSettings,
+    orders: (Handle, mpsc::UnboundedReceiver<Shutdown>),
+    log: Logger,
+}
+
+impl Client {
+    /// A client that has not started yet.
+    pub fn new(settings: ClientSettings) -> Self {
+        Self { settings, orders: Handle::new(), log: Logger::root(Discard, o!()) }
+    }
+
+    /// Logs to `log`; without it nothing is logged.
+    #[must_use]
+    pub fn with_log(self, log: Logger) -> Self {
+        Self { log, ..self }
+    }
+
+    /// Stops it, from any thread, also before it runs. An echo that is outstanding is waited for, one second at most; closing
+    /// the connections may take another.
+    pub fn handle(&self) -> Handle {
+        self.orders.0.clone()
+    }
+
+    /// Sends and verifies until everything is sent, or it is stopped; returns when every connection is closed and has
+    /// acknowledged. Needs an actix [`System`], which goes on.
+    ///
+    /// What is wrong, lost or unreachable is in the report.
+    ///
+    /// # Errors
+    /// [`Error::Supervisor`] if the root of the tree itself crashed.
+    pub async fn run(self) -> Result<ClientReport, Error> {
+        let ClientSettings { server, client, traffic, .. } = self.settings;
+        let id = if client.id.is_empty() { host_name() } else { client.id };
+        let log = self.log.new(o!("client" => id.clone()));
+        // Each connection takes a descriptor. If that fails, the system says so when there is none left.
+        let _ = rlimit::increase_nofile_limit(u64::MAX);
+
+        let tcp = Rc::new(TcpServer::new(server.address.clone()));
+        let plan = Plan { id, server: server.address, traffic, connect_timeout: server.connect_timeout };
+        let (report_to, report) = oneshot::channel();
+        let mut orders = self.orders.1;
+        ClientSupervisor::create(|ctx| {
+            ctx.add_stream(futures_util::stream::poll_fn(move |cx| orders.poll_recv(cx)));
+            ClientSupervisor::new(plan, tcp, report_to, log.clone())
+        });
+        let report = report.await.map_err(|_| Error::Supervisor)?;
+        slog::info!(log, "finished"; "sent" => report.sent, "verified" => report.verified, "wrong" => report.wrong,
+            "lost" => report.lost);
+        Ok(report)
+    }
+}
+
+fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        client::testing::{Clients, Scripted, expect_end, plan, receive, scripted, traffic},
+        decisions::stop::StopReason,
+        settings::TrafficSettings,
+        testing::{log, logged},
+    };
+    use std::time::Duration;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        sync::mpsc::UnboundedReceiver,
+        time::pause as pause_clock,
+    };
+
+    struct Bench {
+        server: Rc<Scripted>,
+        clients: Clients,
+        handle: Handle,
+        log: UnboundedReceiver<String>,
+        report: oneshot::Receiver<ClientReport>,
+    }
+
+    impl Bench {
+        async fn report(self) -> ClientReport {
+            self.report.await.expect("it reports")
+        }
+    }
+
+    fn start(traffic: TrafficSettings) -> Bench {
+        pause_clock();
+        let ((server, clients), (log, logged)) = (scripted(), log());
+        let ((handle, mut orders), (report_to, report)) = (Handle::new(), oneshot::channel());
+        ClientSupervisor::create(|ctx| {
+            ctx.add_stream(futures_util::stream::poll_fn(move |cx| orders.poll_recv(cx)));
+            ClientSupervisor::new(plan(traffic), server.clone(), report_to, log)
+        });
+        Bench { server, clients, handle, log: logged, report }
+    }
+
+    fn counts(report: &ClientReport) -> [u64; 5] {
+        [report.sent, report.verified, report.wrong, report.lost, report.given_up]
+    }
+
+    #[actix::test]
+    async fn it_reports_when_every_connection_has_acknowledged() {
+        let mut bench = start(TrafficSettings { connections: 3, ..traffic(2) });
+        for _ in 0..3 {
+            drop(bench.clients.echo(2).await);
+        }
+        let report = bench.report().await;
+        assert_eq!(counts(&report), [6, 6, 0, 0, 0]);
+        assert_eq!((report.exit_code(), report.stopped, report.problem()), (0, None, None));
+    }
+
+    #[actix::test]
+    async fn a_signal_stops_every_connection_and_is_no_failure() {
+        let mut bench = start(TrafficSettings { connections: 2, ..traffic(0) });
+        let (mut first, mut second) = (bench.clients.accept().await, bench.clients.accept().await);
+        receive(&mut first).await;
+        receive(&mut second).await;
+        bench.handle.shutdown(StopReason::Sigterm);
+        logged(&mut bench.log, "stopping").await;
+        first.write_all(b"1\n").await.unwrap();
+        expect_end(first).await;
+        let report = bench.report().await;
+        assert_eq!(counts(&report), [1, 1, 0, 0, 1]);
+        assert_eq!((report.exit_code(), report.stopped, report.forced), (0, Some(StopReason::Sigterm), false));
+        drop(second);
+    }
+
+    #[actix::test]
+    async fn a_second_signal_gives_up_at_once_with_an_exit_code_of_its_own() {
+        let mut bench = start(traffic(0));
+        let mut stream = bench.clients.accept().await;
+        receive(&mut stream).await;
+        let started = tokio::time::Instant::now();
+        bench.handle.shutdown(StopReason::Sigterm);
+        bench.handle.shutdown(StopReason::Sigint);
+        let report = bench.report().await;
+        assert!(started.elapsed() < Duration::from_millis(10), "{:?}", started.elapsed());
+        assert_eq!(counts(&report), [0, 0, 0, 0, 1]);
+        assert_eq!((report.exit_code(), report.stopped, report.forced), (3, Some(StopReason::Sigterm), true));
+    }
+
+    #[actix::test]
+    async fn a_handle_that_stops_twice_forces_nothing() {
+        let mut bench = start(traffic(0));
+        let mut stream = bench.clients.accept().await;
+        receive(&mut stream).await;
+        bench.handle.stop();
+        bench.handle.stop();
+        bench.handle.shutdown(StopReason::Sigterm);
+        stream.write_all(b"1\n").await.unwrap();
+        assert_eq!(stream.read(&mut [0]).await.unwrap(), 0);
+        drop(stream);
+        let report = bench.report().await;
+        assert_eq!((report.verified, report.forced, report.exit_code()), (1, false, 0));
+    }
+
+    #[actix::test]
+    async fn a_client_whose_handles_are_gone_goes_on() {
+        let Bench { mut clients, handle, report, .. } = start(traffic(2));
+        let mut stream = clients.echo(1).await;
+        drop(handle);
+        tokio::task::yield_now().await;
+        assert_eq!(receive(&mut stream).await, "2\n");
+        stream.write_all(b"2\n").await.unwrap();
+        drop(stream);
+        assert_eq!(counts(&report.await.unwrap()), [2, 2, 0, 0, 0]);
+    }
+
+    #[actix::test]
+    async fn a_server_out_of_reach_is_named_in_the_one_line_that_tells_of_it() {
+        let bench = start(TrafficSettings { connections: 3, ..traffic(1) });
+        bench.server.refusals.set(u32::MAX);
+        let report = bench.report().await;
+        assert_eq!((report.unreachable, report.sent, report.exit_code()), (3, 0, 1));
+        assert_eq!(report.problem().unwrap(), "cannot connect to server:1 within 10s: connection refused");
+    }
+
+    #[actix::test]
+    async fn a_client_without_a_connection_reports_that_nothing_was_sent() {
+        let report = start(TrafficSettings { connections: 0, ..traffic(1) }).report().await;
+        assert_eq!((report.exit_code(), report.problem()), (1, Some("nothing was sent".into())));
+    }
+
+    #[actix::test]
+    async fn a_connection_that_crashes_is_a_failure() {
+        // The receiving end is gone, so the scripted server panics at the second connect.
+        let mut bench = start(TrafficSettings { reconnect: true, ..traffic(2) });
+        let stream = bench.clients.echo(1).await;
+        let Bench { clients, report, .. } = bench;
+        drop(clients);
+        expect_end(stream).await;
+        let report = report.await.unwrap();
+        assert_eq!((report.verified, report.crashed, report.exit_code()), (1, 1, 1));
+        assert_eq!(report.problem().unwrap(), "crashed connections: 1");
+    }
+
+    #[test]
+    fn a_host_has_a_name() {
+        assert!(!host_name().is_empty());
+    }
+}

@@ -1,0 +1,766 @@
+//! The data plane of one of the client's connections: connect, send, verify, pause, and once more.
+//!
+//! Ordinary async code over any stream; it hears orders through a watch channel and tells everything to its [`Journal`].
+
+use crate::{
+    client::{
+        connect::{Connect, FIRST_PAUSE, keep_trying, no_answer},
+        exchange::{Failure, echo, unasked},
+        record::{Closed, End, Journal, Lost},
+    },
+    decisions::stop::Stop,
+    settings::TrafficSettings,
+};
+use futures_util::FutureExt;
+use std::{future::pending, ops::ControlFlow, panic::AssertUnwindSafe, rc::Rc, thread, time::Duration};
+use tokio::{
+    io::AsyncWriteExt,
+    sync::watch,
+    time::{Instant, sleep, sleep_until, timeout},
+};
+
+/// How long a stop waits for the echo that is outstanding, unless that one's own timeout ends before.
+const STOP_PATIENCE: Duration = Duration::from_secs(1);
+/// How long an echo that is lost with its stream is not counted, because the order to stop may be under way.
+const ORDER_PATIENCE: Duration = Duration::from_millis(100);
+/// How long a close waits for the server's FIN, which shows that nothing more comes.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How far a Caller has been told to go.
+pub(crate) type Order = watch::Receiver<Option<Stop>>;
+
+/// Resolves when at least this much has been ordered.
+async fn ordered(mut order: Order, stop: Stop) {
+    // The other end is the actor's, which is never gone before its data plane.
+    let _ = order.wait_for(|order| *order >= Some(stop)).await;
+}
+
+/// What all connections of one client have to do.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub id: String,
+    /// The server's address, as it was given.
+    pub server: String,
+    pub traffic: TrafficSettings,
+    pub connect_timeout: Duration,
+}
+
+impl Plan {
+    /// The `n`th message. What the id holds is not filled in again.
+    fn message(&self, n: u64) -> Vec<u8> {
+        let n = n.to_string();
+        let parts: Vec<_> = self.traffic.message.split("{id}").map(|part| part.replace("{n}", &n)).collect();
+        let mut message = parts.join(&self.id).into_bytes();
+        message.push(b'\n');
+        message
+    }
+}
+
+/// Lives a Caller's life. A panic ends here, an abort takes the stream away from whatever is being done with it.
+pub(crate) async fn converse<C: Connect>(plan: Rc<Plan>, server: Rc<C>, order: Order, journal: Rc<Journal>) {
+    let dialogue = Dialogue {
+        plan: &plan,
+        server: &*server,
+        order: order.clone(),
+        journal: journal.clone(),
+        open: None,
+        n: 0,
+        until: None,
+        broken: false,
+        barren: false,
+    };
+    let end = tokio::select! {
+        biased;
+        () = ordered(order, Stop::Abort) => End::Forced,
+        end = AssertUnwindSafe(dialogue.run()).catch_unwind() => end.unwrap_or(End::Crashed),
+    };
+    journal.end(end);
+}
+
+/// A stream and, once that is closed, the record of it.
+struct Open<S> {
+    // Dropped in this order.
+    stream: S,
+    closing: Closing,
+    /// The length of the last echo.
+    echoed: u64,
+}
+
+impl<S> Open<S> {
+    fn close(mut self, reason: Closed) {
+        self.closing.reason = Some(reason);
+    }
+}
+
+struct Closing {
+    journal: Rc<Journal>,
+    reason: Option<Closed>,
+}
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        let cut_off = if thread::panicking() { Closed::Crashed } else { Closed::Forced };
+        self.journal.closed(self.reason.unwrap_or(cut_off));
+    }
+}
+
+/// A message that is out. If nothing becomes of it, it was given up.
+struct Outstanding<'a> {
+    journal: &'a Journal,
+    n: u64,
+}
+
+impl<'a> Outstanding<'a> {
+    /// Its outcome is known.
+    fn settled(self) -> &'a Journal {
+        let journal = self.journal;
+        std::mem::forget(self);
+        journal
+    }
+}
+
+impl Drop for Outstanding<'_> {
+    fn drop(&mut self) {
+        self.journal.given_up(self.n);
+    }
+}
+
+struct Dialogue<'a, C: Connect> {
+    plan: &'a Plan,
+    server: &'a C,
+    order: Order,
+    journal: Rc<Journal>,
+    /// Taken by whoever works with it, and put back only in good order.
+    open: Option<Open<C::Stream>>,
+    /// The last message; they count from 1.
+    n: u64,
+    /// The end of `duration`, which begins with the first connection.
+    until: Option<Instant>,
+    /// Whether the last stream came to another end than was planned.
+    broken: bool,
+    /// Whether the last stream has brought no echo. A server that accepts and closes at once would be connected to thousands
+    /// of times a second.
+    barren: bool,
+}
+
+impl<C: Connect> Dialogue<'_, C> {
+    async fn run(mut self) -> End {
+        let end = loop {
+            if let ControlFlow::Break(end) = self.round().await {
+                break end;
+            }
+        };
+        self.close(if end == End::Stopped { Closed::Stopped } else { Closed::Done }).await;
+        end
+    }
+
+    /// One message and what follows it.
+    async fn round(&mut self) -> ControlFlow<End> {
+        let open = self.connected().await?;
+        self.exchange(open).await;
+        if self.plan.traffic.reconnect {
+            self.close(Closed::Done).await;
+        }
+        self.pause().await
+    }
+
+    async fn connected(&mut self) -> ControlFlow<End, Open<C::Stream>> {
+        if let Some(open) = self.open.take() {
+            return ControlFlow::Continue(open);
+        }
+        if self.broken {
+            self.journal.reconnecting();
+        }
+        let pause = if self.barren { FIRST_PAUSE } else { Duration::ZERO };
+        let begun = Instant::now() + pause;
+        let latest = begun + self.plan.connect_timeout;
+        let deadline = self.until.map_or(latest, |until| until.min(latest));
+        let connecting = async {
+            rest(begun.min(deadline), pause).await;
+            keep_trying(self.server, deadline, &self.journal.log).await
+        };
+        let connected = tokio::select! {
+            biased;
+            () = ordered(self.order.clone(), Stop::Drain) => return ControlFlow::Break(End::Stopped),
+            connected = connecting => connected,
+        };
+        let (stream, address) = match connected {
+            Ok(connected) => connected,
+            Err(None) if self.until == Some(deadline) => return ControlFlow::Break(End::Finished),
+            // Also if its time is over: what ended it was that the server is gone.
+            Err(error) => {
+                let limit = Duration::from_millis((deadline - begun).as_millis() as u64);
+                let reason = error.unwrap_or_else(no_answer).to_string();
+                return ControlFlow::Break(End::Unreachable { limit, reason });
+            }
+        };
+        self.journal.connected(address);
+        (self.broken, self.barren) = (false, true);
+        let duration = self.plan.traffic.duration;
+        if self.until.is_none() && !duration.is_zero() {
+            self.until = Some(Instant::now() + duration);
+        }
+        let closing = Closing { journal: self.journal.clone(), reason: None };
+        ControlFlow::Continue(Open { stream, closing, echoed: 0 })
+    }
+
+    /// Sends the next message and waits for its echo; a stop shortens the wait. The stream is kept if all is well.
+    async fn exchange(&mut self, mut open: Open<C::Stream>) {
+        self.n += 1;
+        let (n, message) = (self.n, self.plan.message(self.n));
+        let outstanding = Outstanding { journal: &self.journal, n };
+        let (started, limit) = (Instant::now(), self.plan.traffic.timeout);
+        let stop_patience_over = async {
+            ordered(self.order.clone(), Stop::Drain).await;
+            sleep(STOP_PATIENCE).await;
+        };
+        let echoed = tokio::select! {
+            biased;
+            echoed = echo(&mut open.stream, &message) => echoed,
+            () = sleep_until(started + limit) => Err(Failure::Lost(Lost::Timeout)),
+            () = stop_patience_over => Err(Failure::Lost(Lost::Timeout)),
+        };
+        let elapsed = started.elapsed();
+        // After a stall of this process the echo and its timeout are there together.
+        let echoed = if elapsed > limit { echoed.and(Err(Failure::Lost(Lost::Timeout))) } else { echoed };
+        // Where both are stopped at the same moment, chance decides whether the end of the server's stream or the signal is
+        // heard first. Such an echo is not owed (see below), so the order is given the time to arrive.
+        if let Err(Failure::Lost(Lost::Closed | Lost::Reset)) = echoed {
+            let _ = timeout(ORDER_PATIENCE, ordered(self.order.clone(), Stop::Drain)).await;
+        }
+        self.broken = echoed.is_err();
+        match echoed {
+            Ok(()) => {
+                outstanding.settled().verified(n, elapsed);
+                open.echoed = message.len() as u64;
+                self.barren = false;
+                self.open = Some(open);
+            }
+            Err(Failure::Wrong(difference)) => {
+                outstanding.settled().wrong(n, &difference);
+                open.close(Closed::Wrong);
+            }
+            // Whose fault that is cannot be told any more: a server that stops at the same time owes no echo.
+            Err(Failure::Lost(_)) if *self.order.borrow() >= Some(Stop::Drain) => {
+                drop(outstanding);
+                open.close(Closed::Stopped);
+            }
+            Err(Failure::Lost(reason)) => {
+                outstanding.settled().lost(n, reason);
+                open.close(Closed::Lost(reason));
+            }
+        }
+    }
+
+    /// Waits until the next message is due, and watches the stream meanwhile.
+    async fn pause(&mut self) -> ControlFlow<End> {
+        let TrafficSettings { messages, period, .. } = self.plan.traffic;
+        if messages != 0 && self.n >= messages {
+            return ControlFlow::Break(End::Finished);
+        }
+        let due = Instant::now() + period;
+        loop {
+            let interruption = async {
+                match &mut self.open {
+                    Some(open) => unasked(&mut open.stream, open.echoed).await,
+                    None => pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                () = ordered(self.order.clone(), Stop::Drain) => return ControlFlow::Break(End::Stopped),
+                failure = interruption => self.interrupted(failure),
+                () = reached(self.until) => return ControlFlow::Break(End::Finished),
+                () = rest(due, period) => return ControlFlow::Continue(()),
+            }
+        }
+    }
+
+    /// Something has come from the server that was not asked for, its end at least: this stream is of no more use.
+    fn interrupted(&mut self, failure: Failure) {
+        let Some(open) = self.open.take() else { return };
+        self.broken = true;
+        match failure {
+            Failure::Wrong(difference) => {
+                self.journal.wrong_after_all(self.n, &difference);
+                open.close(Closed::Wrong);
+            }
+            Failure::Lost(reason) => open.close(Closed::Lost(reason)),
+        }
+    }
+
+    /// Ends the stream, once it has shown that nothing comes behind the last echo.
+    async fn close(&mut self, reason: Closed) {
+        let Some(open) = &mut self.open else { return };
+        let farewell = async {
+            // One that cannot be ended tells why when it is read.
+            let _ = open.stream.shutdown().await;
+            unasked(&mut open.stream, open.echoed).await
+        };
+        match timeout(CLOSE_PATIENCE, farewell).await {
+            Ok(failure @ Failure::Wrong(_)) => self.interrupted(failure),
+            Ok(Failure::Lost(_)) | Err(_) => {
+                if let Some(open) = self.open.take() {
+                    open.close(reason);
+                }
+            }
+        }
+    }
+}
+
+async fn reached(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => pending().await,
+    }
+}
+
+/// A timer takes a millisecond even where there is nothing to wait for.
+async fn rest(due: Instant, period: Duration) {
+    if !period.is_zero() {
+        sleep_until(due).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::testing::{Clients, Heard, Scripted, expect_end, journal, plan, receive, scripted, traffic};
+    use tokio::{
+        io::{AsyncReadExt, DuplexStream, copy, split},
+        time::{advance, pause as pause_clock},
+    };
+
+    /// One dialogue under way, and all that a test needs to play its server, its actor and its supervisor.
+    struct Bench {
+        server: Rc<Scripted>,
+        clients: Clients,
+        order: watch::Sender<Option<Stop>>,
+        heard: Heard,
+    }
+
+    /// The clock stands still, but for what the dialogue waits for.
+    fn start(traffic: TrafficSettings) -> Bench {
+        start_after(0, traffic)
+    }
+
+    fn start_after(refusals: u32, traffic: TrafficSettings) -> Bench {
+        pause_clock();
+        let ((server, clients), (journal, heard)) = (scripted(), journal());
+        server.refusals.set(refusals);
+        let order = watch::Sender::new(None);
+        actix::spawn(converse(plan(traffic).into(), server.clone(), order.subscribe(), journal.into()));
+        Bench { server, clients, order, heard }
+    }
+
+    fn with_period(messages: u64) -> TrafficSettings {
+        TrafficSettings { period: Duration::from_secs(1), ..traffic(messages) }
+    }
+
+    async fn send(stream: &mut DuplexStream, bytes: &[u8]) {
+        stream.write_all(bytes).await.unwrap();
+    }
+
+    /// The clock ticks in milliseconds; a few may pass where nothing is waited for.
+    fn took(since: Instant) -> Duration {
+        Duration::from_millis(since.elapsed().as_millis() as u64 / 10 * 10)
+    }
+
+    const NONE: [u64; 4] = [0; 4];
+    const VERIFIED: [u64; 4] = [1, 0, 0, 0];
+    const WRONG: [u64; 4] = [0, 1, 0, 0];
+    const LOST: [u64; 4] = [0, 0, 1, 0];
+    const GIVEN_UP: [u64; 4] = [0, 0, 0, 1];
+
+    #[test]
+    fn a_message_has_its_id_and_number_filled_in_and_a_newline_added() {
+        for (template, expected) in [
+            ("[CLIENT {id}] Message N°{n}", "[CLIENT {n}] Message N°7\n"),
+            ("{n}{n} {id}{id}", "77 {n}{n}\n"),
+            ("{x} {", "{x} {\n"),
+            ("", "\n"),
+        ] {
+            let traffic = TrafficSettings { message: template.into(), ..traffic(1) };
+            let plan = Plan { id: "{n}".into(), ..plan(traffic) };
+            assert_eq!(String::from_utf8(plan.message(7)).unwrap(), expected);
+        }
+    }
+
+    #[actix::test]
+    async fn messages_go_one_after_the_other_over_one_stream() {
+        let mut bench = start(traffic(3));
+        let mut stream = bench.clients.accept().await;
+        for message in ["1\n", "2\n", "3\n"] {
+            assert_eq!(receive(&mut stream).await, message);
+            send(&mut stream, message.as_bytes()).await;
+        }
+        expect_end(stream).await;
+        assert_eq!(bench.heard.end().await, End::Finished);
+        assert_eq!(bench.heard.counts(), [3, 0, 0, 0]);
+        let verified = "echo verified";
+        assert_eq!(bench.heard.events(), ["connected", verified, verified, verified, "connection closed"]);
+    }
+
+    #[actix::test]
+    async fn an_echo_that_trickles_is_verified() {
+        let mut bench = start(TrafficSettings { message: "a message".into(), ..traffic(1) });
+        let mut stream = bench.clients.accept().await;
+        for byte in receive(&mut stream).await.bytes() {
+            send(&mut stream, &[byte]).await;
+            sleep(Duration::from_millis(100)).await;
+        }
+        assert_eq!(bench.heard.end().await, End::Finished);
+        assert_eq!(bench.heard.counts(), VERIFIED);
+    }
+
+    #[actix::test]
+    async fn a_message_larger_than_all_buffers_is_verified_though_the_server_holds_only_a_little_of_it() {
+        let mut bench = start(TrafficSettings { message: "x".repeat(100_000), ..traffic(1) });
+        let (mut read, mut write) = split(bench.clients.accept().await);
+        assert_eq!(copy(&mut read, &mut write).await.unwrap(), 100_001);
+        drop((read, write));
+        assert_eq!(bench.heard.end().await, End::Finished);
+        assert_eq!(bench.heard.counts(), VERIFIED);
+    }
+
+    #[actix::test]
+    async fn after_a_wrong_echo_it_reconnects_before_the_next_message() {
+        let mut bench = start(traffic(2));
+        let mut stream = bench.clients.accept().await;
+        receive(&mut stream).await;
+        send(&mut stream, b"I\n").await;
+        expect_end(stream).await;
+        bench.clients.echo(1).await;
+        assert_eq!(bench.heard.end().await, End::Finished);
+        assert_eq!(bench.heard.counts(), [1, 1, 0, 0]);
+        let first = ["connected", "echo wrong", "connection closed"];
+        let second = ["reconnecting", "connected", "echo verified", "connection closed"];
+        assert_eq!(bench.heard.events(), [&first[..], &second[..]].concat());
+    }
+
+    #[actix::test]
+    async fn a_wrong_byte_is_reported_before_the_rest_has_come() {
+        let mut bench = start(TrafficSettings { timeout: Duration::MAX / 4, ..traffic(1) });
+        let mut stream = bench.clients.accept().await;
+        send(&mut stream, b"?").await;
+        bench.heard.event("echo wrong").await;
+        expect_end_after(stream, 2).await;
+    }
+
+    /// Waits for the end of a stream, on which so many bytes may come before.
+    async fn expect_end_after(mut stream: DuplexStream, bytes: usize) {
+        assert_eq!(stream.read_to_end(&mut Vec::new()).await.unwrap(), bytes);
+    }
+
+    #[actix::test]
+    async fn more_than_the_echo_in_one_piece_is_wrong() {
+        let mut bench = start(traffic(1));
+        let mut stream = bench.clients.accept().await;
+        send(&mut stream, b"1\n1").await;
+        assert_eq!(bench.heard.end().await, End::Finished);
+        assert_eq!(bench.heard.counts(), WRONG);
+    }
+
+    #[actix::test]
+    async fn a_byte_that_comes_during_the_pause_makes_the_last_echo_wrong_before_the_next_message_is_sent() {
+        let mut bench = start(with_period(2));
+        let mut stream = bench.clients.echo(1).await;
+        bench.heard.event("echo verified").await;
+        send(&mut stream, b"!").await;
+        expect_end(stream).await;
+        assert_eq!(bench.heard.counts(), WRONG);
+        bench.clients.echo(1).await;
+        assert_eq!(bench.heard.end().await, End::Finished);
+        assert_eq!(bench.heard.counts(), [1, 1, 0, 0]);
+        let first = ["echo wrong", "connection closed"];
+        let second = ["reconnecting", "connected", "echo verified", "connection closed"];
+        assert_eq!(bench.heard.events(), [&first[..], &second[..]].concat());
+    }
+
+    #[actix::test]
+    async fn a_byte_behind_the_last_echo_makes_it_wrong() {
+        let mut bench = start(traffic(1));
+        let mut stream = bench.clients.echo(1).await;
+        bench.heard.event("echo verified").await;
+        send(&mut stream, b"!").await;
+        assert_eq!(bench.heard.end().await, End::Finished);
+        assert_eq!(bench.heard.counts(), WRONG);
+    }
+
+    #[actix::test]
+    async fn a_server_that_keeps_its_end_open_is_not_waited_for_longer_than_a_second() {
+        let mut bench = start(traffic(1));
+        let _stream = bench.clients.echo(1).await;
+        let started = Instant::now();
+        assert_eq!(bench.heard.end().await, End::Finished);
+        assert_eq!(took(started), CLOSE_PATIENCE);
+        assert_eq!(bench.heard.counts(), VERIFIED);
+    }
+
+    #[actix::test]
+    async fn an_echo_that_is_late_is_lost_at_the_timeout() {
+        let mut bench = start(traffic(1));
+        let mut stream = bench.clients.accept().await;
+        let started = Instant::now();
+        send(&mut stream, b"1").await;
+        bench.heard.event("echo lost").await;
+        assert_eq!(took(started), Duration::from_secs(5));
+        assert_eq!(bench.heard.end().await, End::Finished);
+        assert_eq!(bench.heard.counts(), LOST);
+    }
+
+    #[actix::test]
+    async fn an_echo_that_is_late_is_lost_also_if_nobody_looked_before_it_had_come() {
+        let mut bench = start(traffic(1));
+        let mut stream = bench.clients.accept().await;
+        receive(&mut stream).await;
+        send(&mut stream, b"1\n").await;
+        advance(Duration::from_millis(5001)).await;
+        bench.heard.event("echo lost").await;
+        assert_eq!(bench.heard.end().await, End::Finished);
+        assert_eq!(bench.heard.counts(), LOST);
+    }
+
+    #[actix::test]
+    async fn an_echo_is_lost_if_the_server_closes_before_all_of_it() {
+        let mut bench = start(traffic(1));
+        let mut stream = bench.clients.accept().await;
+        receive(&mut stream).await;
+        send(&mut stream, b"1").await;
+        drop(stream);
+        assert_eq!(bench.heard.end().await, End::Finished);
+        assert_eq!(bench.heard.counts(), LOST);
+    }
+
+    #[actix::test]
+    async fn what_a_server_sent_before_it_closed_is_verified_though_it_takes_no_more() {
+        let mut bench = start(TrafficSettings { message: "x".repeat(1000), ..traffic(1) });
+        let mut stream = bench.clients.accept().await;
+        send(&mut stream, b"error\n").await;
+        drop(stream);
+        assert_eq!(bench.heard.end().await, End::Finished);
+        assert_eq!(bench.heard.counts(), WRONG);
+    }
+
+    #[actix::test]
+    async fn a_server_that_closes_during_the_pause_costs_no_message() {
+        let mut bench = start(with_period(2));
+        drop(bench.clients.echo(1).await);
+        drop(bench.clients.echo(1).await);
+        assert_eq!(bench.heard.end().await, End::Finished);
+        assert_eq!(bench.heard.counts(), [2, 0, 0, 0]);
+        assert!(bench.heard.events().contains(&"reconnecting".into()));
+    }
+
+    #[actix::test]
+    async fn a_server_that_goes_away_and_comes_back_costs_the_outstanding_message_only() {
+        let mut bench = start(traffic(3));
+        let mut stream = bench.clients.echo(1).await;
+        receive(&mut stream).await;
+        bench.server.refusals.set(5);
+        drop(stream);
+        let gone = Instant::now();
+        bench.clients.echo(1).await;
+        assert_eq!(took(gone), ORDER_PATIENCE + Duration::from_millis(50 + 100 + 200 + 400 + 800));
+        assert_eq!(bench.heard.end().await, End::Finished);
+        assert_eq!(bench.heard.counts(), [2, 0, 1, 0]);
+    }
+
+    #[actix::test]
+    async fn a_server_that_has_echoed_nothing_is_not_connected_to_again_at_once() {
+        let mut bench = start(traffic(0));
+        for _ in 0..3 {
+            let mut stream = bench.clients.accept().await;
+            send(&mut stream, b"?").await;
+            bench.heard.event("connection closed").await;
+            let closed = Instant::now();
+            stream = bench.clients.accept().await;
+            assert_eq!(took(closed), Duration::from_millis(50));
+            drop(stream);
+        }
+    }
+
+    #[actix::test]
+    async fn a_server_that_has_echoed_is_connected_to_again_at_once() {
+        let mut bench = start(TrafficSettings { reconnect: true, ..traffic(0) });
+        drop(bench.clients.echo(1).await);
+        bench.heard.event("connection closed").await;
+        let closed = Instant::now();
+        bench.clients.echo(1).await;
+        assert_eq!(took(closed), Duration::ZERO);
+    }
+
+    #[actix::test]
+    async fn what_is_not_sent_for_want_of_a_server_is_not_attempted() {
+        let mut bench = start(with_period(3));
+        let stream = bench.clients.echo(1).await;
+        bench.heard.event("echo verified").await;
+        bench.server.refusals.set(u32::MAX);
+        drop(stream);
+        let (limit, reason) = (Duration::from_secs(10), "connection refused".into());
+        assert_eq!(bench.heard.end().await, End::Unreachable { limit, reason });
+        assert_eq!(bench.heard.counts(), VERIFIED);
+    }
+
+    #[actix::test]
+    async fn a_server_that_is_gone_for_the_rest_of_the_duration_is_unreachable() {
+        let mut bench = start(TrafficSettings { duration: Duration::from_secs(3), ..with_period(0) });
+        let (stream, started) = (bench.clients.echo(1).await, Instant::now());
+        bench.heard.event("echo verified").await;
+        bench.server.refusals.set(u32::MAX);
+        drop(stream);
+        assert!(matches!(bench.heard.end().await, End::Unreachable { .. }));
+        assert_eq!(took(started), Duration::from_secs(3));
+        assert_eq!(bench.heard.counts(), VERIFIED);
+    }
+
+    #[actix::test]
+    async fn a_duration_that_ends_before_a_try_has_failed_is_no_failure() {
+        let mut bench = start(TrafficSettings { duration: Duration::from_secs(3), ..with_period(0) });
+        let stream = bench.clients.echo(1).await;
+        bench.heard.event("echo verified").await;
+        bench.server.hangs.set(true);
+        drop(stream);
+        assert_eq!(bench.heard.end().await, End::Finished);
+        assert_eq!(bench.heard.counts(), VERIFIED);
+    }
+
+    #[actix::test]
+    async fn a_message_is_sent_a_period_after_the_last_echo() {
+        let mut bench = start(with_period(2));
+        let mut stream = bench.clients.accept().await;
+        receive(&mut stream).await;
+        sleep(Duration::from_secs(3)).await;
+        send(&mut stream, b"1\n").await;
+        let echoed = Instant::now();
+        receive(&mut stream).await;
+        assert_eq!(took(echoed), Duration::from_secs(1));
+    }
+
+    #[actix::test]
+    async fn it_sends_for_as_long_as_it_is_told_from_the_first_connection_on() {
+        let endless = TrafficSettings { duration: Duration::from_millis(2500), ..with_period(0) };
+        let mut bench = start_after(5, endless);
+        let mut stream = bench.clients.echo(3).await;
+        let read = stream.read(&mut [0]).await;
+        assert_eq!(read.unwrap(), 0);
+        drop(stream);
+        assert_eq!(bench.heard.end().await, End::Finished);
+        assert_eq!(bench.heard.counts(), [3, 0, 0, 0]);
+    }
+
+    #[actix::test]
+    async fn with_reconnect_every_message_has_a_stream_of_its_own_and_no_warning() {
+        let mut bench = start(TrafficSettings { reconnect: true, ..with_period(2) });
+        for _ in 0..2 {
+            expect_end(bench.clients.echo(1).await).await;
+        }
+        assert_eq!(bench.heard.end().await, End::Finished);
+        assert_eq!(bench.heard.counts(), [2, 0, 0, 0]);
+        let each = ["connected", "echo verified", "connection closed"];
+        assert_eq!(bench.heard.events(), [each, each].concat());
+    }
+
+    #[actix::test]
+    async fn with_reconnect_a_byte_behind_an_echo_makes_it_wrong() {
+        let mut bench = start(TrafficSettings { reconnect: true, ..traffic(2) });
+        let mut stream = bench.clients.echo(1).await;
+        bench.heard.event("echo verified").await;
+        send(&mut stream, b"!").await;
+        drop(bench.clients.echo(1).await);
+        assert_eq!(bench.heard.end().await, End::Finished);
+        assert_eq!(bench.heard.counts(), [1, 1, 0, 0]);
+    }
+
+    #[actix::test]
+    async fn a_stop_during_the_pause_ends_the_stream_at_once() {
+        let mut bench = start(with_period(0));
+        let stream = bench.clients.echo(1).await;
+        bench.heard.event("echo verified").await;
+        let stopped = Instant::now();
+        bench.order.send_replace(Some(Stop::Drain));
+        expect_end(stream).await;
+        assert_eq!(bench.heard.end().await, End::Stopped);
+        assert_eq!(took(stopped), Duration::ZERO);
+        assert_eq!(bench.heard.counts(), VERIFIED);
+    }
+
+    #[actix::test]
+    async fn a_stop_during_the_connecting_ends_it_at_once() {
+        let mut bench = start_after(u32::MAX, traffic(1));
+        bench.heard.event("connect failed").await;
+        bench.order.send_replace(Some(Stop::Drain));
+        assert_eq!(bench.heard.end().await, End::Stopped);
+        assert_eq!(bench.heard.counts(), NONE);
+    }
+
+    /// A dialogue whose message is out when it is told to stop.
+    async fn stopped_with_a_message_out(timeout: Duration) -> (Bench, DuplexStream) {
+        let mut bench = start(TrafficSettings { timeout, ..traffic(0) });
+        let mut stream = bench.clients.accept().await;
+        receive(&mut stream).await;
+        bench.order.send_replace(Some(Stop::Drain));
+        (bench, stream)
+    }
+
+    #[actix::test]
+    async fn an_echo_that_comes_soon_after_a_stop_is_verified() {
+        let (mut bench, mut stream) = stopped_with_a_message_out(Duration::from_secs(5)).await;
+        sleep(STOP_PATIENCE / 2).await;
+        send(&mut stream, b"1\n").await;
+        expect_end(stream).await;
+        assert_eq!(bench.heard.end().await, End::Stopped);
+        assert_eq!(bench.heard.counts(), VERIFIED);
+    }
+
+    #[actix::test]
+    async fn an_echo_that_comes_wrong_after_a_stop_is_wrong() {
+        let (mut bench, mut stream) = stopped_with_a_message_out(Duration::from_secs(5)).await;
+        send(&mut stream, b"2\n").await;
+        assert_eq!(bench.heard.end().await, End::Stopped);
+        assert_eq!(bench.heard.counts(), WRONG);
+    }
+
+    #[actix::test]
+    async fn an_echo_that_does_not_come_within_a_second_of_a_stop_is_given_up() {
+        let (mut bench, stream) = stopped_with_a_message_out(Duration::from_secs(5)).await;
+        let stopped = Instant::now();
+        assert_eq!(bench.heard.end().await, End::Stopped);
+        assert_eq!(took(stopped), STOP_PATIENCE);
+        assert_eq!(bench.heard.counts(), GIVEN_UP);
+        assert_eq!(bench.heard.events(), ["connected", "echo given up", "connection closed"]);
+        expect_end(stream).await;
+    }
+
+    #[actix::test]
+    async fn a_stop_waits_no_longer_for_an_echo_than_its_own_timeout() {
+        let (mut bench, _stream) = stopped_with_a_message_out(STOP_PATIENCE / 4).await;
+        let stopped = Instant::now();
+        assert_eq!(bench.heard.end().await, End::Stopped);
+        assert_eq!(took(stopped), STOP_PATIENCE / 4);
+        assert_eq!(bench.heard.counts(), GIVEN_UP);
+    }
+
+    #[actix::test]
+    async fn an_echo_that_a_server_owes_is_given_up_though_its_end_is_heard_before_the_order_to_stop() {
+        let mut bench = start(traffic(0));
+        let mut stream = bench.clients.accept().await;
+        receive(&mut stream).await;
+        drop(stream);
+        sleep(ORDER_PATIENCE / 2).await;
+        let stopped = Instant::now();
+        bench.order.send_replace(Some(Stop::Drain));
+        assert_eq!(bench.heard.end().await, End::Stopped);
+        assert_eq!(took(stopped), Duration::ZERO);
+        assert_eq!(bench.heard.counts(), GIVEN_UP);
+        assert_eq!(bench.heard.events(), ["connected", "echo given up", "connection closed"]);
+    }
+
+    #[actix::test]
+    async fn an_echo_that_a_server_owes_when_both_are_stopped_is_given_up() {
+        let (mut bench, stream) = stopped_with_a_message_out(Duration::from_secs(5)).await;
+        drop(stream);
+        assert_eq!(bench.heard.end().await, End::Stopped);
+        assert_eq!(bench.heard.counts(), GIVEN_UP);
+    }
+}

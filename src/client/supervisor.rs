@@ -1,0 +1,129 @@
+//! The root of the client's tree.
+
+use crate::{
+    client::{
+        connect::Connect,
+        connection::Caller,
+        record::{CallerExit, End, Journal},
+        report::{ClientReport, Tally},
+        session::Plan,
+    },
+    decisions::{
+        roster::Roster,
+        stop::{Stop, StopReason},
+    },
+    stop::{Shutdown, Stopped},
+};
+use actix::prelude::*;
+use slog::Logger;
+use std::{cell::RefCell, rc::Rc, time::Instant};
+use tokio::sync::oneshot;
+
+/// The root of the client's tree: starts the Callers, turns `Shutdown` into a broadcast `Stop`, collects `Stopped`, and makes
+/// the report.
+pub(super) struct ClientSupervisor<C: Connect> {
+    plan: Rc<Plan>,
+    server: Rc<C>,
+    callers: Roster<usize, Addr<Caller<C>>>,
+    tally: Rc<RefCell<Tally>>,
+    unreachable: usize,
+    obstacle: Option<String>,
+    crashed: usize,
+    stopped: Option<StopReason>,
+    /// Whether a signal has been heard: the second one ends the stop by force.
+    signalled: bool,
+    started: Instant,
+    report_to: Option<oneshot::Sender<ClientReport>>,
+    log: Logger,
+}
+
+impl<C: Connect> ClientSupervisor<C> {
+    pub fn new(plan: Plan, server: Rc<C>, report_to: oneshot::Sender<ClientReport>, log: Logger) -> Self {
+        Self {
+            plan: Rc::new(plan),
+            server,
+            callers: Roster::default(),
+            tally: Rc::default(),
+            unreachable: 0,
+            obstacle: None,
+            crashed: 0,
+            stopped: None,
+            signalled: false,
+            started: Instant::now(),
+            report_to: Some(report_to),
+            log,
+        }
+    }
+
+    fn tell_callers(&mut self, stop: Stop) {
+        self.callers.order(stop).for_each(|caller| caller.do_send(stop));
+    }
+
+    fn report_if_nothing_is_owed(&mut self, ctx: &mut Context<Self>) {
+        if !self.callers.is_empty() {
+            return;
+        }
+        let Some(report_to) = self.report_to.take() else { return };
+        let report = ClientReport {
+            unreachable: self.unreachable,
+            obstacle: self.obstacle.take(),
+            crashed: self.crashed,
+            stopped: self.stopped,
+            forced: self.callers.ordered() == Some(Stop::Abort),
+            elapsed: self.started.elapsed(),
+            ..ClientReport::new(self.plan.id.clone(), &self.tally.borrow())
+        };
+        // Whoever ran the client has stopped waiting; then nobody wants it.
+        let _ = report_to.send(report);
+        ctx.stop();
+    }
+}
+
+impl<C: Connect> Actor for ClientSupervisor<C> {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        for connection in 1..=self.plan.traffic.connections {
+            let journal = Journal::new(connection, &self.log, self.tally.clone(), ctx.address().recipient());
+            let caller = Caller::new(self.plan.clone(), self.server.clone(), journal).start();
+            // No order can have come: this runs before the first message.
+            self.callers.enter(connection, caller);
+        }
+        self.report_if_nothing_is_owed(ctx);
+    }
+}
+
+impl<C: Connect> StreamHandler<Shutdown> for ClientSupervisor<C> {
+    fn handle(&mut self, Shutdown(reason): Shutdown, _: &mut Self::Context) {
+        let again = self.signalled && reason.is_signal();
+        self.signalled |= reason.is_signal();
+        if self.stopped.is_none() {
+            self.stopped = Some(reason);
+            slog::info!(self.log, "stopping"; "reason" => reason.as_str());
+        }
+        self.tell_callers(if again { Stop::Abort } else { Stop::Drain });
+    }
+
+    /// All handles are gone, which stops nothing.
+    fn finished(&mut self, _: &mut Self::Context) {}
+}
+
+impl<C: Connect> Handler<Stopped<CallerExit>> for ClientSupervisor<C> {
+    type Result = ();
+
+    fn handle(&mut self, Stopped(exit): Stopped<CallerExit>, ctx: &mut Self::Context) {
+        if !self.callers.acknowledge(&exit.connection) {
+            return;
+        }
+        match exit.end {
+            End::Finished | End::Stopped | End::Forced => {}
+            End::Crashed => self.crashed += 1,
+            End::Unreachable { limit, reason } => {
+                self.unreachable += 1;
+                let (server, limit) = (&self.plan.server, humantime::format_duration(limit));
+                self.obstacle.get_or_insert_with(|| format!("cannot connect to {server} within {limit}: {reason}"));
+            }
+        }
+        self.report_if_nothing_is_owed(ctx);
+    }
+}

@@ -1,0 +1,258 @@
+//! Who is served, who waits, and whether one more may be accepted.
+//!
+//! A pure state machine: it takes events and gives decisions, and knows neither sockets nor locks nor wakers (those are
+//! in `gate`), so its edge cases can be tested, and a model checker can run it, without any of them.
+
+use crate::decisions::connection::Reason;
+pub use crate::decisions::ids::ConnectionId;
+use std::collections::BTreeSet;
+
+/// What an arrival finds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Place {
+    /// A free slot.
+    Served,
+    /// A place in the queue, with this many waiting, itself included.
+    Waiting(usize),
+}
+
+/// Those who were there when the gate closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Census {
+    /// Connections that had a slot.
+    pub connections: usize,
+    /// Connections that waited for one.
+    pub pending: usize,
+}
+
+/// What became of connections.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct Tally {
+    /// Alive at the close, or taken in later, and ended by themselves; those that crashed meanwhile included.
+    pub acknowledged: usize,
+    /// Alive at the close, or taken in later, and ended by force.
+    pub forced: usize,
+    /// Panicked, ever.
+    pub crashed: usize,
+}
+
+/// What a departure brings about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Departure {
+    /// The waiter that the freed slot was handed to.
+    pub handed_to: Option<ConnectionId>,
+    /// Whether it left after the close: then the stop owes an account of it.
+    pub in_stop: bool,
+}
+
+/// The cap, those within it, and those in the queue behind it.
+///
+/// Invariants: before the close at most `max_connections` are served and at most `max_pending` wait; somebody waits only
+/// while all slots are taken; the order of the queue is the order of arrival.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Admission {
+    max_connections: usize,
+    max_pending: usize,
+    /// Everyone who has arrived or been taken in and has not left.
+    alive: usize,
+    /// Ordered by id, which is the order of arrival.
+    waiting: BTreeSet<ConnectionId>,
+    next_id: u64,
+    closed: Option<Census>,
+    tally: Tally,
+}
+
+impl Admission {
+    /// An empty house with `max_connections` slots and `max_pending` places in the queue.
+    pub fn new(max_connections: usize, max_pending: usize) -> Self {
+        Self {
+            max_connections,
+            max_pending,
+            alive: 0,
+            waiting: BTreeSet::new(),
+            next_id: 1,
+            closed: None,
+            tally: Tally::default(),
+        }
+    }
+
+    /// Whether one more may be accepted now.
+    pub fn has_room(&self) -> bool {
+        self.closed.is_none() && (self.served() < self.max_connections || self.waiting.len() < self.max_pending)
+    }
+
+    /// A client has been accepted, which takes [`has_room`](Self::has_room).
+    pub fn arrive(&mut self) -> (ConnectionId, Place) {
+        debug_assert!(self.has_room(), "accepted without room");
+        let waits = self.served() >= self.max_connections;
+        let id = self.enter();
+        if !waits {
+            return (id, Place::Served);
+        }
+        self.waiting.insert(id);
+        (id, Place::Waiting(self.waiting.len()))
+    }
+
+    /// A client that was found in the backlog after the close: it is only drained, so no cap counts it.
+    pub fn take_in(&mut self) -> ConnectionId {
+        debug_assert!(self.closed.is_some(), "the backlog is the Acceptors' until the close");
+        self.enter()
+    }
+
+    fn enter(&mut self) -> ConnectionId {
+        let id = ConnectionId(self.next_id);
+        self.next_id += 1;
+        self.alive += 1;
+        id
+    }
+
+    /// A connection is over, wherever it stood. A slot that it frees is the oldest waiter's before anyone can ask for it.
+    pub fn leave(&mut self, id: ConnectionId, reason: Reason) -> Departure {
+        self.alive -= 1;
+        self.tally.crashed += usize::from(reason == Reason::Crashed);
+        match (self.closed, reason) {
+            (None, _) => {}
+            (Some(_), Reason::Forced) => self.tally.forced += 1,
+            (Some(_), _) => self.tally.acknowledged += 1,
+        }
+        let had_slot = !self.waiting.remove(&id);
+        let handed_to = if had_slot && self.closed.is_none() { self.waiting.pop_first() } else { None };
+        Departure { handed_to, in_stop: self.closed.is_some() }
+    }
+
+    /// Whether `id`, which has arrived and not left, has a slot. After the close nobody gets one any more.
+    pub fn is_served(&self, id: ConnectionId) -> bool {
+        self.closed.is_none() && !self.waiting.contains(&id)
+    }
+
+    /// Lets nobody in and hands out no slot from now on. Gives those who are there at the first close, also when repeated.
+    pub fn close(&mut self) -> Census {
+        let census = Census { connections: self.served(), pending: self.waiting.len() };
+        *self.closed.get_or_insert(census)
+    }
+
+    /// What became of those who left; whoever has not, after the close, is being forced: nobody waits for them any more.
+    pub fn tally(&self) -> Tally {
+        Tally { forced: self.tally.forced + self.alive, ..self.tally }
+    }
+
+    /// Those with a slot.
+    pub fn served(&self) -> usize {
+        self.alive - self.waiting.len()
+    }
+
+    /// Those in the queue.
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn full(max_connections: usize, max_pending: usize) -> (Admission, Vec<ConnectionId>) {
+        let mut admission = Admission::new(max_connections, max_pending);
+        let mut ids = Vec::new();
+        while admission.has_room() {
+            ids.push(admission.arrive().0);
+        }
+        (admission, ids)
+    }
+
+    #[test]
+    fn a_freed_slot_goes_to_the_oldest_waiter() {
+        let (mut admission, ids) = full(1, 2);
+        assert_eq!(admission.leave(ids[0], Reason::Client).handed_to, Some(ids[1]));
+        assert!(admission.is_served(ids[1]));
+        assert!(!admission.is_served(ids[2]));
+    }
+
+    #[test]
+    fn a_waiter_that_leaves_frees_its_place_and_no_slot() {
+        let (mut admission, ids) = full(1, 2);
+        assert_eq!(admission.leave(ids[1], Reason::Client).handed_to, None);
+        assert!(admission.has_room());
+        assert_eq!((admission.served(), admission.waiting()), (1, 1));
+        assert_eq!(admission.leave(ids[0], Reason::Client).handed_to, Some(ids[2]));
+    }
+
+    #[test]
+    fn a_waiter_is_told_how_many_wait() {
+        let mut admission = Admission::new(1, 2);
+        assert_eq!(admission.arrive().1, Place::Served);
+        assert_eq!(admission.arrive().1, Place::Waiting(1));
+        assert_eq!(admission.arrive().1, Place::Waiting(2));
+    }
+
+    #[test]
+    fn without_a_queue_a_full_house_has_no_room() {
+        let (admission, ids) = full(3, 0);
+        assert_eq!(ids.len(), 3);
+        assert!(!admission.has_room());
+    }
+
+    #[test]
+    fn after_the_close_nobody_enters_and_no_slot_is_handed_on() {
+        let (mut admission, ids) = full(1, 1);
+        assert_eq!(admission.close(), Census { connections: 1, pending: 1 });
+        assert_eq!(admission.leave(ids[0], Reason::Client), Departure { handed_to: None, in_stop: true });
+        assert!(!admission.has_room());
+        assert!(!admission.is_served(ids[1]));
+    }
+
+    #[test]
+    fn the_tally_accounts_for_everyone_who_was_there_at_the_close_or_came_later() {
+        let (mut admission, ids) = full(5, 1);
+        admission.leave(ids[0], Reason::Crashed);
+        admission.leave(ids[4], Reason::Forced);
+        let census = admission.close();
+        let taken_in = admission.take_in();
+        admission.leave(ids[1], Reason::Stopped);
+        admission.leave(ids[2], Reason::Crashed);
+        admission.leave(ids[3], Reason::Forced);
+        admission.leave(taken_in, Reason::Client);
+        let tally = admission.tally();
+        assert_eq!(tally, Tally { acknowledged: 3, forced: 2, crashed: 2 });
+        assert_eq!(tally.acknowledged + tally.forced, census.connections + census.pending + 1);
+    }
+
+    #[test]
+    fn a_second_close_gives_the_first_census() {
+        let (mut admission, ids) = full(2, 0);
+        let census = admission.close();
+        admission.leave(ids[0], Reason::Client);
+        admission.take_in();
+        assert_eq!(admission.close(), census);
+    }
+
+    proptest! {
+        /// 0 to 5: one arrives if there is room; otherwise somebody leaves, picked by the number.
+        #[test]
+        fn the_cap_holds_nobody_is_overtaken_and_no_slot_is_idle_while_somebody_waits(
+            max_connections in 1usize..4, max_pending in 0usize..4, steps in prop::collection::vec(0usize..12, 0..200),
+        ) {
+            let mut admission = Admission::new(max_connections, max_pending);
+            let mut alive: Vec<ConnectionId> = Vec::new();
+            for step in steps {
+                if step < 6 {
+                    if admission.has_room() {
+                        alive.push(admission.arrive().0);
+                    }
+                } else if !alive.is_empty() {
+                    let oldest = alive.iter().copied().find(|&id| !admission.is_served(id));
+                    let leaver = alive.remove(step % alive.len());
+                    let had_slot = admission.is_served(leaver);
+                    let handed_to = admission.leave(leaver, Reason::Client).handed_to;
+                    prop_assert_eq!(handed_to, if had_slot { oldest } else { None });
+                }
+                let served = alive.iter().filter(|&&id| admission.is_served(id)).count();
+                prop_assert_eq!((served, alive.len() - served), (admission.served(), admission.waiting()));
+                prop_assert!(served <= max_connections && admission.waiting() <= max_pending);
+                prop_assert!(served == max_connections || admission.waiting() == 0);
+                prop_assert_eq!(admission.has_room(), alive.len() < max_connections + max_pending);
+            }
+        }
+    }
+}

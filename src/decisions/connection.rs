@@ -1,0 +1,148 @@
+//! What a connection decides: whether it is still served when its slot or a stop comes, and what its end is called.
+//!
+//! A pure state machine, as [`supervisor`](super::supervisor) is; both planes of the connection move it on.
+
+use std::fmt;
+
+/// Why a connection was closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// The conversation was over: usually the client ended it.
+    Client,
+    /// The server stopped, and the client has everything that was received from it.
+    Stopped,
+    /// Nothing moved for `idle_timeout`.
+    Idle,
+    /// The client reset it, or the service failed.
+    Reset,
+    /// The service or the actor panicked. The client sees a reset.
+    Crashed,
+    /// It was still open at the deadline. The client sees a reset.
+    Forced,
+}
+
+impl Reason {
+    /// The word in the log.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Stopped => "stopped",
+            Self::Idle => "idle",
+            Self::Reset => "reset",
+            Self::Crashed => "crashed",
+            Self::Forced => "forced",
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Where a connection stands.
+///
+/// ```
+/// use supervised_echo::{Reason, decisions::connection::{ConnectionState, Ending}};
+///
+/// let waiting = ConnectionState::Waiting;
+/// let stopped = waiting.end_input(Ending::Stopped);
+/// assert_eq!(stopped.serve(), stopped, "a slot that comes after the stop comes too late");
+/// assert_eq!(stopped.finish().reason(), Reason::Stopped);
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ConnectionState {
+    /// In the queue, without a slot.
+    Waiting,
+    /// Its service and its client speak with each other.
+    Serving,
+    /// Its input has been ended from this side: the service still answers what had arrived by then.
+    Draining(Ending),
+    /// The service is done and FIN is sent: the client still gets what it is owed.
+    Farewell(Option<Ending>),
+}
+
+/// Why the input of a connection ends before the client ends it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Ending {
+    /// Nothing moved for `idle_timeout`.
+    Idle,
+    /// The server stops.
+    Stopped,
+}
+
+impl ConnectionState {
+    /// It has its slot.
+    #[must_use]
+    pub fn serve(self) -> Self {
+        if self == Self::Waiting { Self::Serving } else { self }
+    }
+
+    /// Its input ends. A stop outweighs everything that came before it.
+    #[must_use]
+    pub fn end_input(self, ending: Ending) -> Self {
+        match self {
+            Self::Waiting | Self::Serving | Self::Draining(_) => Self::Draining(ending),
+            Self::Farewell(_) => Self::Farewell(Some(ending)),
+        }
+    }
+
+    /// The service is done.
+    #[must_use]
+    pub fn finish(self) -> Self {
+        Self::Farewell(self.ending())
+    }
+
+    /// What has ended its input, if it was not the client.
+    pub fn ending(self) -> Option<Ending> {
+        match self {
+            Self::Waiting | Self::Serving => None,
+            Self::Draining(ending) => Some(ending),
+            Self::Farewell(ending) => ending,
+        }
+    }
+
+    /// What a clean end is called now.
+    pub fn reason(self) -> Reason {
+        match self.ending() {
+            None => Reason::Client,
+            Some(Ending::Idle) => Reason::Idle,
+            Some(Ending::Stopped) => Reason::Stopped,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ENDINGS: [(Ending, Reason); 2] = [(Ending::Idle, Reason::Idle), (Ending::Stopped, Reason::Stopped)];
+
+    #[test]
+    fn whatever_ended_the_input_names_the_end() {
+        assert_eq!(ConnectionState::Serving.finish().reason(), Reason::Client);
+        for (ending, reason) in ENDINGS {
+            assert_eq!(ConnectionState::Waiting.end_input(ending).finish().reason(), reason);
+            assert_eq!(ConnectionState::Serving.end_input(ending).finish().reason(), reason);
+            assert_eq!(ConnectionState::Serving.finish().end_input(ending).reason(), reason);
+        }
+    }
+
+    #[test]
+    fn a_stop_outweighs_an_idle_timeout() {
+        let idle = ConnectionState::Serving.end_input(Ending::Idle);
+        assert_eq!(idle.end_input(Ending::Stopped).finish().reason(), Reason::Stopped);
+        assert_eq!(idle.finish().end_input(Ending::Stopped).reason(), Reason::Stopped);
+    }
+
+    #[test]
+    fn only_one_that_waits_is_served() {
+        assert_eq!(ConnectionState::Waiting.serve(), ConnectionState::Serving);
+        for (ending, _) in ENDINGS {
+            let draining = ConnectionState::Waiting.end_input(ending);
+            assert_eq!(draining.serve(), draining);
+            assert_eq!(draining.finish().serve(), draining.finish());
+        }
+    }
+}

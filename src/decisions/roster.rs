@@ -1,0 +1,100 @@
+//! The children that still owe an acknowledgement, and how far they have been told to go.
+//!
+//! One pure state machine for every supervisor in the tree: what a handle is (an address, nothing at all) is the user's.
+
+use crate::decisions::stop::Stop;
+use std::collections::BTreeMap;
+
+/// The children of one supervisor, from their start to their acknowledgement.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Roster<C: Ord, H> {
+    owing: BTreeMap<C, H>,
+    order: Option<Stop>,
+}
+
+impl<C: Ord, H> Default for Roster<C, H> {
+    fn default() -> Self {
+        Self { owing: BTreeMap::new(), order: None }
+    }
+}
+
+impl<C: Ord, H> Roster<C, H> {
+    /// A child has been started. Gives the order that it has missed and must be told now.
+    pub fn enter(&mut self, child: C, handle: H) -> Option<Stop> {
+        self.owing.insert(child, handle);
+        self.order
+    }
+
+    /// Raises the order. Gives the handles of those that must be told; nobody, if it is no news.
+    pub fn order(&mut self, stop: Stop) -> impl Iterator<Item = &H> {
+        let news = self.order < Some(stop);
+        self.order = self.order.max(Some(stop));
+        self.owing.values().filter(move |_| news)
+    }
+
+    /// How far the children have been told to go; `None` while they run.
+    pub fn ordered(&self) -> Option<Stop> {
+        self.order
+    }
+
+    /// A child has sent its `Stopped`. False if it owed none: unknown, or given up, or heard before.
+    pub fn acknowledge(&mut self, child: &C) -> bool {
+        self.owing.remove(child).is_some()
+    }
+
+    /// Those that have not acknowledged.
+    pub fn owing(&self) -> impl Iterator<Item = (&C, &H)> + Clone {
+        self.owing.iter()
+    }
+
+    /// Whether nobody owes anything.
+    pub fn is_empty(&self) -> bool {
+        self.owing.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn roster(children: &[u8]) -> Roster<u8, u8> {
+        let mut roster = Roster::default();
+        for &child in children {
+            assert_eq!(roster.enter(child, child), None);
+        }
+        roster
+    }
+
+    #[test]
+    fn an_order_goes_to_everyone_who_still_owes() {
+        let mut roster = roster(&[1, 2, 3]);
+        assert!(roster.acknowledge(&2));
+        assert_eq!(roster.order(Stop::Drain).copied().collect::<Vec<_>>(), [1, 3]);
+    }
+
+    #[test]
+    fn an_order_is_given_once_and_never_taken_back() {
+        let mut roster = roster(&[1]);
+        assert_eq!(roster.order(Stop::Abort).count(), 1);
+        assert_eq!(roster.order(Stop::Abort).count(), 0);
+        assert_eq!(roster.order(Stop::Drain).count(), 0);
+        assert_eq!(roster.ordered(), Some(Stop::Abort));
+    }
+
+    #[test]
+    fn who_enters_during_a_stop_is_told_at_once() {
+        let mut roster = roster(&[]);
+        assert_eq!(roster.order(Stop::Drain).count(), 0);
+        assert_eq!(roster.enter(1, 1), Some(Stop::Drain));
+        assert!(!roster.is_empty());
+    }
+
+    #[test]
+    fn an_acknowledgement_counts_once() {
+        let mut roster = roster(&[1]);
+        assert!(roster.acknowledge(&1));
+        assert!(!roster.acknowledge(&1));
+        assert!(!roster.acknowledge(&2));
+        assert!(roster.is_empty());
+    }
+}

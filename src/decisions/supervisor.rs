@@ -1,0 +1,243 @@
+//! What the Supervisor decides: how a stop goes from step to step.
+//!
+//! A pure state machine: events in, [`Step`]s out, which the actor in `supervisor` carries out in their order. It knows neither
+//! actors nor sockets nor clocks, so a model checker can run it through every order of events there is.
+
+use crate::decisions::{
+    ids::WorkerId,
+    roster::Roster,
+    stop::{Stop, StopReason},
+};
+
+/// Something has happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Event {
+    /// Somebody wants the server to stop.
+    Shutdown(StopReason),
+    /// A timer that was started is over.
+    Elapsed(Timer),
+    /// The backlog has been taken in: all of it, or as much as there were descriptors for.
+    Swept {
+        /// Whether nobody is left in it.
+        empty: bool,
+    },
+    /// A Worker accepts nothing any more.
+    AcceptorStopped(WorkerId),
+    /// A Worker has ended.
+    WorkerStopped {
+        /// Which one.
+        worker: WorkerId,
+        /// Whether it panicked.
+        crashed: bool,
+    },
+}
+
+/// Something is to be done.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Step {
+    /// Close the gate and let the kernel refuse new clients.
+    Begin(StopReason),
+    /// Start a timer.
+    Start(Timer),
+    /// Tell every Worker that [owes](SupervisorState::workers).
+    Tell(Stop),
+    /// Hand the clients in the backlog to the [takers](SupervisorState::takers), and answer with [`Event::Swept`].
+    Sweep,
+    /// Close the listening socket. Whoever has come to be in the backlog since the sweep is counted first.
+    CloseListener,
+    /// A Worker is stuck: nobody waits for it any more.
+    GiveUpOn(WorkerId),
+    /// Nobody owes anything.
+    Report(Verdict),
+}
+
+/// What the Supervisor waits for besides messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Timer {
+    /// For Acceptors to answer and for handshakes under way, before the backlog is taken in.
+    Settling,
+    /// For descriptors, before the sweep goes on.
+    SweepPause,
+    /// For the graceful stop, before it is ended by force.
+    Deadline,
+    /// For Workers to answer after that.
+    Patience,
+}
+
+/// How the stop went, apart from the numbers.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Verdict {
+    /// What began it.
+    pub reason: StopReason,
+    /// Whether supervision gave up: too many restarts, or a Worker that panicked.
+    pub gave_up: bool,
+    /// Workers that did not answer.
+    pub stuck: Vec<WorkerId>,
+}
+
+/// The Supervisor's part of the tree. `H` is how it reaches a Worker.
+///
+/// ```
+/// use supervised_echo::{StopReason, WorkerId, decisions::{stop::Stop, supervisor::{Event, Step, SupervisorState, Timer}}};
+///
+/// let mut state = SupervisorState::new([(WorkerId(1), ())]);
+/// let steps = state.on(Event::Shutdown(StopReason::Handle));
+/// assert!(steps.contains(&Step::Tell(Stop::Accepting)));
+/// state.on(Event::AcceptorStopped(WorkerId(1)));
+/// assert_eq!(state.on(Event::Elapsed(Timer::Settling)), [Step::Sweep]);
+/// assert_eq!(state.on(Event::Swept { empty: true }), [Step::CloseListener, Step::Tell(Stop::Finish)]);
+/// let steps = state.on(Event::WorkerStopped { worker: WorkerId(1), crashed: false });
+/// assert!(matches!(&steps[..], [Step::Report(verdict)] if !verdict.gave_up));
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct SupervisorState<H> {
+    workers: Roster<WorkerId, H>,
+    /// Workers that still accept.
+    acceptors: Roster<WorkerId, ()>,
+    phase: Phase,
+    listening: bool,
+    gave_up: bool,
+    stuck: Vec<WorkerId>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Phase {
+    Running,
+    Stopping {
+        reason: StopReason,
+        /// Whether a signal has been heard: the second one ends the stop by force.
+        signalled: bool,
+    },
+    /// Whatever comes now comes too late.
+    Reported,
+}
+
+impl<H> SupervisorState<H> {
+    /// Over these Workers, which run.
+    pub fn new(workers: impl IntoIterator<Item = (WorkerId, H)>) -> Self {
+        let (mut roster, mut acceptors) = (Roster::default(), Roster::default());
+        for (worker, handle) in workers {
+            roster.enter(worker, handle);
+            acceptors.enter(worker, ());
+        }
+        Self { workers: roster, acceptors, phase: Phase::Running, listening: true, gave_up: false, stuck: Vec::new() }
+    }
+
+    /// Gives what is to be done about `event`, in this order.
+    pub fn on(&mut self, event: Event) -> Vec<Step> {
+        let mut steps = Vec::new();
+        if self.phase == Phase::Reported {
+            return steps;
+        }
+        match event {
+            Event::Shutdown(reason) => match &mut self.phase {
+                Phase::Stopping { signalled, .. } if reason.is_signal() => {
+                    if std::mem::replace(signalled, true) {
+                        self.abort(&mut steps);
+                    }
+                }
+                _ => self.begin(reason, &mut steps),
+            },
+            Event::Elapsed(Timer::Settling | Timer::SweepPause) => {
+                if self.workers.ordered() <= Some(Stop::Drain) {
+                    steps.push(Step::Sweep);
+                }
+            }
+            Event::Swept { empty: true } => {
+                self.close_listener(&mut steps);
+                self.tell(Stop::Finish, &mut steps);
+            }
+            // The drain must begin, it is what frees descriptors; but the Workers must stay for those to come.
+            Event::Swept { empty: false } => {
+                self.tell(Stop::Drain, &mut steps);
+                steps.push(Step::Start(Timer::SweepPause));
+            }
+            Event::Elapsed(Timer::Deadline) => self.abort(&mut steps),
+            Event::Elapsed(Timer::Patience) => {
+                let silent: Vec<WorkerId> = self.workers.owing().map(|(&worker, _)| worker).collect();
+                for worker in silent {
+                    self.workers.acknowledge(&worker);
+                    self.stuck.push(worker);
+                    steps.push(Step::GiveUpOn(worker));
+                }
+                self.report_if_nothing_is_owed(&mut steps);
+            }
+            Event::AcceptorStopped(worker) => {
+                self.acceptors.acknowledge(&worker);
+                if self.phase == Phase::Running {
+                    // Nobody has told it to, so its Worker has given up on restarts.
+                    self.give_up(&mut steps);
+                }
+            }
+            Event::WorkerStopped { worker, crashed } => {
+                if !self.workers.acknowledge(&worker) {
+                    return steps;
+                }
+                if crashed {
+                    self.give_up(&mut steps);
+                }
+                self.report_if_nothing_is_owed(&mut steps);
+            }
+        }
+        steps
+    }
+
+    fn give_up(&mut self, steps: &mut Vec<Step>) {
+        self.gave_up = true;
+        self.begin(StopReason::Restarts, steps);
+    }
+
+    /// Begins the stop, if none is under way.
+    fn begin(&mut self, reason: StopReason, steps: &mut Vec<Step>) {
+        if self.phase == Phase::Running {
+            self.phase = Phase::Stopping { reason, signalled: reason.is_signal() };
+            steps.push(Step::Begin(reason));
+            self.tell(Stop::Accepting, steps);
+            steps.extend([Step::Start(Timer::Settling), Step::Start(Timer::Deadline)]);
+        }
+    }
+
+    fn tell(&mut self, stop: Stop, steps: &mut Vec<Step>) {
+        if self.workers.order(stop).next().is_some() {
+            steps.push(Step::Tell(stop));
+        }
+    }
+
+    fn abort(&mut self, steps: &mut Vec<Step>) {
+        if self.workers.ordered() < Some(Stop::Abort) {
+            self.tell(Stop::Abort, steps);
+            steps.push(Step::Start(Timer::Patience));
+        }
+    }
+
+    fn close_listener(&mut self, steps: &mut Vec<Step>) {
+        if std::mem::take(&mut self.listening) {
+            steps.push(Step::CloseListener);
+        }
+    }
+
+    fn report_if_nothing_is_owed(&mut self, steps: &mut Vec<Step>) {
+        if let Phase::Stopping { reason, .. } = self.phase
+            && self.workers.is_empty()
+        {
+            self.phase = Phase::Reported;
+            self.close_listener(steps);
+            let stuck = std::mem::take(&mut self.stuck);
+            steps.push(Step::Report(Verdict { reason, gave_up: self.gave_up, stuck }));
+        }
+    }
+
+    /// The Workers that owe their acknowledgement.
+    pub fn workers(&self) -> impl Iterator<Item = &H> {
+        self.workers.owing().map(|(_, handle)| handle)
+    }
+
+    /// The Workers that are to take in the backlog, by turns: those whose Acceptor has answered have a thread that runs, any
+    /// other is asked only if there is none.
+    pub fn takers(&self) -> impl Iterator<Item = (WorkerId, &H)> + Clone {
+        let answered = |worker: &WorkerId| !self.acceptors.owing().any(|(owing, ())| owing == worker);
+        let any_answered = self.workers.owing().any(|(worker, _)| answered(worker));
+        let owing = self.workers.owing().filter(move |(worker, _)| !any_answered || answered(worker));
+        owing.map(|(&worker, handle)| (worker, handle))
+    }
+}

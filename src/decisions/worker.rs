@@ -1,0 +1,161 @@
+//! What a Worker decides: whether its Acceptor is replaced, who is told of a stop, and when it may end itself.
+//!
+//! A pure state machine, as [`supervisor`](super::supervisor) is: the actor in `worker` carries out its [`Step`]s.
+
+use crate::decisions::{restart_limit::RestartLimit, roster::Roster, stop::Stop};
+use std::time::Duration;
+
+/// Something has happened. `C` names a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Event<C> {
+    /// The time for the next Acceptor has come.
+    AcceptorDue,
+    /// It could not be started for want of descriptors or memory, which is no crash and no reason to give up.
+    AcceptorStarved,
+    /// The Acceptor has ended, or could not be started.
+    AcceptorStopped {
+        /// Whether it was not told to.
+        crashed: bool,
+        /// The clock's reading, since any fixed moment.
+        now: Duration,
+    },
+    /// The Supervisor orders a stop.
+    Stop(Stop),
+    /// A connection has ended.
+    ConnectionStopped(C),
+}
+
+/// Something is to be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Step {
+    /// Start an Acceptor.
+    StartAcceptor {
+        /// If the one before has crashed: the number of restarts within the window, this one included.
+        restarts: Option<usize>,
+    },
+    /// Let [`Event::AcceptorDue`] happen after a while.
+    WaitForAcceptor,
+    /// Tell the Acceptor.
+    TellAcceptor(Stop),
+    /// Tell every connection that [owes](WorkerState::connections).
+    TellConnections(Stop),
+    /// Tell the Supervisor that here nothing is accepted any more.
+    AcceptingIsOver {
+        /// Whether that is because the Acceptor has crashed too often.
+        given_up: bool,
+    },
+    /// Nobody owes anything: acknowledge.
+    Finish,
+}
+
+/// A Worker's part of the tree. `C` names a connection, `H` is how the Worker reaches it.
+///
+/// ```
+/// use std::time::Duration;
+/// use supervised_echo::decisions::{restart_limit::RestartLimit, stop::Stop, worker::{Event, Step, WorkerState}};
+///
+/// let mut state = WorkerState::new(RestartLimit::new(5, Duration::from_secs(10)));
+/// assert_eq!(state.on(Event::AcceptorDue), [Step::StartAcceptor { restarts: None }]);
+/// state.enter("a client", ());
+/// let stop = Stop::Finish;
+/// assert_eq!(state.on(Event::Stop(stop)), [Step::TellConnections(stop), Step::TellAcceptor(stop)]);
+/// let stopped = Event::AcceptorStopped { crashed: false, now: Duration::ZERO };
+/// assert_eq!(state.on(stopped), [Step::AcceptingIsOver { given_up: false }]);
+/// assert_eq!(state.on(Event::ConnectionStopped("a client")), [Step::Finish]);
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct WorkerState<C: Ord, H> {
+    connections: Roster<C, H>,
+    acceptor: Acceptor,
+    restart_limit: RestartLimit,
+    finished: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Acceptor {
+    /// None is there, the next one is due.
+    Due {
+        restarts: Option<usize>,
+    },
+    Running,
+    /// None will be there any more.
+    Over,
+}
+
+impl<C: Ord, H> WorkerState<C, H> {
+    /// Without connections, its Acceptor due.
+    pub fn new(restart_limit: RestartLimit) -> Self {
+        Self {
+            connections: Roster::default(),
+            acceptor: Acceptor::Due { restarts: None },
+            restart_limit,
+            finished: false,
+        }
+    }
+
+    /// A connection has been started. Gives the order that it has missed and must be told now.
+    pub fn enter(&mut self, connection: C, handle: H) -> Option<Stop> {
+        self.connections.enter(connection, handle)
+    }
+
+    /// Gives what is to be done about `event`, in this order.
+    pub fn on(&mut self, event: Event<C>) -> Vec<Step> {
+        let mut steps = Vec::new();
+        match event {
+            Event::AcceptorDue => {
+                if let Acceptor::Due { restarts } = self.acceptor {
+                    self.acceptor = Acceptor::Running;
+                    steps.push(Step::StartAcceptor { restarts });
+                }
+            }
+            Event::AcceptorStarved => self.wait_for_acceptor(None, &mut steps),
+            // One that crashes while it is being stopped has stopped all the same.
+            Event::AcceptorStopped { crashed, now } if crashed && self.connections.ordered().is_none() => {
+                match self.restart_limit.restart(now) {
+                    restarts @ Some(_) => self.wait_for_acceptor(restarts, &mut steps),
+                    None => self.accepting_is_over(true, &mut steps),
+                }
+            }
+            Event::AcceptorStopped { .. } => self.accepting_is_over(false, &mut steps),
+            Event::Stop(stop) => {
+                if self.connections.order(stop).next().is_some() {
+                    steps.push(Step::TellConnections(stop));
+                }
+                match self.acceptor {
+                    Acceptor::Due { .. } => self.accepting_is_over(false, &mut steps),
+                    Acceptor::Running => steps.push(Step::TellAcceptor(stop)),
+                    Acceptor::Over => {}
+                }
+            }
+            Event::ConnectionStopped(connection) => {
+                self.connections.acknowledge(&connection);
+            }
+        }
+        // An Acceptor that has not answered may still have clients for us in the mailbox.
+        let nobody_comes = self.connections.ordered() >= Some(Stop::Finish) && self.acceptor == Acceptor::Over;
+        if nobody_comes && self.connections.is_empty() && !std::mem::replace(&mut self.finished, true) {
+            steps.push(Step::Finish);
+        }
+        steps
+    }
+
+    fn wait_for_acceptor(&mut self, restarts: Option<usize>, steps: &mut Vec<Step>) {
+        self.acceptor = Acceptor::Due { restarts };
+        steps.push(Step::WaitForAcceptor);
+    }
+
+    fn accepting_is_over(&mut self, given_up: bool, steps: &mut Vec<Step>) {
+        self.acceptor = Acceptor::Over;
+        steps.push(Step::AcceptingIsOver { given_up });
+    }
+
+    /// The connections that owe their acknowledgement.
+    pub fn connections(&self) -> impl Iterator<Item = &H> {
+        self.connections.owing().map(|(_, handle)| handle)
+    }
+
+    /// Whether it has come to its own end.
+    pub fn is_finished(&self) -> bool {
+        self.finished
+    }
+}

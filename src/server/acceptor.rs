@@ -1,0 +1,387 @@
+//! Accepts clients from the shared listening socket, one Acceptor on each Worker's thread.
+//!
+//! What an accept error means is decided by a pure classifier. None of them ends the server by itself: an Acceptor that
+//! cannot go on crashes alone, and its Worker starts another on the same socket, where the queued clients wait meanwhile.
+
+use crate::{
+    decisions::{accept_error::AcceptError, ids::WorkerId, stop::Stop},
+    server::{
+        gate::Gate,
+        messages::{Accepted, AcceptorExit},
+    },
+    stop::Stopped,
+};
+use actix::prelude::*;
+use slog::Logger;
+use std::{
+    future::{pending, poll_fn},
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    task::{self, Poll},
+    time::Duration,
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    time::{Instant, sleep, sleep_until},
+};
+
+/// How long to leave a listener alone that has no descriptor or memory for another client.
+const BACK_OFF: Duration = Duration::from_millis(100);
+/// How long nothing must have failed before an episode counts as over: at the limit accepting fails and works by turns.
+const CALM: Duration = Duration::from_secs(1);
+
+/// Where an Acceptor's clients come from: the socket, or in a test whatever can go wrong with one.
+pub(crate) trait Listen: 'static {
+    fn poll_accept(&mut self, cx: &mut task::Context<'_>) -> Poll<io::Result<(TcpStream, SocketAddr)>>;
+}
+
+impl Listen for TcpListener {
+    fn poll_accept(&mut self, cx: &mut task::Context<'_>) -> Poll<io::Result<(TcpStream, SocketAddr)>> {
+        TcpListener::poll_accept(self, cx)
+    }
+}
+
+/// Opens a handle of the listening socket on the calling thread, for each new Acceptor.
+pub(crate) type OpenListener = Box<dyn Fn() -> io::Result<Box<dyn Listen>> + Send>;
+
+/// The actor that accepts on one Worker's thread.
+pub(crate) struct Acceptor {
+    pub gate: Arc<Gate>,
+    /// Taken by the accept loop.
+    pub listener: Option<Box<dyn Listen>>,
+    pub parent: Parent,
+    pub log: Logger,
+    exit: AcceptorExit,
+}
+
+/// Whom an Acceptor reports to.
+#[derive(Clone)]
+pub(crate) struct Parent {
+    pub accepted: Recipient<Accepted>,
+    pub stopped: Recipient<Stopped<AcceptorExit>>,
+}
+
+impl Acceptor {
+    pub fn new(worker: WorkerId, gate: Arc<Gate>, listener: Box<dyn Listen>, parent: Parent, log: Logger) -> Self {
+        // Unless it ends otherwise it has panicked.
+        let exit = AcceptorExit { worker, crash: Some("panic".into()) };
+        Self { gate, listener: Some(listener), parent, log, exit }
+    }
+}
+
+impl Actor for Acceptor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        let Some(listener) = self.listener.take() else { return };
+        let accepting =
+            accept_all(self.exit.worker, self.gate.clone(), listener, self.parent.accepted.clone(), self.log.clone());
+        ctx.spawn(accepting.into_actor(self).map(|error, actor, ctx| {
+            actor.exit.crash = Some(error.to_string());
+            ctx.stop();
+        }));
+    }
+}
+
+impl Handler<Stop> for Acceptor {
+    type Result = ();
+
+    /// Whatever step of the stop it is: the accept loop is dropped with its handle of the socket, and all that it has
+    /// accepted is ahead of the `Stopped` in the Worker's mailbox.
+    fn handle(&mut self, _: Stop, ctx: &mut Self::Context) {
+        self.exit.crash = None;
+        ctx.stop();
+    }
+}
+
+impl Drop for Acceptor {
+    fn drop(&mut self) {
+        if self.exit.crash.is_none() {
+            slog::info!(self.log, "acceptor stopped"; "worker" => self.exit.worker.0);
+        }
+        self.parent.stopped.do_send(Stopped(self.exit.clone()));
+    }
+}
+
+/// Accepts until the listener is broken, and says of what.
+async fn accept_all(
+    worker: WorkerId,
+    gate: Arc<Gate>,
+    mut listener: Box<dyn Listen>,
+    parent: Recipient<Accepted>,
+    log: Logger,
+) -> io::Error {
+    let mut starving: Option<Starving> = None;
+    loop {
+        let accepted = poll_fn(|cx| gate.poll_accept(cx, worker, |cx| listener.poll_accept(cx)));
+        let accepted = tokio::select! {
+            biased;
+            () = calm(&starving) => {
+                starving = None;
+                continue;
+            }
+            accepted = accepted => accepted,
+        };
+        match accepted {
+            Ok(((stream, peer), permit, place)) => parent.do_send(Accepted { stream, peer, permit, place }),
+            Err(error) => match AcceptError::of(&error) {
+                AcceptError::Client => {}
+                AcceptError::Starved => {
+                    let starving = starving.get_or_insert_with(|| Starving::new(error, &gate, &log));
+                    starving.last_failure = Instant::now();
+                    sleep(BACK_OFF).await;
+                }
+                AcceptError::Listener => return error,
+            },
+        }
+    }
+}
+
+/// Resolves when nothing has failed for a while, be it that nobody came.
+async fn calm(starving: &Option<Starving>) {
+    match starving {
+        Some(starving) => sleep_until(starving.last_failure + CALM).await,
+        None => pending().await,
+    }
+}
+
+/// This Acceptor's part in an episode of starvation, which begins with the first that starves and ends with the last.
+struct Starving {
+    reason: io::Error,
+    last_failure: Instant,
+    gate: Arc<Gate>,
+    log: Logger,
+}
+
+impl Starving {
+    fn new(reason: io::Error, gate: &Arc<Gate>, log: &Logger) -> Self {
+        if gate.starve() {
+            slog::warn!(log, "accept paused"; "reason" => %reason);
+        }
+        Self { reason, last_failure: Instant::now(), gate: gate.clone(), log: log.clone() }
+    }
+}
+
+impl Drop for Starving {
+    fn drop(&mut self) {
+        if self.gate.recover() {
+            slog::info!(self.log, "accept resumed"; "reason" => %self.reason);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        server::testing::{WORKER, listener},
+        testing::{self, logged, probe},
+    };
+    use rustix::io::Errno;
+    use std::collections::VecDeque;
+    use tokio::sync::mpsc::UnboundedReceiver;
+
+    const CLIENTS: [Errno; 11] = [
+        Errno::CONNABORTED,
+        Errno::INTR,
+        Errno::PERM,
+        Errno::PROTO,
+        Errno::NOPROTOOPT,
+        Errno::OPNOTSUPP,
+        Errno::NETDOWN,
+        Errno::NETUNREACH,
+        Errno::HOSTDOWN,
+        Errno::HOSTUNREACH,
+        Errno::NONET,
+    ];
+    const STARVING: [Errno; 4] = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
+    const LISTENERS: [Errno; 3] = [Errno::INVAL, Errno::BADF, Errno::NOTSOCK];
+
+    #[test]
+    fn every_accept_error_has_its_meaning() {
+        let of = |errno: Errno| AcceptError::of(&errno.into());
+        CLIENTS.iter().for_each(|&errno| assert_eq!(of(errno), AcceptError::Client, "{errno:?}"));
+        STARVING.iter().for_each(|&errno| assert_eq!(of(errno), AcceptError::Starved, "{errno:?}"));
+        LISTENERS.iter().for_each(|&errno| assert_eq!(of(errno), AcceptError::Listener, "{errno:?}"));
+        assert_eq!(AcceptError::of(&io::Error::other("not the system's")), AcceptError::Listener);
+    }
+
+    /// Fails in the given ways first, then asks the real listener.
+    struct Flaky {
+        failures: VecDeque<Errno>,
+        listener: TcpListener,
+    }
+
+    impl Listen for Flaky {
+        fn poll_accept(&mut self, cx: &mut task::Context<'_>) -> Poll<io::Result<(TcpStream, SocketAddr)>> {
+            match self.failures.pop_front() {
+                Some(errno) => Poll::Ready(Err(errno.into())),
+                None => self.listener.poll_accept(cx).map_ok(|(stream, peer)| (stream, peer)),
+            }
+        }
+    }
+
+    struct Panicking;
+
+    impl Listen for Panicking {
+        fn poll_accept(&mut self, _: &mut task::Context<'_>) -> Poll<io::Result<(TcpStream, SocketAddr)>> {
+            panic!("told to");
+        }
+    }
+
+    /// Fails once, with an order to stop in the Acceptor's mailbox by then; after that nobody comes.
+    struct Interrupted<F> {
+        acceptor: Addr<Acceptor>,
+        fail: Option<F>,
+    }
+
+    impl<F: FnOnce() -> io::Error + 'static> Listen for Interrupted<F> {
+        fn poll_accept(&mut self, _: &mut task::Context<'_>) -> Poll<io::Result<(TcpStream, SocketAddr)>> {
+            self.fail.take().map_or(Poll::Pending, |fail| {
+                self.acceptor.do_send(Stop::Accepting);
+                Poll::Ready(Err(fail()))
+            })
+        }
+    }
+
+    struct Heard {
+        accepted: UnboundedReceiver<Accepted>,
+        stopped: UnboundedReceiver<Stopped<AcceptorExit>>,
+        log: UnboundedReceiver<String>,
+    }
+
+    fn start(gate: &Arc<Gate>, listener: Box<dyn Listen>) -> (Addr<Acceptor>, Heard) {
+        start_with(gate, |_| listener)
+    }
+
+    fn start_with(
+        gate: &Arc<Gate>,
+        listener: impl FnOnce(Addr<Acceptor>) -> Box<dyn Listen>,
+    ) -> (Addr<Acceptor>, Heard) {
+        let ((accepted, heard_accepted), (stopped, heard_stopped)) = (probe(), probe());
+        let (logger, log) = testing::log();
+        let parent = Parent { accepted, stopped };
+        let acceptor =
+            Acceptor::create(|ctx| Acceptor::new(WORKER, gate.clone(), listener(ctx.address()), parent, logger));
+        (acceptor, Heard { accepted: heard_accepted, stopped: heard_stopped, log })
+    }
+
+    fn interrupted(fail: impl FnOnce() -> io::Error + 'static) -> (Addr<Acceptor>, Heard) {
+        start_with(&Gate::new(1, 0), |acceptor| Box::new(Interrupted { acceptor, fail: Some(fail) }))
+    }
+
+    async fn exit(heard: &mut Heard) -> AcceptorExit {
+        let Stopped(exit) = heard.stopped.recv().await.expect("every Acceptor acknowledges");
+        exit
+    }
+
+    #[actix::test]
+    async fn it_accepts_up_to_the_cap_and_goes_on_when_a_slot_is_freed() {
+        let (listener, address) = listener();
+        let (_acceptor, mut heard) = start(&Gate::new(1, 0), Box::new(listener.acceptor().unwrap()));
+        let first = TcpStream::connect(address).await.unwrap();
+        let second = TcpStream::connect(address).await.unwrap();
+        let accepted = heard.accepted.recv().await.unwrap();
+        assert_eq!(accepted.peer, first.local_addr().unwrap());
+        drop(accepted);
+        assert_eq!(heard.accepted.recv().await.unwrap().peer, second.local_addr().unwrap());
+    }
+
+    #[actix::test]
+    async fn a_stop_is_acknowledged_once_and_after_all_that_it_has_accepted() {
+        let (listener, address) = listener();
+        let (acceptor, mut heard) = start(&Gate::new(1, 0), Box::new(listener.acceptor().unwrap()));
+        let _client = TcpStream::connect(address).await.unwrap();
+        let accepted = heard.accepted.recv().await;
+        acceptor.do_send(Stop::Accepting);
+        acceptor.do_send(Stop::Drain);
+        assert_eq!(exit(&mut heard).await, AcceptorExit { worker: WORKER, crash: None });
+        logged(&mut heard.log, "acceptor stopped").await;
+        assert!(accepted.is_some());
+        heard.stopped.close();
+        assert!(heard.stopped.recv().await.is_none());
+    }
+
+    #[actix::test]
+    async fn what_fails_for_one_client_is_passed_over() {
+        let (listener, address) = listener();
+        let failures = CLIENTS.into();
+        let flaky = Flaky { failures, listener: listener.acceptor().unwrap() };
+        let (_acceptor, mut heard) = start(&Gate::new(1, 0), Box::new(flaky));
+        let _client = TcpStream::connect(address).await.unwrap();
+        assert!(heard.accepted.recv().await.is_some());
+    }
+
+    #[actix::test]
+    async fn starving_is_logged_once_an_episode_and_survived() {
+        let (listener, address) = listener();
+        let failures = STARVING.into();
+        let flaky = Flaky { failures, listener: listener.acceptor().unwrap() };
+        let (_acceptor, mut heard) = start(&Gate::new(1, 0), Box::new(flaky));
+        let _client = TcpStream::connect(address).await.unwrap();
+        assert!(heard.accepted.recv().await.is_some());
+        assert_eq!(heard.log.recv().await.unwrap(), "accept paused");
+        assert_eq!(heard.log.recv().await.unwrap(), "accept resumed");
+        assert!(heard.log.try_recv().is_err());
+    }
+
+    #[actix::test]
+    async fn starving_ends_though_nobody_is_there() {
+        let (listener, _) = listener();
+        let flaky = Flaky { failures: [Errno::NFILE].into(), listener: listener.acceptor().unwrap() };
+        let (_acceptor, mut heard) = start(&Gate::new(1, 0), Box::new(flaky));
+        logged(&mut heard.log, "accept resumed").await;
+    }
+
+    #[actix::test]
+    async fn a_broken_listener_is_a_crash_that_tells_its_error() {
+        for errno in LISTENERS {
+            let (listener, _) = listener();
+            let flaky = Flaky { failures: [errno].into(), listener: listener.acceptor().unwrap() };
+            let (_acceptor, mut heard) = start(&Gate::new(1, 0), Box::new(flaky));
+            assert_eq!(exit(&mut heard).await.crash, Some(io::Error::from(errno).to_string()));
+        }
+    }
+
+    #[actix::test]
+    async fn a_panic_is_a_crash_and_leaves_the_gate_usable() {
+        let gate = Gate::new(1, 0);
+        let (_acceptor, mut heard) = start(&gate, Box::new(Panicking));
+        assert_eq!(exit(&mut heard).await.crash, Some("panic".into()));
+        let (listener, address) = listener();
+        let (_successor, mut heard) = start(&gate, Box::new(listener.acceptor().unwrap()));
+        let _client = TcpStream::connect(address).await.unwrap();
+        assert!(heard.accepted.recv().await.is_some());
+    }
+
+    #[actix::test]
+    async fn a_stop_that_meets_an_accept_error_is_acknowledged_once_and_at_once() {
+        // With the clock at a standstill only a wait, for the end of the back-off, could move it.
+        tokio::time::pause();
+        let begin = Instant::now();
+        for errno in CLIENTS.into_iter().chain(STARVING).chain(LISTENERS) {
+            let (_acceptor, mut heard) = interrupted(move || errno.into());
+            let crash = LISTENERS.contains(&errno).then(|| io::Error::from(errno).to_string());
+            assert_eq!(exit(&mut heard).await.crash, crash, "{errno:?}");
+            assert!(heard.stopped.recv().await.is_none(), "{errno:?}");
+            let mut told: Vec<_> = std::iter::from_fn(|| heard.log.try_recv().ok()).collect();
+            told.sort_unstable();
+            // The episode ends with the Acceptor that starves.
+            let expected: &[&str] = match AcceptError::of(&errno.into()) {
+                AcceptError::Client => &["acceptor stopped"],
+                AcceptError::Starved => &["accept paused", "accept resumed", "acceptor stopped"],
+                AcceptError::Listener => &[],
+            };
+            assert_eq!(told, expected, "{errno:?}");
+        }
+        assert_eq!(begin.elapsed(), Duration::ZERO);
+    }
+
+    #[actix::test]
+    async fn a_panic_with_a_stop_in_the_mailbox_is_told_once() {
+        let (_acceptor, mut heard) = interrupted(|| panic!("told to"));
+        assert_eq!(exit(&mut heard).await.crash, Some("panic".into()));
+        assert!(heard.stopped.recv().await.is_none());
+    }
+}

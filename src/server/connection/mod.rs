@@ -1,0 +1,495 @@
+//! The control plane of one client: waiting → serving → draining → closed.
+//!
+//! The actor takes orders and acknowledges; the bytes move in [`converse`], ordinary async code that its context
+//! polls beside the mailbox, so that this stays open whatever the client does. Both hold the [`Link`]; when both have let go, the
+//! stream is closed, the end is logged and the `Stopped` is sent, in this order, and also when either has panicked.
+
+mod close;
+mod context;
+mod idle;
+pub(crate) mod record;
+pub(crate) mod socket;
+mod stream;
+
+use crate::{
+    decisions::{
+        admission::Place,
+        connection::{Ending, Reason},
+        stop::Stop,
+    },
+    server::{
+        connection::{
+            close::farewell,
+            context::{Live, OneFuture},
+            record::Life,
+            socket::Socket,
+            stream::Link,
+        },
+        service::Service,
+    },
+};
+use actix::prelude::*;
+use futures_util::FutureExt;
+use idle::watch_idle;
+use std::{panic::AssertUnwindSafe, rc::Rc, sync::Arc};
+use tokio::net::TcpStream;
+
+/// The actor of one client.
+pub(crate) struct ConnectionActor {
+    link: Rc<Link>,
+}
+
+impl ConnectionActor {
+    /// Starts the actor of a client that was given this place; `None` if it was taken in from the backlog, only to be drained.
+    pub fn start<S: Service>(stream: TcpStream, life: Life, service: Arc<S>, place: Option<Place>) -> Addr<Self> {
+        let idle_timeout = life.context.settings.idle_timeout;
+        if let Some(Place::Waiting(pending)) = place {
+            slog::debug!(life.context.log, "connection waiting"; "connection" => life.connection().get(),
+                "peer" => %life.peer, "pending" => pending);
+        }
+        let link = Rc::new(Link::new(stream, life, !idle_timeout.is_zero()));
+        let conversation = converse(Socket(link.clone()), service, place == Some(Place::Served));
+        // A panic of the service ends here, and with it this connection.
+        let conversation = AssertUnwindSafe(conversation).catch_unwind().map(|ended| ended.unwrap_or(Reason::Crashed));
+        if idle_timeout.is_zero() {
+            return context::start(Self { link }, conversation);
+        }
+        let watch = Box::pin(watch_idle(link.clone(), idle_timeout));
+        context::start(Self { link }, async move {
+            tokio::select! {
+                biased;
+                reason = conversation => reason,
+                () = watch => Reason::Idle,
+            }
+        })
+    }
+}
+
+impl Actor for ConnectionActor {
+    type Context = OneFuture<Self>;
+}
+
+impl Live<Reason> for ConnectionActor {
+    fn end(&mut self, reason: Reason) {
+        self.link.life.reason.set(reason);
+    }
+}
+
+impl Handler<Stop> for ConnectionActor {
+    type Result = ();
+
+    fn handle(&mut self, stop: Stop, ctx: &mut Self::Context) {
+        match stop {
+            Stop::Accepting => {}
+            Stop::Drain | Stop::Finish => self.link.end_input(Ending::Stopped),
+            Stop::Abort => {
+                self.end(Reason::Forced);
+                ctx.stop();
+            }
+        }
+    }
+}
+
+/// The data plane, from the first byte to the last.
+///
+/// The waiting and the farewell are boxed when they come: kept in place, the larger of them would take its room in every
+/// connection for all of its life (0.4 KB of memory per idle connection).
+#[expect(
+    clippy::manual_async_fn,
+    reason = "it would keep its arguments twice, and the task of each connection take 384 bytes instead of 256"
+)]
+fn converse<S: Service>(mut socket: Socket, service: Arc<S>, has_slot: bool) -> impl Future<Output = Reason> {
+    async move {
+        if !has_slot && let Some(reason) = Box::pin(wait(&socket.0)).await {
+            return reason;
+        }
+        socket.0.serve();
+        if service.serve(&mut socket).await.is_err() {
+            return Reason::Reset;
+        }
+        let link = &socket.0;
+        Box::pin(farewell(link)).await.map_or(Reason::Reset, |()| link.state().reason())
+    }
+}
+
+/// Waits for a slot or for a stop, which lets it be drained. Gives the reason if the client goes first.
+async fn wait(link: &Link) -> Option<Reason> {
+    tokio::select! {
+        biased;
+        () = link.input_ended() => None,
+        () = link.life.permit.served() => None,
+        reason = link.gone() => {
+            // One that has only ended its input may still listen, and nothing is owed to it but a clean end.
+            let earned = reason == Reason::Client && link.earned_clean_end().is_ok();
+            Some(if earned { Reason::Client } else { Reason::Reset })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::messages::ConnectionStopped;
+
+    use std::{future::pending, time::Duration};
+
+    use crate::server::{
+        echo::Echo,
+        gate::Gate,
+        testing::{connection, context, life, life_at},
+    };
+    use socket2::SockRef;
+    use std::io;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        sync::mpsc::UnboundedReceiver,
+    };
+
+    const NEVER: Duration = Duration::ZERO;
+
+    /// Panics on `!`, fails on `?`, ends on `.`, hangs on `~`, and otherwise echoes byte for byte.
+    struct Moody;
+
+    impl Service for Moody {
+        async fn serve(&self, socket: &mut Socket) -> io::Result<()> {
+            let mut byte = [0];
+            while socket.read(&mut byte).await? > 0 {
+                match byte[0] {
+                    b'!' => panic!("told to"),
+                    b'?' => return Err(io::ErrorKind::InvalidData.into()),
+                    b'.' => return Ok(()),
+                    b'~' => pending().await,
+                    _ => socket.write_all(&byte).await?,
+                }
+            }
+            Ok(())
+        }
+    }
+
+    /// Makes the actor itself panic, not the service.
+    #[derive(Message)]
+    #[rtype(result = "()")]
+    struct Panic;
+
+    impl Handler<Panic> for ConnectionActor {
+        type Result = ();
+
+        fn handle(&mut self, _: Panic, _: &mut Self::Context) {
+            panic!("told to");
+        }
+    }
+
+    type Heard = UnboundedReceiver<ConnectionStopped>;
+
+    async fn served<S: Service>(service: S) -> (Addr<ConnectionActor>, TcpStream, Heard) {
+        let (stream, client) = connection().await;
+        let (context, heard) = context(NEVER);
+        let actor = ConnectionActor::start(stream, life(context), service.into(), Some(Place::Served));
+        (actor, client, heard)
+    }
+
+    /// One connection with the only slot, and one that waits for it; each with its client.
+    async fn served_and_waiting() -> ([(Addr<ConnectionActor>, TcpStream); 2], Heard) {
+        let gate = Gate::new(1, 1);
+        let (context, heard) = context(NEVER);
+        let mut actors = Vec::new();
+        for place in [Place::Served, Place::Waiting(1)] {
+            let (stream, client) = connection().await;
+            let life = life_at(&gate, context.clone());
+            actors.push((ConnectionActor::start(stream, life, Echo.into(), Some(place)), client));
+        }
+        let Ok(actors) = actors.try_into() else { unreachable!("there are two") };
+        (actors, heard)
+    }
+
+    async fn reason(heard: &mut Heard) -> Reason {
+        heard.recv().await.expect("every connection acknowledges").0.reason
+    }
+
+    /// The acknowledgement was the last thing that was heard: nobody is left to send another.
+    async fn and_no_more(mut heard: Heard) {
+        heard.close();
+        assert!(heard.recv().await.is_none());
+    }
+
+    async fn all(client: &mut TcpStream) -> io::Result<String> {
+        let mut bytes = String::new();
+        client.read_to_string(&mut bytes).await.map(|_| bytes)
+    }
+
+    fn is_reset<T: std::fmt::Debug>(read: io::Result<T>) -> bool {
+        read.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionReset)
+    }
+
+    #[actix::test]
+    async fn a_client_that_ends_gets_its_echo_then_eof_and_is_acknowledged_once() {
+        let (_, mut client, mut heard) = served(Echo).await;
+        client.write_all(b"hello").await.unwrap();
+        client.shutdown().await.unwrap();
+        assert_eq!(all(&mut client).await.unwrap(), "hello");
+        assert_eq!(reason(&mut heard).await, Reason::Client);
+        and_no_more(heard).await;
+    }
+
+    #[actix::test]
+    async fn a_stop_echoes_what_has_arrived_then_ends_cleanly() {
+        let (actor, mut client, mut heard) = served(Echo).await;
+        client.write_all(b"hello").await.unwrap();
+        actor.do_send(Stop::Drain);
+        assert_eq!(all(&mut client).await.unwrap(), "hello");
+        drop(client);
+        assert_eq!(reason(&mut heard).await, Reason::Stopped);
+        and_no_more(heard).await;
+    }
+
+    #[actix::test]
+    async fn what_comes_after_the_stop_is_not_echoed() {
+        let (actor, mut client, mut heard) = served(Echo).await;
+        client.write_all(b"before").await.unwrap();
+        actor.send(Stop::Drain).await.unwrap();
+        client.write_all(b"after").await.unwrap();
+        assert_eq!(all(&mut client).await.unwrap(), "before");
+        client.shutdown().await.unwrap();
+        assert_eq!(reason(&mut heard).await, Reason::Stopped);
+    }
+
+    #[actix::test]
+    async fn a_stop_is_acknowledged_once_however_often_it_comes() {
+        let (actor, client, mut heard) = served(Echo).await;
+        actor.do_send(Stop::Drain);
+        actor.do_send(Stop::Finish);
+        actor.do_send(Stop::Drain);
+        drop(client);
+        assert_eq!(reason(&mut heard).await, Reason::Stopped);
+        and_no_more(heard).await;
+    }
+
+    #[actix::test]
+    async fn an_abort_resets_the_client_and_counts_as_forced() {
+        let (actor, mut client, mut heard) = served(Echo).await;
+        actor.do_send(Stop::Drain);
+        actor.do_send(Stop::Abort);
+        assert_eq!(reason(&mut heard).await, Reason::Forced);
+        assert!(is_reset(all(&mut client).await));
+        and_no_more(heard).await;
+    }
+
+    #[actix::test]
+    async fn a_service_that_panics_resets_its_client_frees_its_slot_and_is_reported() {
+        let (stream, mut client) = connection().await;
+        let (context, mut heard) = context(NEVER);
+        let gate = Gate::new(1, 0);
+        let life = life_at(&gate, context);
+        ConnectionActor::start(stream, life, Moody.into(), Some(Place::Served));
+        client.write_all(b"!").await.unwrap();
+        assert!(is_reset(all(&mut client).await));
+        assert_eq!(reason(&mut heard).await, Reason::Crashed);
+        assert_eq!(gate.alive(crate::server::testing::WORKER), 0);
+    }
+
+    #[actix::test]
+    async fn a_service_that_panics_during_a_drain_is_reported_as_crashed_wherever_the_client_came_from() {
+        for place in [Some(Place::Served), Some(Place::Waiting(1)), None] {
+            let (stream, mut client) = connection().await;
+            let (context, mut heard) = context(NEVER);
+            let actor = ConnectionActor::start(stream, life(context), Moody.into(), place);
+            client.write_all(b"!").await.unwrap();
+            actor.do_send(Stop::Drain);
+            assert!(is_reset(all(&mut client).await));
+            assert_eq!(reason(&mut heard).await, Reason::Crashed);
+            and_no_more(heard).await;
+        }
+    }
+
+    #[actix::test]
+    async fn an_actor_that_panics_in_whatever_state_resets_its_client_alone_and_acknowledges_once() {
+        // Whether it waits for a slot, what the client says, whether it is told to stop, what the client has heard by then.
+        for (state, waits, says, stopped, hears) in [
+            ("waiting", true, "~", false, ""),
+            ("draining from the queue", true, "a~", true, "a"),
+            ("serving", false, "a~", false, "a"),
+            ("draining", false, "a~", true, "a"),
+            ("farewell to one that is done", false, "a.", false, "a"),
+            ("farewell to one that is done, and then a stop", false, "a.", true, "a"),
+            ("farewell at a stop", false, "a", true, "a"),
+        ] {
+            let gate = if waits { Gate::new(1, 1) } else { Gate::new(2, 0) };
+            let (context, mut heard) = context(NEVER);
+            let (stream, mut other) = connection().await;
+            let life = life_at(&gate, context.clone());
+            ConnectionActor::start(stream, life, Moody.into(), Some(Place::Served));
+            let (stream, mut client) = connection().await;
+            let life = life_at(&gate, context);
+            let place = if waits { Place::Waiting(1) } else { Place::Served };
+            let actor = ConnectionActor::start(stream, life, Moody.into(), Some(place));
+
+            client.write_all(says.as_bytes()).await.unwrap();
+            let order = if stopped { Stop::Drain } else { Stop::Accepting };
+            if waits {
+                actor.send(order).await.unwrap();
+            }
+            let mut heard_by_client = vec![0; hears.len()];
+            client.read_exact(&mut heard_by_client).await.unwrap();
+            assert_eq!(heard_by_client, hears.as_bytes(), "{state}");
+            if !waits {
+                actor.send(order).await.unwrap();
+            }
+            if state.starts_with("farewell") {
+                assert_eq!(all(&mut client).await.unwrap(), "", "{state}");
+            }
+            assert!(actor.send(Panic).await.is_err());
+            assert_eq!(reason(&mut heard).await, Reason::Crashed, "{state}");
+            // A socket that was closed without a reset would take this.
+            assert!(client.write_all(b"?").await.is_err(), "{state}");
+            assert_eq!((gate.alive(crate::server::testing::WORKER), gate.tally().crashed), (1, 1), "{state}");
+
+            other.write_all(b"a.").await.unwrap();
+            assert_eq!(all(&mut other).await.unwrap(), "a", "{state}");
+            drop(other);
+            assert_eq!(reason(&mut heard).await, Reason::Client, "{state}");
+            and_no_more(heard).await;
+        }
+    }
+
+    #[actix::test]
+    async fn a_service_that_fails_resets_its_client() {
+        let (_, mut client, mut heard) = served(Moody).await;
+        client.write_all(b"?").await.unwrap();
+        assert!(is_reset(all(&mut client).await));
+        assert_eq!(reason(&mut heard).await, Reason::Reset);
+    }
+
+    #[actix::test]
+    async fn a_service_that_is_done_first_ends_cleanly_though_its_client_sends_on() {
+        let (_, mut client, mut heard) = served(Moody).await;
+        client.write_all(b"a.bc").await.unwrap();
+        assert_eq!(all(&mut client).await.unwrap(), "a");
+        drop(client);
+        assert_eq!(reason(&mut heard).await, Reason::Client);
+    }
+
+    #[actix::test]
+    async fn a_client_that_resets_is_reported_as_reset() {
+        let (_, client, mut heard) = served(Echo).await;
+        client.set_zero_linger().unwrap();
+        drop(client);
+        assert_eq!(reason(&mut heard).await, Reason::Reset);
+    }
+
+    #[actix::test]
+    async fn a_waiter_is_served_when_the_slot_is_freed() {
+        let ([(_, first), (_, mut second)], mut heard) = served_and_waiting().await;
+        second.write_all(b"hello").await.unwrap();
+        drop(first);
+        assert_eq!(reason(&mut heard).await, Reason::Client);
+        let mut bytes = [0; 5];
+        second.read_exact(&mut bytes).await.unwrap();
+        assert_eq!(&bytes, b"hello");
+    }
+
+    #[actix::test]
+    async fn a_waiter_that_is_stopped_gets_what_it_is_owed() {
+        let ([_first, (actor, mut client)], mut heard) = served_and_waiting().await;
+        client.write_all(b"hello").await.unwrap();
+        actor.do_send(Stop::Drain);
+        assert_eq!(all(&mut client).await.unwrap(), "hello");
+        drop(client);
+        assert_eq!(reason(&mut heard).await, Reason::Stopped);
+    }
+
+    #[actix::test]
+    async fn a_waiter_that_ends_its_input_without_a_word_gets_a_clean_end_and_gives_its_place_back() {
+        let ([_first, (_, mut client)], mut heard) = served_and_waiting().await;
+        client.shutdown().await.unwrap();
+        assert_eq!(all(&mut client).await.unwrap(), "");
+        assert_eq!(reason(&mut heard).await, Reason::Client);
+    }
+
+    #[actix::test]
+    async fn a_waiter_that_goes_without_a_word_gives_its_place_back() {
+        let ([_first, (_, client)], mut heard) = served_and_waiting().await;
+        drop(client);
+        assert_eq!(reason(&mut heard).await, Reason::Client);
+    }
+
+    #[actix::test]
+    async fn a_waiter_that_resets_gives_its_place_back() {
+        let ([_first, (_, mut client)], mut heard) = served_and_waiting().await;
+        client.write_all(b"hello").await.unwrap();
+        client.set_zero_linger().unwrap();
+        drop(client);
+        assert_eq!(reason(&mut heard).await, Reason::Reset);
+    }
+
+    #[actix::test]
+    async fn a_waiter_that_has_ended_its_input_keeps_its_place() {
+        let ([(_, first), (_, mut second)], mut heard) = served_and_waiting().await;
+        second.write_all(b"hello").await.unwrap();
+        second.shutdown().await.unwrap();
+        drop(first);
+        assert_eq!(all(&mut second).await.unwrap(), "hello");
+        assert_eq!((reason(&mut heard).await, reason(&mut heard).await), (Reason::Client, Reason::Client));
+    }
+
+    #[actix::test]
+    async fn an_idle_client_is_ended_cleanly() {
+        let (stream, mut client) = connection().await;
+        let (context, mut heard) = context(Duration::from_millis(20));
+        ConnectionActor::start(stream, life(context), Echo.into(), Some(Place::Served));
+        assert_eq!(all(&mut client).await.unwrap(), "");
+        drop(client);
+        assert_eq!(reason(&mut heard).await, Reason::Idle);
+    }
+
+    #[actix::test]
+    async fn an_idle_client_that_owes_its_reading_is_given_up() {
+        let (stream, mut client) = connection().await;
+        let (context, mut heard) = context(Duration::from_millis(20));
+        ConnectionActor::start(stream, life(context), Echo.into(), Some(Place::Served));
+        // More than the socket buffers of both sides hold, so the write ends only with the connection.
+        assert!(client.write_all(&vec![0; 64 << 20]).await.is_err());
+        assert_eq!(reason(&mut heard).await, Reason::Idle);
+    }
+
+    #[actix::test]
+    async fn a_client_that_reads_slowly_is_not_idle() {
+        let (stream, client) = connection().await;
+        // All of it fits into the server's send queue, so that soon only the client's reading moves anything.
+        SockRef::from(&stream).set_send_buffer_size(512 << 10).unwrap();
+        SockRef::from(&client).set_recv_buffer_size(32 << 10).unwrap();
+        let (context, mut heard) = context(Duration::from_millis(500));
+        ConnectionActor::start(stream, life(context), Echo.into(), Some(Place::Served));
+        let (mut reader, mut writer) = client.into_split();
+        let sent = vec![7; 320 << 10];
+        let mut received = Vec::new();
+        let write = async {
+            writer.write_all(&sent).await.unwrap();
+            writer.shutdown().await.unwrap();
+        };
+        let read = async {
+            let mut piece = [0; 16 << 10];
+            loop {
+                match reader.read(&mut piece).await.unwrap() {
+                    0 => break,
+                    n => received.extend_from_slice(&piece[..n]),
+                }
+                // The pace of the client is what the test is about.
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        tokio::join!(write, read);
+        assert_eq!(received.len(), sent.len());
+        assert_eq!(reason(&mut heard).await, Reason::Client);
+    }
+
+    #[actix::test]
+    async fn a_connection_whose_worker_has_panicked_is_forced_not_crashed() {
+        let (stream, _client) = connection().await;
+        let (context, mut heard) = context(NEVER);
+        let life = life(context.clone());
+        context.orphaned.set(true);
+        drop(life);
+        drop(stream);
+        assert_eq!(reason(&mut heard).await, Reason::Forced);
+    }
+}

@@ -1,0 +1,100 @@
+//! What is told of a connection: counters while it lives, and from its `Drop` the one record and the one message of its end.
+
+use crate::{
+    decisions::{
+        connection::Reason,
+        ids::{ConnectionId, WorkerId},
+    },
+    server::{
+        gate::Permit,
+        messages::{ConnectionExit, ConnectionStopped},
+    },
+    settings::ConnectionSettings,
+    stop::Stopped,
+};
+use actix::prelude::*;
+use slog::Logger;
+use std::{cell::Cell, net::SocketAddr, rc::Rc, time::Duration};
+use tokio::time::Instant;
+
+/// What all connections of one Worker have in common.
+pub(crate) struct ConnectionContext {
+    pub worker: WorkerId,
+    pub settings: ConnectionSettings,
+    pub log: Logger,
+    pub parent: Recipient<ConnectionStopped>,
+    /// Set when the Worker has panicked: what becomes of its connections then is not their own crash.
+    pub orphaned: Cell<bool>,
+}
+
+/// What is to be told of a connection, and in its `Drop` the one place from where it is told.
+pub(crate) struct Life {
+    pub(super) permit: Permit,
+    pub peer: SocketAddr,
+    pub(super) since: Instant,
+    /// Read by the service.
+    pub received: Cell<u64>,
+    /// Written by the service and taken by the system.
+    pub echoed: Cell<u64>,
+    /// Read after its drain, in no other count.
+    pub discarded: Cell<u64>,
+    /// `Crashed` until the data plane has come to another end.
+    pub(super) reason: Cell<Reason>,
+    pub(super) context: Rc<ConnectionContext>,
+}
+
+impl Life {
+    pub fn new(permit: Permit, peer: SocketAddr, context: Rc<ConnectionContext>) -> Self {
+        Self {
+            permit,
+            peer: SocketAddr::new(peer.ip().to_canonical(), peer.port()),
+            since: Instant::now(),
+            received: Cell::new(0),
+            echoed: Cell::new(0),
+            discarded: Cell::new(0),
+            reason: Cell::new(Reason::Crashed),
+            context,
+        }
+    }
+
+    pub fn connection(&self) -> ConnectionId {
+        self.permit.connection()
+    }
+
+    pub fn linger(&self) -> Duration {
+        self.context.settings.linger
+    }
+
+    pub fn log_opened(&self) {
+        slog::debug!(self.context.log, "connection opened"; "connection" => self.connection().get(),
+            "peer" => %self.peer, "worker" => self.context.worker.0);
+    }
+}
+
+impl Drop for Life {
+    fn drop(&mut self) {
+        let reason = match self.reason.get() {
+            Reason::Crashed if self.context.orphaned.get() => Reason::Forced,
+            reason => reason,
+        };
+        let connection = self.connection();
+        let in_stop = self.permit.give_back(reason);
+        macro_rules! closed {
+            ($level:ident) => {
+                slog::$level!(
+                    self.context.log, "connection closed";
+                    "connection" => connection.get(), "peer" => %self.peer, "reason" => reason.as_str(),
+                    "received" => self.received.get(), "echoed" => self.echoed.get(),
+                    "discarded" => self.discarded.get(), "elapsed_ms" => self.since.elapsed().as_millis() as u64,
+                )
+            };
+        }
+        match reason {
+            Reason::Crashed => closed!(error),
+            Reason::Forced => closed!(warn),
+            _ if in_stop => closed!(info),
+            _ => closed!(debug),
+        }
+        self.context.parent.do_send(Stopped(ConnectionExit { connection, reason }));
+    }
+}

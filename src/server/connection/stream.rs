@@ -1,0 +1,229 @@
+//! One client's stream and what is known of it, shared by the two planes of its connection: the actor gives orders, the
+//! service moves bytes. Both run on the thread that accepted it, so cells are enough.
+
+use crate::{
+    buffer::{READS_IN_A_ROW, with_buffer},
+    decisions::connection::{ConnectionState, Ending, Reason},
+    server::connection::record::Life,
+};
+use rustix::{io::ioctl_fionread, ioctl};
+use socket2::SockRef;
+use std::{
+    cell::{Cell, RefCell},
+    future::poll_fn,
+    io::{self, ErrorKind, Read},
+    net::Shutdown,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+use tokio::{io::Interest, net::TcpStream, time::Instant};
+
+pub(crate) struct Link {
+    // Dropped in this order: the stream is closed before its end is logged and acknowledged.
+    stream: TcpStream,
+    pub life: Life,
+    state: Cell<ConnectionState>,
+    /// Of the bytes that had arrived when the input ended, those still to be read.
+    due: Cell<u64>,
+    /// Whether the client's FIN has been read.
+    client_done: Cell<bool>,
+    /// Whether to note when a byte moves: only an idle timeout asks for it.
+    watch_idle: bool,
+    active: Cell<Instant>,
+    /// Whoever waits for input, to be told that it has ended.
+    reader: RefCell<Option<Waker>>,
+}
+
+impl Link {
+    pub fn new(stream: TcpStream, life: Life, watch_idle: bool) -> Self {
+        Self {
+            stream,
+            life,
+            state: Cell::new(ConnectionState::Waiting),
+            due: Cell::new(0),
+            client_done: Cell::new(false),
+            watch_idle,
+            active: Cell::new(Instant::now()),
+            reader: RefCell::new(None),
+        }
+    }
+
+    // Orders.
+
+    /// Ends the input after what has arrived by now, so that a client that keeps sending cannot keep it open.
+    pub fn end_input(&self, ending: Ending) {
+        if self.state.replace(self.state().end_input(ending)).ending().is_none() {
+            // A socket that cannot tell is broken, and reading from it says so.
+            self.due.set(ioctl_fionread(&self.stream).unwrap_or(0));
+            self.reader.take().into_iter().for_each(Waker::wake);
+        }
+    }
+
+    pub fn state(&self) -> ConnectionState {
+        self.state.get()
+    }
+
+    fn input_has_ended(&self) -> bool {
+        self.state().ending().is_some()
+    }
+
+    fn wake_at_the_end(&self, cx: &Context<'_>) {
+        let mut reader = self.reader.borrow_mut();
+        match &mut *reader {
+            Some(waker) => waker.clone_from(cx.waker()), // does nothing if it is the same
+            None => *reader = Some(cx.waker().clone()),
+        }
+    }
+
+    /// Resolves when the input has been ended from this side.
+    pub async fn input_ended(&self) {
+        poll_fn(|cx| {
+            self.wake_at_the_end(cx);
+            if self.input_has_ended() { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
+
+    /// The connection has its slot, and the service begins, unless there is nothing to do but to drain.
+    pub fn serve(&self) {
+        self.state.set(self.state().serve());
+        if self.state() == ConnectionState::Serving {
+            self.touch();
+            self.life.log_opened();
+        }
+    }
+
+    /// When a byte last moved in either direction, if an idle timeout is set.
+    pub fn active(&self) -> Instant {
+        self.active.get()
+    }
+
+    /// Takes now for the time at which a byte last moved.
+    pub fn touch(&self) {
+        if self.watch_idle {
+            self.active.set(Instant::now());
+        }
+    }
+
+    // The data plane.
+
+    /// Ready when `try_read` may bring something, the end of the input included.
+    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.input_has_ended() && self.due.get() == 0 {
+            return Poll::Ready(Ok(()));
+        }
+        self.wake_at_the_end(cx);
+        self.stream.poll_read_ready(cx)
+    }
+
+    /// Reads what is there, up to the end of the input, which is `Ok(0)`; `WouldBlock` if nothing is.
+    pub fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        if buffer.is_empty() {
+            return Ok(0); // asking for nothing is not the end
+        }
+        if !self.input_has_ended() {
+            return self.receive(buffer, &self.life.received);
+        }
+        let due = usize::try_from(self.due.get()).unwrap_or(usize::MAX).min(buffer.len());
+        if due == 0 {
+            return Ok(0);
+        }
+        let n = self.receive(&mut buffer[..due], &self.life.received)?;
+        self.due.set(if n == 0 { 0 } else { self.due.get() - n as u64 });
+        Ok(n)
+    }
+
+    fn receive(&self, buffer: &mut [u8], count: &Cell<u64>) -> io::Result<usize> {
+        let mut received = Err(ErrorKind::WouldBlock.into());
+        let _ = self.stream.try_io(Interest::READABLE, || {
+            received = (&*SockRef::from(&self.stream)).read(buffer);
+            match received {
+                // A short read has emptied the queue (but for TCP's urgent data). Saying so now saves the call that would
+                // find out: one `recv` per echo instead of two. What arrives later is a new event for the reactor.
+                Ok(n) if 0 < n && n < buffer.len() => Err(ErrorKind::WouldBlock.into()),
+                Ok(_) => Ok(()),
+                Err(ref error) => Err(error.kind().into()),
+            }
+        });
+        let n = received?;
+        self.client_done.set(n == 0);
+        self.moved(count, n);
+        Ok(n)
+    }
+
+    pub fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream.poll_write_ready(cx)
+    }
+
+    /// Writes what the socket takes; `WouldBlock` if it takes nothing.
+    pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        let n = self.stream.try_write(bytes)?;
+        self.moved(&self.life.echoed, n);
+        Ok(n)
+    }
+
+    fn moved(&self, count: &Cell<u64>, n: usize) {
+        count.set(count.get() + n as u64);
+        self.touch();
+    }
+
+    // The waiting room and the end.
+
+    /// Resolves when the client of a connection that waits has gone, and reads no byte: one that has sent something and
+    /// ended its input is still owed an echo, one that has sent nothing is not.
+    pub async fn gone(&self) -> Reason {
+        // PRIORITY is how tokio spells "told of a FIN, not of data".
+        let ready = self.stream.ready(Interest::PRIORITY | Interest::ERROR).await;
+        if !ready.is_ok_and(|ready| ready.is_error()) {
+            if ioctl_fionread(&self.stream).unwrap_or(0) == 0 {
+                return Reason::Client;
+            }
+            // A FIN stays "ready" for good, so from here on only an error counts.
+            let _ = self.stream.ready(Interest::ERROR).await;
+        }
+        Reason::Reset
+    }
+
+    /// Sends FIN.
+    pub fn finish(&self) -> io::Result<()> {
+        self.state.set(self.state().finish());
+        SockRef::from(&self.stream).shutdown(Shutdown::Write)
+    }
+
+    /// Whether everything is delivered and only the client's FIN is waited for, which `linger` bounds.
+    pub fn is_lingering(&self) -> bool {
+        matches!(self.state(), ConnectionState::Farewell(_)) && self.unacknowledged().is_ok_and(|bytes| bytes <= 1)
+    }
+
+    /// Reads and throws away what the client still sends. True once its FIN has been read.
+    pub fn discard(&self) -> io::Result<bool> {
+        for _ in 0..READS_IN_A_ROW {
+            if self.client_done.get() {
+                break;
+            }
+            match with_buffer(|buffer| self.receive(buffer, &self.life.discarded)) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                read => read?,
+            };
+        }
+        Ok(self.client_done.get())
+    }
+
+    /// Resolves when `discard` has something to do; not after the client's FIN.
+    pub async fn more_to_discard(&self) -> io::Result<()> {
+        self.stream.readable().await
+    }
+
+    /// Bytes that the client's system has not acknowledged yet. A FIN counts as one.
+    pub fn unacknowledged(&self) -> io::Result<u64> {
+        type SendQueue = ioctl::Getter<{ libc::TIOCOUTQ as ioctl::Opcode }, libc::c_int>;
+        // SAFETY: SIOCOUTQ (TIOCOUTQ by its other name) writes one int, which is what this getter reads.
+        let bytes = unsafe { ioctl::ioctl(&self.stream, SendQueue::new()) }?;
+        Ok(u64::try_from(bytes).unwrap_or(0))
+    }
+
+    /// The connection has come to a good end: closing it from here on is no reset.
+    pub fn earned_clean_end(&self) -> io::Result<()> {
+        SockRef::from(&self.stream).set_linger(None::<Duration>)
+    }
+}

@@ -1,0 +1,81 @@
+//! The limit of file descriptors, raised as far as it goes, and the caps lowered to fit into it.
+//!
+//! One connection is one descriptor. Running out at run time is survived (see `acceptor`), but it is better not to start
+//! with a promise that cannot be kept.
+
+use crate::error::Error;
+use rlimit::Resource;
+
+/// Kept free for whatever opens a file now and then (a log, a name look-up).
+const SPARE: usize = 16;
+/// What one Worker's thread needs: an epoll instance, its waker, its end of the signal pipe, its handle of the listener.
+const PER_WORKER: usize = 4;
+
+/// The caps that the limit allows, and what was asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Caps {
+    pub limit: usize,
+    /// Spare ones and what the process needs for itself.
+    pub reserved: usize,
+    pub max_connections: usize,
+    pub max_pending: usize,
+}
+
+/// Raises the soft limit to the hard one, and gives it. [`Server::bind`](crate::Server::bind) does it too, but the runtime
+/// itself needs descriptors, so a program does it first of all.
+///
+/// # Errors
+/// [`Error::Descriptors`] if not even a runtime would fit into it.
+pub fn raise() -> Result<usize, Error> {
+    let limit = rlimit::increase_nofile_limit(u64::MAX).or_else(|_| Resource::NOFILE.get_soft());
+    // Without a readable limit the system's own answer at run time (EMFILE) is what is left.
+    let limit = limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+    if limit <= SPARE { Err(Error::Descriptors { limit, reserved: SPARE }) } else { Ok(limit) }
+}
+
+/// Raises the limit and fits the caps into it: first `max_pending` is lowered, then `max_connections`.
+pub(crate) fn reserve(workers: usize, max_connections: usize, max_pending: usize) -> Result<Caps, Error> {
+    let limit = raise()?;
+    let open = std::fs::read_dir("/proc/self/fd").map_or(SPARE, Iterator::count);
+    fit(limit, SPARE + open + workers * PER_WORKER, max_connections, max_pending)
+}
+
+fn fit(limit: usize, reserved: usize, max_connections: usize, max_pending: usize) -> Result<Caps, Error> {
+    let room = limit.saturating_sub(reserved);
+    if room < 1 {
+        return Err(Error::Descriptors { limit, reserved });
+    }
+    let max_connections = max_connections.min(room);
+    let max_pending = max_pending.min(room - max_connections);
+    Ok(Caps { limit, reserved, max_connections, max_pending })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn caps(limit: usize, max_connections: usize, max_pending: usize) -> (usize, usize) {
+        let caps = fit(limit, 20, max_connections, max_pending).expect("there is room");
+        (caps.max_connections, caps.max_pending)
+    }
+
+    #[test]
+    fn what_fits_is_left_alone() {
+        assert_eq!(caps(130, 100, 10), (100, 10));
+        assert_eq!(caps(usize::MAX, 100, 10), (100, 10));
+    }
+
+    #[test]
+    fn the_queue_is_lowered_first_and_the_connections_only_then() {
+        assert_eq!(caps(129, 100, 10), (100, 9));
+        assert_eq!(caps(120, 100, 10), (100, 0));
+        assert_eq!(caps(119, 100, 10), (99, 0));
+        assert_eq!(caps(21, 100, 10), (1, 0));
+    }
+
+    #[test]
+    fn a_limit_without_room_for_one_connection_is_an_error() {
+        assert!(matches!(fit(20, 20, 1, 0), Err(Error::Descriptors { limit: 20, reserved: 20 })));
+        assert!(matches!(fit(3, 20, 1, 0), Err(Error::Descriptors { .. })));
+    }
+}

@@ -1,0 +1,319 @@
+//! The lock round the [`Admission`], the wakers of those who wait for its decisions, and the RAII permits.
+//!
+//! Accepting, counting and queueing are one step under one lock: that is what makes the cap exact and the queue fair over
+//! all threads. An Acceptor that held a permit while it waits for a client would keep a slot from a client that is there.
+
+use crate::decisions::{
+    admission::{Admission, Census, Place, Tally},
+    connection::Reason,
+    ids::{ConnectionId, WorkerId},
+};
+use std::{
+    collections::{BTreeMap, HashMap},
+    future::poll_fn,
+    io,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll, Waker, ready},
+};
+
+/// Where all Acceptors ask for room and all connections wait for their slots.
+#[derive(Debug)]
+pub struct Gate {
+    state: Mutex<State>,
+    /// Acceptors whose listener has no descriptor or memory for another client.
+    starving: AtomicUsize,
+}
+
+#[derive(Debug)]
+struct State {
+    admission: Admission,
+    /// Those in the queue, to be woken when their slot is handed to them.
+    waiters: HashMap<ConnectionId, Waker>,
+    /// Acceptors without room. All are woken by a departure: any of them may be the one whose thread has time.
+    parked: Vec<Waker>,
+    /// Permits out, by Worker: what is lost if one of them never answers.
+    alive: BTreeMap<WorkerId, usize>,
+}
+
+impl Gate {
+    /// A gate with `max_connections` slots and a queue of `max_pending` behind them.
+    pub fn new(max_connections: usize, max_pending: usize) -> Arc<Self> {
+        let state = State {
+            admission: Admission::new(max_connections, max_pending),
+            waiters: HashMap::new(),
+            parked: Vec::new(),
+            alive: BTreeMap::new(),
+        };
+        Arc::new(Self { state: Mutex::new(state), starving: AtomicUsize::new(0) })
+    }
+
+    /// Accepts one client if there is room for it, and gives it its place in the same step: nobody can come in between.
+    /// Without room the caller is parked, and woken by the next departure.
+    pub fn poll_accept<T>(
+        self: &Arc<Self>,
+        cx: &mut Context<'_>,
+        worker: WorkerId,
+        accept: impl FnOnce(&mut Context<'_>) -> Poll<io::Result<T>>,
+    ) -> Poll<io::Result<(T, Permit, Place)>> {
+        let mut state = self.lock();
+        if !state.admission.has_room() {
+            if !state.parked.iter().any(|parked| parked.will_wake(cx.waker())) {
+                state.parked.push(cx.waker().clone());
+            }
+            return Poll::Pending;
+        }
+        let accepted = ready!(accept(cx))?;
+        let (connection, place) = state.admission.arrive();
+        Poll::Ready(Ok((accepted, self.permit(&mut state, connection, worker), place)))
+    }
+
+    /// Accounts for a client from the backlog, after the close.
+    pub fn take_in(self: &Arc<Self>, worker: WorkerId) -> Permit {
+        let mut state = self.lock();
+        let connection = state.admission.take_in();
+        self.permit(&mut state, connection, worker)
+    }
+
+    /// Closes the gate and gives those who were there when it was closed first.
+    pub fn close(&self) -> Census {
+        self.lock().admission.close()
+    }
+
+    /// The permits out on one Worker.
+    pub fn alive(&self, worker: WorkerId) -> usize {
+        self.lock().alive.get(&worker).copied().unwrap_or(0)
+    }
+
+    /// What became of all connections, for the report: see [`Admission::tally`].
+    pub fn tally(&self) -> Tally {
+        self.lock().admission.tally()
+    }
+
+    /// One more Acceptor starves. True if it is the first: an episode is told once, however many Acceptors feel it.
+    pub fn starve(&self) -> bool {
+        self.starving.fetch_add(1, Ordering::Relaxed) == 0
+    }
+
+    /// An Acceptor starves no longer. True if it was the last.
+    pub fn recover(&self) -> bool {
+        self.starving.fetch_sub(1, Ordering::Relaxed) == 1
+    }
+
+    fn permit(self: &Arc<Self>, state: &mut State, connection: ConnectionId, worker: WorkerId) -> Permit {
+        *state.alive.entry(worker).or_default() += 1;
+        Permit { gate: Some(self.clone()), connection, worker }
+    }
+
+    fn leave(&self, connection: ConnectionId, worker: WorkerId, reason: Reason) -> bool {
+        let (woken, parked, in_stop) = {
+            let mut state = self.lock();
+            let departure = state.admission.leave(connection, reason);
+            *state.alive.entry(worker).or_default() -= 1;
+            state.waiters.remove(&connection);
+            let woken = departure.handed_to.and_then(|waiter| state.waiters.remove(&waiter));
+            (woken, std::mem::take(&mut state.parked), departure.in_stop)
+        };
+        // Woken outside the lock: what a waker runs is not ours.
+        woken.into_iter().chain(parked).for_each(Waker::wake);
+        in_stop
+    }
+
+    /// A panic while the lock is held (in an injected listener) leaves a state that is whole: it changes in single calls.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One client's slot, or its place in the queue; given back when dropped, so that a panic gives it back too.
+#[derive(Debug)]
+pub struct Permit {
+    /// `None` once given back.
+    gate: Option<Arc<Gate>>,
+    connection: ConnectionId,
+    worker: WorkerId,
+}
+
+impl Permit {
+    /// The connection that holds it.
+    pub fn connection(&self) -> ConnectionId {
+        self.connection
+    }
+
+    /// Resolves when the connection has a slot; never, if the gate closes first.
+    pub fn served(&self) -> impl Future<Output = ()> + use<> {
+        let (gate, connection) = (self.gate.clone(), self.connection);
+        poll_fn(move |cx| {
+            let Some(gate) = &gate else { return Poll::Pending };
+            let mut state = gate.lock();
+            if state.admission.is_served(connection) {
+                return Poll::Ready(());
+            }
+            state.waiters.insert(connection, cx.waker().clone());
+            Poll::Pending
+        })
+    }
+
+    /// Gives the place back and says why. True if the gate had closed: then the stop owes an account of this connection.
+    pub fn give_back(&mut self, reason: Reason) -> bool {
+        self.gate.take().is_some_and(|gate| gate.leave(self.connection, self.worker, reason))
+    }
+}
+
+impl Drop for Permit {
+    /// Without a word only if no actor ever came of it: its client sees a reset.
+    fn drop(&mut self) {
+        self.give_back(Reason::Forced);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::{FutureExt, task::noop_waker};
+    use std::task::Wake;
+
+    const WORKER: WorkerId = WorkerId(1);
+
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn accept(gate: &Arc<Gate>, waker: &Waker) -> Option<(Permit, Place)> {
+        match gate.poll_accept(&mut Context::from_waker(waker), WORKER, |_| Poll::Ready(Ok(()))) {
+            Poll::Ready(accepted) => accepted.ok().map(|((), permit, place)| (permit, place)),
+            Poll::Pending => None,
+        }
+    }
+
+    fn enter(gate: &Arc<Gate>) -> Permit {
+        accept(gate, &noop_waker()).expect("there is room").0
+    }
+
+    #[test]
+    fn a_full_house_parks_the_acceptor_and_a_departure_wakes_it() {
+        let gate = Gate::new(1, 0);
+        let permit = enter(&gate);
+        let count = Arc::new(Count::default());
+        let waker = Waker::from(count.clone());
+        assert!(accept(&gate, &waker).is_none());
+        assert!(accept(&gate, &waker).is_none());
+        drop(permit);
+        assert_eq!(count.0.load(Ordering::Relaxed), 1);
+        assert!(accept(&gate, &waker).is_some());
+    }
+
+    #[test]
+    fn every_parked_acceptor_is_woken() {
+        let gate = Gate::new(1, 0);
+        let permit = enter(&gate);
+        let counts = [(); 3].map(|()| Arc::new(Count::default()));
+        for count in &counts {
+            assert!(accept(&gate, &Waker::from(count.clone())).is_none());
+        }
+        drop(permit);
+        assert!(counts.iter().all(|count| count.0.load(Ordering::Relaxed) == 1));
+    }
+
+    #[test]
+    fn without_room_the_listener_is_not_asked() {
+        let gate = Gate::new(1, 0);
+        let _permit = enter(&gate);
+        let polled = gate.poll_accept(&mut Context::from_waker(&noop_waker()), WORKER, |_| -> Poll<io::Result<()>> {
+            panic!("asked without room")
+        });
+        assert!(polled.is_pending());
+    }
+
+    #[test]
+    fn after_the_close_the_listener_is_not_asked() {
+        let gate = Gate::new(1, 1);
+        gate.close();
+        let polled = gate.poll_accept(&mut Context::from_waker(&noop_waker()), WORKER, |_| -> Poll<io::Result<()>> {
+            panic!("asked after the close")
+        });
+        assert!(polled.is_pending());
+    }
+
+    #[test]
+    fn an_accept_that_fails_takes_no_slot() {
+        let gate = Gate::new(1, 0);
+        let failed = gate.poll_accept(&mut Context::from_waker(&noop_waker()), WORKER, |_| -> Poll<io::Result<()>> {
+            Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()))
+        });
+        assert!(matches!(failed, Poll::Ready(Err(_))));
+        assert_eq!(gate.alive(WORKER), 0);
+        enter(&gate);
+    }
+
+    #[test]
+    fn a_freed_slot_wakes_the_oldest_waiter_alone() {
+        let gate = Gate::new(1, 2);
+        let served = enter(&gate);
+        let waiters = [(); 2].map(|()| {
+            let (permit, place) = accept(&gate, &noop_waker()).expect("there is a place");
+            assert!(matches!(place, Place::Waiting(_)));
+            let count = Arc::new(Count::default());
+            let mut turn = Box::pin(permit.served());
+            assert!(turn.poll_unpin(&mut Context::from_waker(&Waker::from(count.clone()))).is_pending());
+            (permit, count, turn)
+        });
+        drop(served);
+        let [(_first, first_count, mut first_turn), (_second, second_count, mut second_turn)] = waiters;
+        assert_eq!((first_count.0.load(Ordering::Relaxed), second_count.0.load(Ordering::Relaxed)), (1, 0));
+        assert!(first_turn.as_mut().now_or_never().is_some());
+        assert!(second_turn.as_mut().now_or_never().is_none());
+    }
+
+    #[test]
+    fn a_waiter_that_goes_after_its_slot_was_handed_to_it_hands_it_on() {
+        let gate = Gate::new(1, 2);
+        let served = enter(&gate);
+        let (first, second) = (enter(&gate), enter(&gate));
+        drop(served);
+        drop(first);
+        assert!(second.served().now_or_never().is_some());
+    }
+
+    #[test]
+    fn a_panic_gives_the_slot_back() {
+        let gate = Gate::new(1, 0);
+        let permit = enter(&gate);
+        let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || {
+            let _permit = permit;
+            panic!("with a permit in hand");
+        }));
+        assert!(panicked.is_err());
+        enter(&gate);
+    }
+
+    #[test]
+    fn a_permit_given_back_after_the_close_says_so_and_counts_once() {
+        let gate = Gate::new(2, 0);
+        let (mut early, mut late) = (enter(&gate), enter(&gate));
+        assert!(!early.give_back(Reason::Client));
+        assert_eq!(gate.close(), Census { connections: 1, pending: 0 });
+        let mut taken_in = gate.take_in(WORKER);
+        assert_eq!(gate.alive(WORKER), 2);
+        assert!(late.give_back(Reason::Stopped) && taken_in.give_back(Reason::Stopped));
+        assert!(!late.give_back(Reason::Stopped));
+        assert_eq!(gate.tally(), Tally { acknowledged: 2, forced: 0, crashed: 0 });
+        assert_eq!(gate.alive(WORKER), 0);
+    }
+
+    #[test]
+    fn an_episode_of_starvation_is_news_once() {
+        let gate = Gate::new(1, 0);
+        assert!(gate.starve());
+        assert!(!gate.starve());
+        assert!(!gate.recover());
+        assert!(gate.recover());
+    }
+}

@@ -1,0 +1,128 @@
+//! The one listening socket: bound once, shared by all Acceptors, closed by the Supervisor alone.
+//!
+//! The options of a connection are set here, on the listener: on Linux an accepted socket inherits them.
+
+use crate::{error::Error, settings::ListenSettings};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use std::{
+    io,
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
+    num::NonZeroU32,
+    sync::Arc,
+    time::Duration,
+};
+
+/// A client that vanished without a word is noticed after 60 s + 3 × 10 s of silence.
+const KEEPALIVE: TcpKeepalive =
+    TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(10)).with_retries(3);
+
+/// The listening socket; clones are the same socket, and it is closed for all of them at once.
+#[derive(Debug, Clone)]
+pub(crate) struct Listener(Arc<TcpListener>);
+
+impl Listener {
+    pub fn bind(settings: &ListenSettings) -> Result<Self, Error> {
+        let address = settings.address;
+        let open = || -> io::Result<TcpListener> {
+            let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+            if address.is_ipv6() {
+                socket.set_only_v6(false)?; // [::] is IPv4 too, whatever the system's default
+            }
+            socket.set_reuse_address(true)?; // a restarted server need not wait for old connections' TIME_WAIT
+            socket.set_tcp_nodelay(true)?;
+            socket.set_keepalive(true)?;
+            socket.set_tcp_keepalive(&KEEPALIVE)?;
+            // A connection is reset unless it has earned its clean end (see `farewell`): whatever cuts it off, a panic, the
+            // deadline or the process's death, no client takes that for the end of its echo.
+            socket.set_linger(Some(Duration::ZERO))?;
+            socket.set_nonblocking(true)?;
+            socket.bind(&address.into())?;
+            socket.listen(i32::try_from(settings.backlog).unwrap_or(i32::MAX))?;
+            Ok(socket.into())
+        };
+        open().map(|listener| Self(Arc::new(listener))).map_err(|source| Error::Bind { address, source })
+    }
+
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.0.local_addr()
+    }
+
+    /// A handle of the socket for one Acceptor, in the reactor of the calling thread.
+    pub fn acceptor(&self) -> io::Result<tokio::net::TcpListener> {
+        tokio::net::TcpListener::from_std(self.0.try_clone()?)
+    }
+
+    /// Lets no new client in while those in the backlog wait to be taken in.
+    ///
+    /// The socket is bound to an interface that does not exist: no SYN finds it any more, so new clients are refused at
+    /// once, and handshakes under way are completed. A socket filter would do as well, but on recent systems it takes
+    /// a privilege; `listen(0)` still lets one in after the last has been taken.
+    pub fn refuse(&self) -> io::Result<()> {
+        const NO_INTERFACE: NonZeroU32 = NonZeroU32::new(i32::MAX as u32).expect("it is not zero");
+        SockRef::from(&*self.0).bind_device_by_index_v4(Some(NO_INTERFACE)) // on Linux the same option for IPv6
+    }
+
+    /// One client from the backlog; `WouldBlock` when it is empty.
+    pub fn take(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        let (stream, peer) = self.0.accept()?;
+        stream.set_nonblocking(true)?;
+        Ok((stream, peer))
+    }
+
+    /// Closes the socket for every handle, also one on a thread that is stuck.
+    pub fn close(self) {
+        // Fails only if the socket is not listening any more, which is what is wanted.
+        let _ = SockRef::from(&*self.0).shutdown(Shutdown::Both);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listener() -> (Listener, SocketAddr) {
+        let settings = ListenSettings { address: "127.0.0.1:0".parse().expect("a literal"), backlog: 16 };
+        let listener = Listener::bind(&settings).expect("port 0 is free");
+        let address = listener.address().expect("it is bound");
+        (listener, address)
+    }
+
+    #[test]
+    fn an_accepted_connection_inherits_its_options() {
+        let (listener, address) = listener();
+        let _client = TcpStream::connect(address).expect("it listens");
+        let (stream, _) = listener.take().expect("a client waits");
+        let socket = SockRef::from(&stream);
+        assert!(socket.tcp_nodelay().unwrap() && socket.keepalive().unwrap());
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), Duration::from_secs(60));
+        assert_eq!(socket.tcp_keepalive_interval().unwrap(), Duration::from_secs(10));
+        assert_eq!(socket.tcp_keepalive_retries().unwrap(), 3);
+        assert_eq!(socket.linger().unwrap(), Some(Duration::ZERO));
+    }
+
+    #[test]
+    fn a_refusing_listener_keeps_its_backlog_and_lets_nobody_else_in() {
+        let (listener, address) = listener();
+        let _waiting = TcpStream::connect(address).expect("it listens");
+        listener.refuse().expect("it needs no privilege");
+        assert_eq!(TcpStream::connect(address).unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+        assert!(listener.take().is_ok());
+        assert_eq!(listener.take().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    }
+
+    #[test]
+    fn closing_closes_every_handle() {
+        let (listener, address) = listener();
+        let other = listener.clone();
+        listener.close();
+        assert_eq!(TcpStream::connect(address).unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+        assert!(other.take().is_err());
+    }
+
+    #[test]
+    fn an_occupied_address_is_named() {
+        let (_listener, address) = listener();
+        let error = Listener::bind(&ListenSettings { address, backlog: 1 }).unwrap_err();
+        assert!(error.to_string().contains(&address.to_string()), "{error}");
+    }
+}

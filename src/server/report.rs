@@ -1,0 +1,35 @@
+//! What a stopped server has to say.
+
+use crate::decisions::{ids::WorkerId, stop::StopReason};
+use std::time::Duration;
+
+/// What a stopped server has to say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Report {
+    /// What stopped it first.
+    pub reason: StopReason,
+    /// Connections that were alive at the stop, or taken in by it, and acknowledged.
+    pub acknowledged: usize,
+    /// Connections that were alive at the stop, or taken in by it, and had to be ended by force.
+    pub forced: usize,
+    /// Connections that crashed, ever.
+    pub crashed: usize,
+    /// Whether supervision gave up: too many restarts, or a Worker that panicked.
+    pub gave_up: bool,
+    /// Workers that did not answer, or whose threads did not end: they were left behind.
+    pub stuck: Vec<WorkerId>,
+    /// From the stop to the last acknowledgement.
+    pub elapsed: Duration,
+}
+
+impl Report {
+    /// What a program should exit with: 0, or 1 if supervision gave up, or 3 if a connection had to be forced.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self { gave_up: true, .. } => 1,
+            Self { forced: 1.., .. } => 3,
+            _ => 0,
+        }
+    }
+}

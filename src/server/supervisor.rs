@@ -1,0 +1,431 @@
+//! The root of the tree: owns the listening socket and the gate, turns [`Shutdown`] into the broadcast [`Stop`], takes in the
+//! backlog, collects what the Workers acknowledge, keeps the deadline and makes the report.
+//!
+//! The order of a stop, and why it is this one:
+//! 1. The gate closes and the kernel refuses new clients: from now on they are a fixed set.
+//! 2. The Acceptors end, and handshakes that are under way are completed. Only then does anybody else take from the backlog:
+//!    two who sweep and close reset each other's.
+//! 3. The backlog is taken in and the socket closed.
+//! 4. Every connection drains and acknowledges; at the deadline what is left is aborted.
+
+use crate::{
+    decisions::{
+        accept_error::AcceptError,
+        admission::Tally,
+        ids::WorkerId,
+        stop::{Stop, StopReason},
+        supervisor::{Event, Step, SupervisorState, Timer, Verdict},
+    },
+    server::{
+        gate::Gate,
+        listener::Listener,
+        messages::{AcceptorExit, TakeIn, WorkerExit},
+        report::Report,
+    },
+    stop::{Shutdown, Stopped},
+};
+use actix::prelude::*;
+use slog::Logger;
+use std::{
+    fs::File,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::sync::oneshot;
+
+/// How long after the refusal the socket stays open. For the clients: one whose handshake is under way takes itself for
+/// connected, its last packet is a round trip off, and a close would reset it. For the Acceptors: whoever has not answered by
+/// then is on a busy thread, and must not keep the others from their drain.
+const SETTLING: Duration = Duration::from_millis(100);
+/// How long after an abort a Worker is waited for before it counts as stuck.
+const WORKER_PATIENCE: Duration = Duration::from_millis(500);
+/// How long the sweep of the backlog pauses when there is no descriptor for one more.
+const SWEEP_PAUSE: Duration = Duration::from_millis(100);
+
+/// How the Supervisor speaks to a Worker.
+pub(crate) struct WorkerHandle {
+    pub stop: Recipient<Stop>,
+    pub take_in: Recipient<TakeIn>,
+}
+
+/// The actor at the root.
+pub(crate) struct Supervisor {
+    pub gate: Arc<Gate>,
+    /// `None` once closed.
+    pub listener: Option<Listener>,
+    pub shutdown_timeout: Duration,
+    pub log: Logger,
+    state: SupervisorState<WorkerHandle>,
+    stopping_since: Instant,
+    /// From the backlog.
+    taken: usize,
+    report_to: Option<oneshot::Sender<Report>>,
+    /// A descriptor to give up when there is none left, so that even then nobody in the backlog is overlooked.
+    spare: Option<File>,
+}
+
+impl Supervisor {
+    /// A Supervisor over `workers`, which have just been started. Its report goes to `report_to`.
+    pub fn new(
+        gate: Arc<Gate>,
+        listener: Listener,
+        shutdown_timeout: Duration,
+        workers: impl IntoIterator<Item = (WorkerId, WorkerHandle)>,
+        report_to: oneshot::Sender<Report>,
+        log: Logger,
+    ) -> Self {
+        Self {
+            gate,
+            listener: Some(listener),
+            shutdown_timeout,
+            log,
+            state: SupervisorState::new(workers),
+            stopping_since: Instant::now(),
+            taken: 0,
+            report_to: Some(report_to),
+            spare: File::open("/dev/null").ok(),
+        }
+    }
+
+    fn on(&mut self, event: Event, ctx: &mut Context<Self>) {
+        for step in self.state.on(event) {
+            match step {
+                Step::Begin(reason) => self.begin(reason),
+                Step::Start(timer) => self.start_timer(timer, ctx),
+                Step::Tell(stop) => self.state.workers().for_each(|worker| worker.stop.do_send(stop)),
+                Step::Sweep => {
+                    let empty = self.take_in_backlog();
+                    self.on(Event::Swept { empty }, ctx);
+                }
+                Step::CloseListener => self.close_listener(),
+                Step::GiveUpOn(worker) => {
+                    let connections = self.gate.alive(worker);
+                    slog::error!(self.log, "worker stuck"; "worker" => worker.0, "connections" => connections);
+                }
+                Step::Report(verdict) => self.report(verdict, ctx),
+            }
+        }
+    }
+
+    fn begin(&mut self, reason: StopReason) {
+        let census = self.gate.close();
+        if let Some(listener) = &self.listener
+            && let Err(error) = listener.refuse()
+        {
+            // Then a client that comes between the sweep and the close is reset: all else holds.
+            slog::warn!(self.log, "cannot refuse new connections"; "reason" => %error);
+        }
+        slog::info!(self.log, "stopping"; "reason" => reason.as_str(), "connections" => census.connections,
+            "pending" => census.pending, "timeout_ms" => self.shutdown_timeout.as_millis() as u64);
+        self.stopping_since = Instant::now();
+    }
+
+    fn start_timer(&self, timer: Timer, ctx: &mut Context<Self>) {
+        let time = match timer {
+            Timer::Settling => SETTLING,
+            Timer::SweepPause => SWEEP_PAUSE,
+            Timer::Deadline => self.shutdown_timeout,
+            Timer::Patience => WORKER_PATIENCE,
+        };
+        ctx.run_later(time, move |supervisor, ctx| supervisor.on(Event::Elapsed(timer), ctx));
+    }
+
+    /// Hands the clients in the backlog to the Workers. False if there was no descriptor for the next one.
+    fn take_in_backlog(&mut self) -> bool {
+        let Some(listener) = &self.listener else { return true };
+        let mut takers = self.state.takers().cycle();
+        loop {
+            match listener.take() {
+                Ok((stream, peer)) => {
+                    self.taken += 1;
+                    match takers.next() {
+                        Some((worker, handle)) => {
+                            handle.take_in.do_send(TakeIn { stream, peer, permit: self.gate.take_in(worker) });
+                        }
+                        // Too late for it: it is reset, and the permit that nobody takes counts it as forced.
+                        None => drop(self.gate.take_in(WorkerId(0))),
+                    }
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return true,
+                Err(error) => match AcceptError::of(&error) {
+                    AcceptError::Client => {}
+                    AcceptError::Starved => return false,
+                    AcceptError::Listener => return true,
+                },
+            }
+        }
+    }
+
+    fn close_listener(&mut self) {
+        // After an abort some may still be in the backlog, with nobody there to take them in.
+        self.spare = None;
+        self.take_in_backlog();
+        let Some(listener) = self.listener.take() else { return };
+        let address = listener.address();
+        listener.close();
+        slog::info!(self.log, "listener closed"; "address" => address.map_or_else(|error| error.to_string(), |a| a.to_string()),
+            "taken" => self.taken);
+    }
+
+    fn report(&mut self, verdict: Verdict, ctx: &mut Context<Self>) {
+        let Tally { acknowledged, forced, crashed } = self.gate.tally();
+        let Verdict { reason, gave_up, stuck } = verdict;
+        let elapsed = self.stopping_since.elapsed();
+        if let Some(report_to) = self.report_to.take() {
+            // Whoever ran the server has stopped waiting; then nobody wants it.
+            let _ = report_to.send(Report { reason, acknowledged, forced, crashed, gave_up, stuck, elapsed });
+        }
+        ctx.stop();
+    }
+}
+
+impl Actor for Supervisor {
+    type Context = Context<Self>;
+}
+
+impl StreamHandler<Shutdown> for Supervisor {
+    fn handle(&mut self, Shutdown(reason): Shutdown, ctx: &mut Self::Context) {
+        self.on(Event::Shutdown(reason), ctx);
+    }
+
+    /// All handles are gone, which stops nothing.
+    fn finished(&mut self, _: &mut Self::Context) {}
+}
+
+impl Handler<Stopped<AcceptorExit>> for Supervisor {
+    type Result = ();
+
+    fn handle(&mut self, Stopped(exit): Stopped<AcceptorExit>, ctx: &mut Self::Context) {
+        self.on(Event::AcceptorStopped(exit.worker), ctx);
+    }
+}
+
+impl Handler<Stopped<WorkerExit>> for Supervisor {
+    type Result = ();
+
+    fn handle(&mut self, Stopped(exit): Stopped<WorkerExit>, ctx: &mut Self::Context) {
+        let WorkerExit { worker, orphans } = exit;
+        if let Some(orphans) = orphans {
+            slog::error!(self.log, "worker crashed"; "worker" => worker.0, "connections" => orphans);
+        }
+        self.on(Event::WorkerStopped { worker, crashed: orphans.is_some() }, ctx);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        decisions::connection::Reason,
+        server::{gate::Permit, testing::listener},
+        testing::{self, logged, probe},
+    };
+    use std::{
+        net::SocketAddr,
+        task::{self, Poll},
+    };
+    use tokio::{
+        net::TcpStream,
+        sync::mpsc::{self, UnboundedReceiver, UnboundedSender},
+    };
+
+    /// A Worker that does nothing by itself: the test hears what it is told and answers for it.
+    struct Mute {
+        id: WorkerId,
+        told: UnboundedReceiver<Stop>,
+        taken_in: UnboundedReceiver<TakeIn>,
+    }
+
+    struct Tree {
+        supervisor: Addr<Supervisor>,
+        gate: Arc<Gate>,
+        address: SocketAddr,
+        shutdown: UnboundedSender<Shutdown>,
+        report: oneshot::Receiver<Report>,
+        workers: Vec<Mute>,
+        log: UnboundedReceiver<String>,
+    }
+
+    const LONG: Duration = Duration::from_secs(3600);
+
+    fn tree(workers: usize, shutdown_timeout: Duration) -> Tree {
+        let (gate, (listener, address), (logger, log)) = (Gate::new(4, 4), listener(), testing::log());
+        let (report_to, report) = oneshot::channel();
+        let (shutdown, mut received) = mpsc::unbounded_channel();
+        let (handles, workers): (Vec<_>, Vec<_>) = (1..=workers)
+            .map(|id| {
+                let ((stop, told), (take_in, taken_in)) = (probe(), probe());
+                ((WorkerId(id), WorkerHandle { stop, take_in }), Mute { id: WorkerId(id), told, taken_in })
+            })
+            .unzip();
+        let supervisor = Supervisor::create(|ctx| {
+            ctx.add_stream(futures_util::stream::poll_fn(move |cx| received.poll_recv(cx)));
+            Supervisor::new(gate.clone(), listener, shutdown_timeout, handles, report_to, logger)
+        });
+        Tree { supervisor, gate, address, shutdown, report, workers, log }
+    }
+
+    impl Tree {
+        fn stop(&self, reason: StopReason) {
+            self.shutdown.send(Shutdown(reason)).expect("the Supervisor listens");
+        }
+
+        /// Answers for the Acceptor of each Worker.
+        fn acceptors_stopped(&self) {
+            for Mute { id, .. } in &self.workers {
+                self.supervisor.do_send(Stopped(AcceptorExit { worker: *id, crash: None }));
+            }
+        }
+
+        /// Answers for a Worker.
+        fn stopped(&self, worker: usize) {
+            self.supervisor.do_send(Stopped(WorkerExit { worker: WorkerId(worker), orphans: None }));
+        }
+
+        /// A client of a Worker.
+        fn client(&self, worker: usize) -> Permit {
+            let mut cx = task::Context::from_waker(task::Waker::noop());
+            match self.gate.poll_accept(&mut cx, WorkerId(worker), |_| Poll::Ready(Ok(()))) {
+                Poll::Ready(Ok(((), permit, _))) => permit,
+                _ => panic!("there is room"),
+            }
+        }
+
+        /// Waits until a Worker is told `stop`; gives what it was told before.
+        async fn told(&mut self, worker: usize, stop: Stop) -> Vec<Stop> {
+            let mut before = Vec::new();
+            loop {
+                match self.workers[worker - 1].told.recv().await.expect("the Supervisor lives") {
+                    told if told == stop => return before,
+                    told => before.push(told),
+                }
+            }
+        }
+    }
+
+    #[actix::test]
+    async fn a_stop_goes_through_its_steps_and_the_report_comes_when_all_have_acknowledged() {
+        let mut tree = tree(2, LONG);
+        let mut clients = [tree.client(1), tree.client(2)];
+        tree.stop(StopReason::Sigterm);
+        assert_eq!(tree.told(1, Stop::Accepting).await, []);
+        tree.acceptors_stopped();
+        assert_eq!(tree.told(1, Stop::Finish).await, []);
+        assert_eq!(tree.told(2, Stop::Finish).await, [Stop::Accepting]);
+        clients.iter_mut().for_each(|client| assert!(client.give_back(Reason::Stopped)));
+        tree.stopped(1);
+        tree.stopped(1);
+        tree.supervisor.send(Stopped(AcceptorExit { worker: WorkerId(1), crash: None })).await.unwrap();
+        assert!(tree.report.try_recv().is_err(), "one Worker owes its acknowledgement");
+        tree.stopped(2);
+        let report = tree.report.await.unwrap();
+        assert_eq!((report.reason, report.acknowledged, report.forced), (StopReason::Sigterm, 2, 0));
+        assert_eq!(report.exit_code(), 0);
+    }
+
+    #[actix::test]
+    async fn only_when_the_backlog_is_taken_in_and_the_socket_closed_does_the_drain_begin() {
+        let mut tree = tree(2, LONG);
+        let clients =
+            [TcpStream::connect(tree.address).await.unwrap(), TcpStream::connect(tree.address).await.unwrap()];
+        tree.stop(StopReason::Handle);
+        tree.told(1, Stop::Accepting).await;
+        tree.acceptors_stopped();
+        tree.told(1, Stop::Finish).await;
+        for (worker, client) in tree.workers.iter_mut().zip(clients) {
+            assert_eq!(worker.taken_in.recv().await.unwrap().peer, client.local_addr().unwrap());
+        }
+        logged(&mut tree.log, "listener closed").await;
+        assert!(TcpStream::connect(tree.address).await.is_err());
+    }
+
+    #[actix::test]
+    async fn an_acceptor_that_does_not_answer_is_not_waited_for() {
+        let mut tree = tree(1, LONG);
+        tree.stop(StopReason::Handle);
+        assert_eq!(tree.told(1, Stop::Finish).await, [Stop::Accepting]);
+    }
+
+    #[actix::test]
+    async fn at_the_deadline_the_workers_are_told_to_abort() {
+        let mut tree = tree(1, Duration::from_millis(1));
+        let mut client = tree.client(1);
+        tree.stop(StopReason::Sigterm);
+        tree.told(1, Stop::Abort).await;
+        client.give_back(Reason::Forced);
+        tree.stopped(1);
+        let report = tree.report.await.unwrap();
+        assert_eq!((report.acknowledged, report.forced, report.exit_code()), (0, 1, 3));
+    }
+
+    #[actix::test]
+    async fn who_is_still_in_the_backlog_after_an_abort_is_counted_as_forced() {
+        let mut tree = tree(1, Duration::ZERO);
+        let _client = TcpStream::connect(tree.address).await.unwrap();
+        tree.stop(StopReason::Sigterm);
+        tree.told(1, Stop::Abort).await;
+        tree.stopped(1);
+        let report = tree.report.await.unwrap();
+        assert_eq!((report.acknowledged, report.forced, report.exit_code()), (0, 1, 3));
+        logged(&mut tree.log, "listener closed").await;
+    }
+
+    #[actix::test]
+    async fn a_second_signal_aborts_and_a_second_call_of_the_handle_does_not() {
+        let mut tree = tree(1, LONG);
+        tree.stop(StopReason::Handle);
+        tree.stop(StopReason::Handle);
+        tree.stop(StopReason::Sigint);
+        assert_eq!(tree.told(1, Stop::Accepting).await, []);
+        tree.acceptors_stopped();
+        assert_eq!(tree.told(1, Stop::Finish).await, []);
+        tree.stop(StopReason::Sigterm);
+        assert_eq!(tree.told(1, Stop::Abort).await, []);
+        tree.stopped(1);
+        assert_eq!(tree.report.await.unwrap().reason, StopReason::Handle);
+    }
+
+    #[actix::test]
+    async fn a_silent_worker_is_named_with_its_connections_and_left_behind() {
+        let mut tree = tree(2, Duration::from_millis(1));
+        let [mut done, _silent, mut other] = [1, 1, 2].map(|worker| tree.client(worker));
+        tree.stop(StopReason::Sigterm);
+        tree.told(2, Stop::Abort).await;
+        done.give_back(Reason::Stopped);
+        other.give_back(Reason::Forced);
+        tree.stopped(2);
+        let report = tree.report.await.unwrap();
+        logged(&mut tree.log, "worker stuck").await;
+        assert_eq!((report.acknowledged, report.forced, report.stuck), (1, 2, vec![WorkerId(1)]));
+    }
+
+    #[actix::test]
+    async fn an_acceptor_given_up_stops_the_server_with_exit_1_also_if_force_was_needed() {
+        let mut tree = tree(2, LONG);
+        let mut client = tree.client(1);
+        tree.supervisor.do_send(Stopped(AcceptorExit { worker: WorkerId(1), crash: Some("broken".into()) }));
+        tree.told(2, Stop::Accepting).await;
+        tree.acceptors_stopped();
+        client.give_back(Reason::Forced);
+        tree.stopped(1);
+        tree.stopped(2);
+        let report = tree.report.await.unwrap();
+        assert_eq!(report.forced, 1);
+        assert_eq!((report.reason, report.exit_code()), (StopReason::Restarts, 1));
+    }
+
+    #[actix::test]
+    async fn a_worker_that_panics_stops_the_server_and_is_not_waited_for_again() {
+        let mut tree = tree(2, LONG);
+        let (_orphan, mut client) = (tree.client(1), tree.client(2));
+        tree.supervisor.do_send(Stopped(WorkerExit { worker: WorkerId(1), orphans: Some(1) }));
+        tree.told(2, Stop::Accepting).await;
+        tree.supervisor.do_send(Stopped(AcceptorExit { worker: WorkerId(2), crash: None }));
+        tree.told(2, Stop::Finish).await;
+        client.give_back(Reason::Stopped);
+        tree.stopped(2);
+        let report = tree.report.await.unwrap();
+        assert_eq!((report.reason, report.acknowledged, report.forced), (StopReason::Restarts, 1, 1));
+        assert_eq!(report.exit_code(), 1);
+    }
+}

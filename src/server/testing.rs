@@ -1,0 +1,55 @@
+//! What the server's unit tests share: a listener, a real connection, and the record of one.
+
+use crate::{
+    decisions::ids::WorkerId,
+    server::{
+        connection::record::{ConnectionContext, Life},
+        gate::Gate,
+        listener::Listener,
+        messages::ConnectionStopped,
+    },
+    settings::{ConnectionSettings, ListenSettings},
+    testing::probe,
+};
+use slog::{Logger, o};
+use std::{cell::Cell, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
+use tokio::{net::TcpStream, sync::mpsc::UnboundedReceiver};
+
+pub(crate) const WORKER: WorkerId = WorkerId(1);
+
+/// A listener on a free port, and its address.
+pub(crate) fn listener() -> (Listener, SocketAddr) {
+    let settings = ListenSettings { address: ([127, 0, 0, 1], 0).into(), backlog: 128 };
+    let listener = Listener::bind(&settings).expect("port 0 is free");
+    let address = listener.address().expect("it is bound");
+    (listener, address)
+}
+
+/// Both ends of a connection: the server's, with the options that the listener gives, and the client's.
+pub(crate) async fn connection() -> (TcpStream, TcpStream) {
+    let (listener, address) = listener();
+    let client = TcpStream::connect(address).await.expect("it listens");
+    let (server, _) = listener.acceptor().expect("it is open").accept().await.expect("a client waits");
+    (server, client)
+}
+
+/// A Worker's context for connections, and what it hears of their ends.
+pub(crate) fn context(idle_timeout: Duration) -> (Rc<ConnectionContext>, UnboundedReceiver<ConnectionStopped>) {
+    let (parent, heard) = probe();
+    let settings = ConnectionSettings { idle_timeout, linger: Duration::from_secs(60) };
+    let log = Logger::root(slog::Discard, o!());
+    (Rc::new(ConnectionContext { worker: WORKER, settings, log, parent, orphaned: Cell::new(false) }), heard)
+}
+
+/// A life that has a slot of its own.
+pub(crate) fn life(context: Rc<ConnectionContext>) -> Life {
+    life_at(&Gate::new(1, 0), context)
+}
+
+/// A life with the next slot or place at `gate`.
+pub(crate) fn life_at(gate: &Arc<Gate>, context: Rc<ConnectionContext>) -> Life {
+    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+    let accepted = gate.poll_accept(&mut cx, WORKER, |_| std::task::Poll::Ready(Ok(())));
+    let std::task::Poll::Ready(Ok(((), permit, _))) = accepted else { panic!("there is room") };
+    Life::new(permit, ([127, 0, 0, 1], 1).into(), context)
+}

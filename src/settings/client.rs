@@ -1,0 +1,82 @@
+//! What the client is told.
+
+use super::{
+    fields::*,
+    layers::{Layered, defaults},
+    log::LogSettings,
+};
+use serde::Deserialize;
+use std::time::Duration;
+
+/// What the client is told. `ClientSettings::default()` is `client.toml`.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a document of sections")]
+pub struct ClientSettings {
+    /// Whom it talks to.
+    pub server: ServerSettings,
+    /// What it calls itself.
+    pub client: IdentitySettings,
+    /// What it sends.
+    pub traffic: TrafficSettings,
+    /// What is logged, and how.
+    pub log: LogSettings,
+}
+
+/// The server, as the client knows it.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a section of keys")]
+pub struct ServerSettings {
+    /// `host:port`; the host may be a name, and an IPv6 address stands in brackets.
+    #[serde(deserialize_with = "host_and_port")]
+    pub address: String,
+    /// How long the client keeps trying to connect, above zero.
+    #[serde(deserialize_with = "positive_duration")]
+    pub connect_timeout: Duration,
+}
+
+/// The client's own identity.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a section of keys")]
+pub struct IdentitySettings {
+    /// What stands for `{id}` in a message and for `client` in the logs; empty means the host name.
+    #[serde(deserialize_with = "text")]
+    pub id: String,
+}
+
+/// The client's traffic.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a section of keys")]
+pub struct TrafficSettings {
+    /// Connections at the same time, 1 to 1,000,000.
+    #[serde(deserialize_with = "integer::<1, 1_000_000, _, _>")]
+    pub connections: usize,
+    /// Messages per connection, 0 to 10^12; 0 means no end.
+    #[serde(deserialize_with = "integer::<0, 1_000_000_000_000, _, _>")]
+    pub messages: u64,
+    /// How long each connection sends, from its first connect on; zero means no end.
+    #[serde(deserialize_with = "duration")]
+    pub duration: Duration,
+    /// The pause between two messages of one connection.
+    #[serde(deserialize_with = "duration")]
+    pub period: Duration,
+    /// Whether every message gets a connection of its own.
+    #[serde(deserialize_with = "boolean")]
+    pub reconnect: bool,
+    /// What is sent, without its newline; `{id}` and `{n}` (counted from 1) are filled in.
+    #[serde(deserialize_with = "text")]
+    pub message: String,
+    /// How long one echo may take, above zero.
+    #[serde(deserialize_with = "positive_duration")]
+    pub timeout: Duration,
+}
+
+impl Layered for ClientSettings {
+    const DEFAULTS: &'static str = include_str!("client.toml");
+    const PREFIX: &'static str = "ECHO_CLIENT_";
+}
+
+impl Default for ClientSettings {
+    fn default() -> Self {
+        defaults().settings
+    }
+}

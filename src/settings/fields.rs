@@ -1,0 +1,119 @@
+//! How one value is read: it is of exactly the kind that was written, and within its range, or it is refused.
+
+use serde::{
+    Deserializer,
+    de::{Error, Unexpected, Visitor},
+};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+/// Reads one value of exactly the kind that was written.
+///
+/// A derived field would ask `config` for a number, and get 0 for `"off"`, 1 for `true` and for `1.4`. Here `read` sees
+/// the value as it stands and answers `None` if it is not `expected`.
+pub(super) fn strict<'de, T, D: Deserializer<'de>>(
+    deserializer: D,
+    expected: &str,
+    read: impl Fn(Unexpected<'_>) -> Option<T>,
+) -> Result<T, D::Error> {
+    struct Strict<'a, F>(&'a str, F);
+
+    impl<T, F: Fn(Unexpected<'_>) -> Option<T>> Strict<'_, F> {
+        fn take<E: Error>(&self, value: Unexpected<'_>) -> Result<T, E> {
+            (self.1)(value).ok_or_else(|| E::invalid_value(value, &self.0))
+        }
+    }
+
+    impl<T, F: Fn(Unexpected<'_>) -> Option<T>> Visitor<'_> for Strict<'_, F> {
+        type Value = T;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str(self.0)
+        }
+
+        fn visit_bool<E: Error>(self, value: bool) -> Result<T, E> {
+            self.take(Unexpected::Bool(value))
+        }
+
+        fn visit_i64<E: Error>(self, value: i64) -> Result<T, E> {
+            self.take(Unexpected::Signed(value))
+        }
+
+        fn visit_str<E: Error>(self, value: &str) -> Result<T, E> {
+            self.take(Unexpected::Str(value))
+        }
+    }
+
+    deserializer.deserialize_any(Strict(expected, read))
+}
+
+/// As [`strict`], for a value that is written as a string.
+pub(super) fn parsed<'de, T, D: Deserializer<'de>>(
+    deserializer: D,
+    expected: &str,
+    parse: impl Fn(&str) -> Option<T>,
+) -> Result<T, D::Error> {
+    strict(deserializer, expected, |value| match value {
+        Unexpected::Str(text) => parse(text),
+        _ => None,
+    })
+}
+
+pub(super) fn integer<'de, const MIN: i64, const MAX: i64, T: TryFrom<i64>, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    let expected = format!("an integer from {MIN} to {MAX}");
+    strict(deserializer, &expected, |value| match value {
+        Unexpected::Signed(n) if (MIN..=MAX).contains(&n) => T::try_from(n).ok(),
+        _ => None,
+    })
+}
+
+pub(super) fn boolean<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    strict(deserializer, "true or false", |value| match value {
+        Unexpected::Bool(value) => Some(value),
+        _ => None,
+    })
+}
+
+pub(super) fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    parsed(deserializer, "a string", |text| Some(text.to_owned()))
+}
+
+/// A longer wait means "never" to a person, and would overflow a clock.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+/// `humantime` takes a bare "0"; here every duration carries its unit.
+pub(super) fn parse_duration(text: &str) -> Option<Duration> {
+    let duration = humantime::parse_duration(text).ok()?;
+    (text != "0" && duration <= LONGEST).then_some(duration)
+}
+
+pub(super) fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let expected = r#"a duration such as "10s", at most "365days""#;
+    parsed(deserializer, expected, parse_duration)
+}
+
+pub(super) fn positive_duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let expected = r#"a duration such as "10s", above "0s" and at most "365days""#;
+    parsed(deserializer, expected, |text| parse_duration(text).filter(|duration| !duration.is_zero()))
+}
+
+pub(super) fn socket_address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
+    let expected = r#"an IP address and a port such as "0.0.0.0:12345" or "[::]:12345""#;
+    parsed(deserializer, expected, |text| text.parse().ok())
+}
+
+pub(super) fn host_and_port<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let expected = r#"host:port such as "server:12345", the port from 1 to 65535"#;
+    parsed(deserializer, expected, |text| {
+        let (host, port) = text.rsplit_once(':')?;
+        let named = !host.is_empty() && !host.contains(|c: char| c.is_whitespace() || ":/[]".contains(c));
+        let bracketed = || host.strip_prefix('[')?.strip_suffix(']')?.parse::<IpAddr>().ok().filter(IpAddr::is_ipv6);
+        let port_is_real = port.parse::<u16>().is_ok_and(|port| port > 0);
+        (port_is_real && (named || bracketed().is_some())).then(|| text.to_owned())
+    })
+}

@@ -1,0 +1,52 @@
+//! What is logged, and how: the same for both programs.
+
+use super::fields::parsed;
+use serde::{Deserialize, Deserializer};
+
+/// What is logged, and how.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a section of keys")]
+pub struct LogSettings {
+    /// The least severe level that is logged: `critical`, `error`, `warn`, `info`, `debug` or `trace`.
+    #[serde(deserialize_with = "level")]
+    pub level: slog::Level,
+    /// The shape of a record.
+    #[serde(deserialize_with = "format")]
+    pub format: LogFormat,
+}
+
+/// The shape of a log record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Colours on a terminal, else `Compact`.
+    Auto,
+    /// One line of text.
+    Compact,
+    /// One line that holds a JSON object.
+    Json,
+}
+
+fn level<'de, D: Deserializer<'de>>(deserializer: D) -> Result<slog::Level, D::Error> {
+    parsed(deserializer, "critical, error, warn, info, debug or trace", |text| {
+        Some(match text {
+            "critical" => slog::Level::Critical,
+            "error" => slog::Level::Error,
+            "warn" => slog::Level::Warning,
+            "info" => slog::Level::Info,
+            "debug" => slog::Level::Debug,
+            "trace" => slog::Level::Trace,
+            _ => return None,
+        })
+    })
+}
+
+fn format<'de, D: Deserializer<'de>>(deserializer: D) -> Result<LogFormat, D::Error> {
+    parsed(deserializer, "auto, compact or json", |text| {
+        Some(match text {
+            "auto" => LogFormat::Auto,
+            "compact" => LogFormat::Compact,
+            "json" => LogFormat::Json,
+            _ => return None,
+        })
+    })
+}

@@ -1,0 +1,112 @@
+//! The layers of the code: which folder may use which, read from the `use` lines of `src/`.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// What each layer may use, besides itself. `error`, `text`, `buffer` and `testing` are for all but the decisions.
+const ARROWS: [(&str, &[&str]); 10] = [
+    ("decisions", &[]),
+    ("text", &[]),
+    ("buffer", &[]),
+    ("stop", &["decisions"]),
+    ("settings", &["text"]),
+    ("logging", &["settings", "text"]),
+    ("error", &["settings"]),
+    ("signals", &["decisions", "error", "stop"]),
+    ("server", &["buffer", "decisions", "error", "logging", "settings", "stop", "testing", "text"]),
+    ("client", &["buffer", "decisions", "error", "logging", "settings", "stop", "testing", "text"]),
+];
+
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
+}
+
+/// The module that a file of `src/` holds.
+fn module(file: &Path) -> Vec<String> {
+    let path = file.with_extension("");
+    let mut names: Vec<String> = path.iter().skip(1).map(|name| name.to_str().unwrap().to_owned()).collect();
+    names.pop_if(|name| name == "mod");
+    names
+}
+
+/// The paths that one tree of a `use` line names: `a::{b, c::d}` are `a::b` and `a::c::d`.
+fn paths(prefix: &[String], tree: &str, found: &mut Vec<Vec<String>>) {
+    let (path, group) = tree.split_once('{').map_or((tree, None), |(path, group)| (path, group.strip_suffix('}')));
+    let names = path.split("::").map(str::trim).filter(|name| !name.is_empty() && *name != "self");
+    let prefix: Vec<String> = prefix.iter().cloned().chain(names.map(str::to_owned)).collect();
+    let Some(group) = group else { return found.push(prefix) };
+    let mut depth = 0;
+    let parts = group.split(|c: char| {
+        depth += i32::from(c == '{') - i32::from(c == '}');
+        c == ',' && depth == 0
+    });
+    parts.map(str::trim).filter(|part| !part.is_empty()).for_each(|part| paths(&prefix, part, found));
+}
+
+/// The modules of this crate that each module uses outside its tests.
+fn uses() -> BTreeMap<Vec<String>, BTreeSet<Vec<String>>> {
+    let files: Vec<PathBuf> =
+        files(Path::new("src")).into_iter().filter(|file| file.extension().is_some_and(|e| e == "rs")).collect();
+    let modules: BTreeSet<Vec<String>> = files.iter().map(|file| module(file)).collect();
+    let mut uses = BTreeMap::new();
+    for file in files.iter().filter(|file| !file.starts_with("src/bin") && !file.ends_with("lib.rs")) {
+        let text = fs::read_to_string(file).unwrap();
+        let code = text.split("#[cfg(test)]\nmod tests").next().unwrap();
+        let this = module(file);
+        let mut found = Vec::new();
+        for line in code.split("use ").skip(1).filter_map(|rest| rest.split_once(';')).map(|(line, _)| line) {
+            let line: String = line.split_whitespace().collect();
+            if let Some(tree) = line.strip_prefix("crate::") {
+                paths(&[], tree, &mut found);
+            } else if let Some(tree) = line.strip_prefix("super::") {
+                paths(&this[..this.len() - 1], tree, &mut found);
+            } else {
+                paths(&this, &line, &mut found); // a child of its own, or another crate, which no file here is
+            }
+        }
+        // A path names a module and mostly an item in it.
+        let of = |path: &Vec<String>| (1..=path.len()).rev().map(|n| path[..n].to_vec()).find(|m| modules.contains(m));
+        let used = found.iter().filter_map(of).filter(|used| *used != this).collect();
+        uses.insert(this, used);
+    }
+    uses
+}
+
+#[test]
+fn every_layer_uses_only_those_that_it_may() {
+    let arrows = BTreeMap::from(ARROWS);
+    for (module, used) in uses() {
+        let Some(allowed) = arrows.get(module[0].as_str()) else { continue };
+        for other in used.iter().filter(|other| other[0] != module[0]) {
+            assert!(allowed.contains(&other[0].as_str()), "{} uses {}", module.join("::"), other.join("::"));
+        }
+    }
+}
+
+#[test]
+fn the_decisions_know_no_actor_socket_lock_or_clock() {
+    for file in files(Path::new("src/decisions")) {
+        let text = fs::read_to_string(&file).unwrap();
+        for word in ["actix", "tokio::", "std::net", "sync::", "Instant", "SystemTime", "socket2"] {
+            assert!(!text.contains(word), "{} names {word}", file.display());
+        }
+    }
+}
+
+#[test]
+fn no_files_import_each_other_in_a_circle() {
+    let uses = uses();
+    for start in uses.keys() {
+        let (mut reached, mut next) = (BTreeSet::new(), vec![start]);
+        while let Some(module) = next.pop() {
+            for used in uses.get(module).into_iter().flatten().filter(|used| reached.insert(*used)) {
+                assert_ne!(used, start, "{} is used by what it uses, such as {}", start.join("::"), module.join("::"));
+                next.push(used);
+            }
+        }
+    }
+}
