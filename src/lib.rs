@@ -57,7 +57,7 @@ pub use client::{
     Client,
     report::{ClientReport, RoundTrip},
 };
-pub use decisions::{connection::Reason, ids::WorkerId, stop::StopReason};
+pub use decisions::{connection::CloseReason, ids::WorkerId, stop::StopReason};
 pub use error::Error;
 pub use server::{Server, connection::socket::Socket, descriptors, echo::Echo, report::Report, service::Service};
 pub use settings::Settings;

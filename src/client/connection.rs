@@ -1,12 +1,12 @@
-//! The control plane of one of the client's connections. A Caller may need many streams in its life, one after the other.
+//! The control plane of one of the client's connections. A ConnectionActor may need many streams in its life, one after the other.
 //!
-//! It takes orders; [`converse`] does the talking, spawned into the actor's own context. Both hold the [`Journal`]; when both
+//! It takes orders; [`converse`] does the talking, spawned into the actor's own context. Both hold the [`Record`]; when both
 //! have let go, the stream is closed and logged, and the `Stopped` is sent, also when either has panicked.
 
 use crate::{
     client::{
         connect::Connect,
-        record::Journal,
+        record::Record,
         session::{Plan, converse},
     },
     decisions::stop::Stop,
@@ -16,30 +16,30 @@ use std::rc::Rc;
 use tokio::sync::watch;
 
 /// The actor of one of the client's connections.
-pub(crate) struct Caller<C> {
+pub(crate) struct ConnectionActor<C> {
     plan: Rc<Plan>,
     server: Rc<C>,
-    journal: Rc<Journal>,
+    record: Rc<Record>,
     order: watch::Sender<Option<Stop>>,
 }
 
-impl<C: Connect> Caller<C> {
-    pub fn new(plan: Rc<Plan>, server: Rc<C>, journal: Journal) -> Self {
-        Self { plan, server, journal: Rc::new(journal), order: watch::Sender::new(None) }
+impl<C: Connect> ConnectionActor<C> {
+    pub fn new(plan: Rc<Plan>, server: Rc<C>, record: Record) -> Self {
+        Self { plan, server, record: Rc::new(record), order: watch::Sender::new(None) }
     }
 }
 
-impl<C: Connect> Actor for Caller<C> {
+impl<C: Connect> Actor for ConnectionActor<C> {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        let (plan, server, journal) = (self.plan.clone(), self.server.clone(), self.journal.clone());
-        let conversation = converse(plan, server, self.order.subscribe(), journal);
+        let (plan, server, record) = (self.plan.clone(), self.server.clone(), self.record.clone());
+        let conversation = converse(plan, server, self.order.subscribe(), record);
         ctx.spawn(conversation.into_actor(self).map(|(), _, ctx| ctx.stop()));
     }
 }
 
-impl<C: Connect> Handler<Stop> for Caller<C> {
+impl<C: Connect> Handler<Stop> for ConnectionActor<C> {
     type Result = ();
 
     fn handle(&mut self, stop: Stop, _: &mut Self::Context) {
@@ -52,7 +52,7 @@ mod tests {
     use super::*;
     use crate::client::{
         record::End,
-        testing::{Heard, expect_end, journal, plan, receive, scripted, traffic},
+        testing::{Heard, expect_end, plan, receive, record, scripted, traffic},
     };
     use std::{io, net::SocketAddr};
     use tokio::{
@@ -76,7 +76,7 @@ mod tests {
     #[rtype(result = "()")]
     struct Panic;
 
-    impl<C: Connect> Handler<Panic> for Caller<C> {
+    impl<C: Connect> Handler<Panic> for ConnectionActor<C> {
         type Result = ();
 
         fn handle(&mut self, _: Panic, _: &mut Self::Context) {
@@ -84,15 +84,15 @@ mod tests {
         }
     }
 
-    fn call<C: Connect>(messages: u64, server: Rc<C>) -> (Addr<Caller<C>>, Heard) {
-        let (journal, heard) = journal();
-        (Caller::new(plan(traffic(messages)).into(), server, journal).start(), heard)
+    fn call<C: Connect>(messages: u64, server: Rc<C>) -> (Addr<ConnectionActor<C>>, Heard) {
+        let (record, heard) = record();
+        (ConnectionActor::new(plan(traffic(messages)).into(), server, record).start(), heard)
     }
 
     #[actix::test]
     async fn a_caller_that_has_sent_everything_acknowledges_once() {
         let (server, mut clients) = scripted();
-        let (_caller, mut heard) = call(2, server);
+        let (_actor, mut heard) = call(2, server);
         expect_end(clients.echo(2).await).await;
         assert_eq!(heard.end().await, End::Finished);
         assert_eq!(heard.counts(), [2, 0, 0, 0]);
@@ -101,10 +101,10 @@ mod tests {
     #[actix::test]
     async fn a_stop_lets_the_outstanding_echo_come_and_sends_nothing_more() {
         let (server, mut clients) = scripted();
-        let (caller, mut heard) = call(2, server);
+        let (actor, mut heard) = call(2, server);
         let mut stream = clients.accept().await;
         let message = receive(&mut stream).await;
-        caller.send(Stop::Drain).await.unwrap();
+        actor.send(Stop::Drain).await.unwrap();
         stream.write_all(message.as_bytes()).await.unwrap();
         expect_end(stream).await;
         assert_eq!(heard.end().await, End::Stopped);
@@ -114,10 +114,10 @@ mod tests {
     #[actix::test]
     async fn a_stop_is_acknowledged_once_however_often_it_comes() {
         let (server, mut clients) = scripted();
-        let (caller, mut heard) = call(0, server);
+        let (actor, mut heard) = call(0, server);
         let stream = clients.echo(1).await;
         for stop in [Stop::Accepting, Stop::Drain, Stop::Finish, Stop::Drain] {
-            caller.do_send(stop);
+            actor.do_send(stop);
         }
         drop(stream);
         assert_eq!(heard.end().await, End::Stopped);
@@ -126,8 +126,8 @@ mod tests {
     #[actix::test]
     async fn an_order_to_stop_accepting_stops_no_caller() {
         let (server, mut clients) = scripted();
-        let (caller, mut heard) = call(1, server);
-        caller.do_send(Stop::Accepting);
+        let (actor, mut heard) = call(1, server);
+        actor.do_send(Stop::Accepting);
         expect_end(clients.echo(1).await).await;
         assert_eq!(heard.end().await, End::Finished);
     }
@@ -135,11 +135,11 @@ mod tests {
     #[actix::test]
     async fn an_abort_gives_the_outstanding_echo_up_at_once() {
         let (server, mut clients) = scripted();
-        let (caller, mut heard) = call(1, server);
+        let (actor, mut heard) = call(1, server);
         let mut stream = clients.accept().await;
         receive(&mut stream).await;
-        caller.do_send(Stop::Drain);
-        caller.do_send(Stop::Abort);
+        actor.do_send(Stop::Drain);
+        actor.do_send(Stop::Abort);
         assert_eq!(heard.end().await, End::Forced);
         expect_end(stream).await;
         assert_eq!(heard.counts(), [0, 0, 0, 1]);
@@ -150,15 +150,15 @@ mod tests {
     async fn a_stop_before_the_first_connection_is_acknowledged() {
         let (server, _clients) = scripted();
         server.refusals.set(u32::MAX);
-        let (caller, mut heard) = call(1, server);
-        caller.do_send(Stop::Drain);
+        let (actor, mut heard) = call(1, server);
+        actor.do_send(Stop::Drain);
         assert_eq!(heard.end().await, End::Stopped);
         assert_eq!(heard.events(), ["connect failed"; 0]);
     }
 
     #[actix::test]
     async fn a_panic_while_talking_is_acknowledged_as_a_crash() {
-        let (_caller, mut heard) = call(1, Trap.into());
+        let (_actor, mut heard) = call(1, Trap.into());
         assert_eq!(heard.end().await, End::Crashed);
         assert_eq!(heard.events(), ["connection crashed"]);
     }
@@ -166,9 +166,9 @@ mod tests {
     #[actix::test]
     async fn an_actor_that_panics_closes_its_stream_and_acknowledges() {
         let (server, mut clients) = scripted();
-        let (caller, mut heard) = call(0, server);
+        let (actor, mut heard) = call(0, server);
         let stream = clients.echo(1).await;
-        assert!(caller.send(Panic).await.is_err());
+        assert!(actor.send(Panic).await.is_err());
         assert_eq!(heard.end().await, End::Crashed);
         drop(stream);
         let events = heard.events();

@@ -1,6 +1,6 @@
 //! The client: one supervisor over its connections, with the orders, acknowledgements and roster of the server's.
 //!
-//! All of it runs on the thread that calls it. Each connection is a [`Caller`]; here it is started, told to stop, waited for
+//! All of it runs on the thread that calls it. Each connection is a [`ConnectionActor`]; here it is started, told to stop, waited for
 //! and counted.
 
 mod connect;

@@ -65,7 +65,7 @@ impl Closed {
     }
 }
 
-/// How a [`Caller`](crate::client::connection::Caller) ended.
+/// How a [`ConnectionActor`](crate::client::connection::ConnectionActor) ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum End {
     /// It has sent what it was to send.
@@ -81,30 +81,30 @@ pub(crate) enum End {
     Crashed,
 }
 
-/// The end of a Caller, as its supervisor hears it.
+/// The end of a ConnectionActor, as its supervisor hears it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct CallerExit {
+pub(crate) struct ConnectionExit {
     pub connection: usize,
     pub end: End,
 }
 
-/// The journal of one Caller.
-pub(crate) struct Journal {
+/// The record of one ConnectionActor.
+pub(crate) struct Record {
     connection: usize,
     /// Names the client and the connection.
     pub log: Logger,
     tally: Rc<RefCell<Tally>>,
     /// `None` until the data plane has come to an end.
     end: Cell<Option<End>>,
-    parent: Recipient<Stopped<CallerExit>>,
+    parent: Recipient<Stopped<ConnectionExit>>,
 }
 
-impl Journal {
+impl Record {
     pub fn new(
         connection: usize,
         log: &Logger,
         tally: Rc<RefCell<Tally>>,
-        parent: Recipient<Stopped<CallerExit>>,
+        parent: Recipient<Stopped<ConnectionExit>>,
     ) -> Self {
         Self { connection, log: log.new(o!("connection" => connection)), tally, end: Cell::new(None), parent }
     }
@@ -159,12 +159,12 @@ impl Journal {
     }
 }
 
-impl Drop for Journal {
+impl Drop for Record {
     fn drop(&mut self) {
         let end = self.end.take().unwrap_or(End::Crashed);
         if end == End::Crashed {
             slog::error!(self.log, "connection crashed");
         }
-        self.parent.do_send(Stopped(CallerExit { connection: self.connection, end }));
+        self.parent.do_send(Stopped(ConnectionExit { connection: self.connection, end }));
     }
 }

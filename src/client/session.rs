@@ -1,12 +1,12 @@
 //! The data plane of one of the client's connections: connect, send, verify, pause, and once more.
 //!
-//! Ordinary async code over any stream; it hears orders through a watch channel and tells everything to its [`Journal`].
+//! Ordinary async code over any stream; it hears orders through a watch channel and tells everything to its [`Record`].
 
 use crate::{
     client::{
         connect::{Connect, FIRST_PAUSE, keep_trying, no_answer},
         exchange::{Failure, echo, unasked},
-        record::{Closed, End, Journal, Lost},
+        record::{Closed, End, Lost, Record},
     },
     decisions::stop::Stop,
     settings::TrafficSettings,
@@ -26,7 +26,7 @@ const ORDER_PATIENCE: Duration = Duration::from_millis(100);
 /// How long a close waits for the server's FIN, which shows that nothing more comes.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
 
-/// How far a Caller has been told to go.
+/// How far a ConnectionActor has been told to go.
 pub(crate) type Order = watch::Receiver<Option<Stop>>;
 
 /// Resolves when at least this much has been ordered.
@@ -56,13 +56,13 @@ impl Plan {
     }
 }
 
-/// Lives a Caller's life. A panic ends here, an abort takes the stream away from whatever is being done with it.
-pub(crate) async fn converse<C: Connect>(plan: Rc<Plan>, server: Rc<C>, order: Order, journal: Rc<Journal>) {
-    let dialogue = Dialogue {
+/// Lives a ConnectionActor's life. A panic ends here, an abort takes the stream away from whatever is being done with it.
+pub(crate) async fn converse<C: Connect>(plan: Rc<Plan>, server: Rc<C>, order: Order, record: Rc<Record>) {
+    let session = Dialogue {
         plan: &plan,
         server: &*server,
         order: order.clone(),
-        journal: journal.clone(),
+        record: record.clone(),
         open: None,
         n: 0,
         until: None,
@@ -72,9 +72,9 @@ pub(crate) async fn converse<C: Connect>(plan: Rc<Plan>, server: Rc<C>, order: O
     let end = tokio::select! {
         biased;
         () = ordered(order, Stop::Abort) => End::Forced,
-        end = AssertUnwindSafe(dialogue.run()).catch_unwind() => end.unwrap_or(End::Crashed),
+        end = AssertUnwindSafe(session.run()).catch_unwind() => end.unwrap_or(End::Crashed),
     };
-    journal.end(end);
+    record.end(end);
 }
 
 /// A stream and, once that is closed, the record of it.
@@ -93,35 +93,35 @@ impl<S> Open<S> {
 }
 
 struct Closing {
-    journal: Rc<Journal>,
+    record: Rc<Record>,
     reason: Option<Closed>,
 }
 
 impl Drop for Closing {
     fn drop(&mut self) {
         let cut_off = if thread::panicking() { Closed::Crashed } else { Closed::Forced };
-        self.journal.closed(self.reason.unwrap_or(cut_off));
+        self.record.closed(self.reason.unwrap_or(cut_off));
     }
 }
 
 /// A message that is out. If nothing becomes of it, it was given up.
 struct Outstanding<'a> {
-    journal: &'a Journal,
+    record: &'a Record,
     n: u64,
 }
 
 impl<'a> Outstanding<'a> {
     /// Its outcome is known.
-    fn settled(self) -> &'a Journal {
-        let journal = self.journal;
+    fn settled(self) -> &'a Record {
+        let record = self.record;
         std::mem::forget(self);
-        journal
+        record
     }
 }
 
 impl Drop for Outstanding<'_> {
     fn drop(&mut self) {
-        self.journal.given_up(self.n);
+        self.record.given_up(self.n);
     }
 }
 
@@ -129,7 +129,7 @@ struct Dialogue<'a, C: Connect> {
     plan: &'a Plan,
     server: &'a C,
     order: Order,
-    journal: Rc<Journal>,
+    record: Rc<Record>,
     /// Taken by whoever works with it, and put back only in good order.
     open: Option<Open<C::Stream>>,
     /// The last message; they count from 1.
@@ -169,7 +169,7 @@ impl<C: Connect> Dialogue<'_, C> {
             return ControlFlow::Continue(open);
         }
         if self.broken {
-            self.journal.reconnecting();
+            self.record.reconnecting();
         }
         let pause = if self.barren { FIRST_PAUSE } else { Duration::ZERO };
         let begun = Instant::now() + pause;
@@ -177,7 +177,7 @@ impl<C: Connect> Dialogue<'_, C> {
         let deadline = self.until.map_or(latest, |until| until.min(latest));
         let connecting = async {
             rest(begun.min(deadline), pause).await;
-            keep_trying(self.server, deadline, &self.journal.log).await
+            keep_trying(self.server, deadline, &self.record.log).await
         };
         let connected = tokio::select! {
             biased;
@@ -194,13 +194,13 @@ impl<C: Connect> Dialogue<'_, C> {
                 return ControlFlow::Break(End::Unreachable { limit, reason });
             }
         };
-        self.journal.connected(address);
+        self.record.connected(address);
         (self.broken, self.barren) = (false, true);
         let duration = self.plan.traffic.duration;
         if self.until.is_none() && !duration.is_zero() {
             self.until = Some(Instant::now() + duration);
         }
-        let closing = Closing { journal: self.journal.clone(), reason: None };
+        let closing = Closing { record: self.record.clone(), reason: None };
         ControlFlow::Continue(Open { stream, closing, echoed: 0 })
     }
 
@@ -208,7 +208,7 @@ impl<C: Connect> Dialogue<'_, C> {
     async fn exchange(&mut self, mut open: Open<C::Stream>) {
         self.n += 1;
         let (n, message) = (self.n, self.plan.message(self.n));
-        let outstanding = Outstanding { journal: &self.journal, n };
+        let outstanding = Outstanding { record: &self.record, n };
         let (started, limit) = (Instant::now(), self.plan.traffic.timeout);
         let stop_patience_over = async {
             ordered(self.order.clone(), Stop::Drain).await;
@@ -282,7 +282,7 @@ impl<C: Connect> Dialogue<'_, C> {
         self.broken = true;
         match failure {
             Failure::Wrong(difference) => {
-                self.journal.wrong_after_all(self.n, &difference);
+                self.record.wrong_after_all(self.n, &difference);
                 open.close(Closed::Wrong);
             }
             Failure::Lost(reason) => open.close(Closed::Lost(reason)),
@@ -325,13 +325,13 @@ async fn rest(due: Instant, period: Duration) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::client::testing::{Clients, Heard, Scripted, expect_end, journal, plan, receive, scripted, traffic};
+    use crate::client::testing::{Clients, Heard, Scripted, expect_end, plan, receive, record, scripted, traffic};
     use tokio::{
         io::{AsyncReadExt, DuplexStream, copy, split},
         time::{advance, pause as pause_clock},
     };
 
-    /// One dialogue under way, and all that a test needs to play its server, its actor and its supervisor.
+    /// One session under way, and all that a test needs to play its server, its actor and its supervisor.
     struct Bench {
         server: Rc<Scripted>,
         clients: Clients,
@@ -339,17 +339,17 @@ mod tests {
         heard: Heard,
     }
 
-    /// The clock stands still, but for what the dialogue waits for.
+    /// The clock stands still, but for what the session waits for.
     fn start(traffic: TrafficSettings) -> Bench {
         start_after(0, traffic)
     }
 
     fn start_after(refusals: u32, traffic: TrafficSettings) -> Bench {
         pause_clock();
-        let ((server, clients), (journal, heard)) = (scripted(), journal());
+        let ((server, clients), (record, heard)) = (scripted(), record());
         server.refusals.set(refusals);
         let order = watch::Sender::new(None);
-        actix::spawn(converse(plan(traffic).into(), server.clone(), order.subscribe(), journal.into()));
+        actix::spawn(converse(plan(traffic).into(), server.clone(), order.subscribe(), record.into()));
         Bench { server, clients, order, heard }
     }
 
@@ -694,7 +694,7 @@ mod tests {
         assert_eq!(bench.heard.counts(), NONE);
     }
 
-    /// A dialogue whose message is out when it is told to stop.
+    /// A session whose message is out when it is told to stop.
     async fn stopped_with_a_message_out(timeout: Duration) -> (Bench, DuplexStream) {
         let mut bench = start(TrafficSettings { timeout, ..traffic(0) });
         let mut stream = bench.clients.accept().await;

@@ -3,8 +3,8 @@
 use crate::{
     client::{
         connect::Connect,
-        connection::Caller,
-        record::{CallerExit, End, Journal},
+        connection::ConnectionActor,
+        record::{ConnectionExit, End, Record},
         report::{ClientReport, Tally},
         session::Plan,
     },
@@ -19,12 +19,12 @@ use slog::Logger;
 use std::{cell::RefCell, rc::Rc, time::Instant};
 use tokio::sync::oneshot;
 
-/// The root of the client's tree: starts the Callers, turns `Shutdown` into a broadcast `Stop`, collects `Stopped`, and makes
+/// The root of the client's tree: starts the ConnectionActors, turns `Shutdown` into a broadcast `Stop`, collects `Stopped`, and makes
 /// the report.
 pub(super) struct ClientSupervisor<C: Connect> {
     plan: Rc<Plan>,
     server: Rc<C>,
-    callers: Roster<usize, Addr<Caller<C>>>,
+    connections: Roster<usize, Addr<ConnectionActor<C>>>,
     tally: Rc<RefCell<Tally>>,
     unreachable: usize,
     obstacle: Option<String>,
@@ -42,7 +42,7 @@ impl<C: Connect> ClientSupervisor<C> {
         Self {
             plan: Rc::new(plan),
             server,
-            callers: Roster::default(),
+            connections: Roster::default(),
             tally: Rc::default(),
             unreachable: 0,
             obstacle: None,
@@ -55,12 +55,12 @@ impl<C: Connect> ClientSupervisor<C> {
         }
     }
 
-    fn tell_callers(&mut self, stop: Stop) {
-        self.callers.order(stop).for_each(|caller| caller.do_send(stop));
+    fn tell_connections(&mut self, stop: Stop) {
+        self.connections.order(stop).for_each(|actor| actor.do_send(stop));
     }
 
     fn report_if_nothing_is_owed(&mut self, ctx: &mut Context<Self>) {
-        if !self.callers.is_empty() {
+        if !self.connections.is_empty() {
             return;
         }
         let Some(report_to) = self.report_to.take() else { return };
@@ -69,7 +69,7 @@ impl<C: Connect> ClientSupervisor<C> {
             obstacle: self.obstacle.take(),
             crashed: self.crashed,
             stopped: self.stopped,
-            forced: self.callers.ordered() == Some(Stop::Abort),
+            forced: self.connections.ordered() == Some(Stop::Abort),
             elapsed: self.started.elapsed(),
             ..ClientReport::new(self.plan.id.clone(), &self.tally.borrow())
         };
@@ -84,10 +84,10 @@ impl<C: Connect> Actor for ClientSupervisor<C> {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         for connection in 1..=self.plan.traffic.connections {
-            let journal = Journal::new(connection, &self.log, self.tally.clone(), ctx.address().recipient());
-            let caller = Caller::new(self.plan.clone(), self.server.clone(), journal).start();
+            let record = Record::new(connection, &self.log, self.tally.clone(), ctx.address().recipient());
+            let actor = ConnectionActor::new(self.plan.clone(), self.server.clone(), record).start();
             // No order can have come: this runs before the first message.
-            self.callers.enter(connection, caller);
+            self.connections.enter(connection, actor);
         }
         self.report_if_nothing_is_owed(ctx);
     }
@@ -101,18 +101,18 @@ impl<C: Connect> StreamHandler<Shutdown> for ClientSupervisor<C> {
             self.stopped = Some(reason);
             slog::info!(self.log, "stopping"; "reason" => reason.as_str());
         }
-        self.tell_callers(if again { Stop::Abort } else { Stop::Drain });
+        self.tell_connections(if again { Stop::Abort } else { Stop::Drain });
     }
 
     /// All handles are gone, which stops nothing.
     fn finished(&mut self, _: &mut Self::Context) {}
 }
 
-impl<C: Connect> Handler<Stopped<CallerExit>> for ClientSupervisor<C> {
+impl<C: Connect> Handler<Stopped<ConnectionExit>> for ClientSupervisor<C> {
     type Result = ();
 
-    fn handle(&mut self, Stopped(exit): Stopped<CallerExit>, ctx: &mut Self::Context) {
-        if !self.callers.acknowledge(&exit.connection) {
+    fn handle(&mut self, Stopped(exit): Stopped<ConnectionExit>, ctx: &mut Self::Context) {
+        if !self.connections.acknowledge(&exit.connection) {
             return;
         }
         match exit.end {

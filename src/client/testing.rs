@@ -3,7 +3,7 @@
 use crate::{
     client::{
         connect::Connect,
-        record::{CallerExit, End, Journal},
+        record::{ConnectionExit, End, Record},
         report::{ClientReport, Tally},
         session::Plan,
     },
@@ -112,12 +112,12 @@ pub(crate) fn plan(traffic: TrafficSettings) -> Plan {
 pub(crate) struct Heard {
     tally: Rc<RefCell<Tally>>,
     log: UnboundedReceiver<String>,
-    ends: UnboundedReceiver<Stopped<CallerExit>>,
+    ends: UnboundedReceiver<Stopped<ConnectionExit>>,
 }
 
-pub(crate) fn journal() -> (Journal, Heard) {
+pub(crate) fn record() -> (Record, Heard) {
     let ((parent, ends), (logger, log), tally) = (probe(), log(), Rc::default());
-    (Journal::new(1, &logger, Rc::clone(&tally), parent), Heard { tally, log, ends })
+    (Record::new(1, &logger, Rc::clone(&tally), parent), Heard { tally, log, ends })
 }
 
 impl Heard {

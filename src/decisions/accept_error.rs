@@ -9,7 +9,7 @@ pub(crate) enum AcceptError {
     /// One client or the network failed: on to the next.
     Client,
     /// The system has no more to give for now: a real pause, or retrying would starve the very actors that can free some.
-    Starved,
+    Exhausted,
     /// The listener itself is broken.
     Listener,
 }
@@ -32,7 +32,7 @@ impl AcceptError {
                 | E::HOSTUNREACH
                 | E::NONET,
             ) => Self::Client,
-            Some(E::MFILE | E::NFILE | E::NOBUFS | E::NOMEM) => Self::Starved,
+            Some(E::MFILE | E::NFILE | E::NOBUFS | E::NOMEM) => Self::Exhausted,
             _ => Self::Listener,
         }
     }

@@ -3,7 +3,7 @@
 //! A pure state machine: it takes events and gives decisions, and knows neither sockets nor locks nor wakers (those are
 //! in `gate`), so its edge cases can be tested, and a model checker can run it, without any of them.
 
-use crate::decisions::connection::Reason;
+use crate::decisions::connection::CloseReason;
 pub use crate::decisions::ids::ConnectionId;
 use std::collections::BTreeSet;
 
@@ -107,12 +107,12 @@ impl Admission {
     }
 
     /// A connection is over, wherever it stood. A slot that it frees is the oldest waiter's before anyone can ask for it.
-    pub fn leave(&mut self, id: ConnectionId, reason: Reason) -> Departure {
+    pub fn leave(&mut self, id: ConnectionId, reason: CloseReason) -> Departure {
         self.alive -= 1;
-        self.tally.crashed += usize::from(reason == Reason::Crashed);
+        self.tally.crashed += usize::from(reason == CloseReason::Crashed);
         match (self.closed, reason) {
             (None, _) => {}
-            (Some(_), Reason::Forced) => self.tally.forced += 1,
+            (Some(_), CloseReason::Forced) => self.tally.forced += 1,
             (Some(_), _) => self.tally.acknowledged += 1,
         }
         let had_slot = !self.waiting.remove(&id);
@@ -164,7 +164,7 @@ mod tests {
     #[test]
     fn a_freed_slot_goes_to_the_oldest_waiter() {
         let (mut admission, ids) = full(1, 2);
-        assert_eq!(admission.leave(ids[0], Reason::Client).handed_to, Some(ids[1]));
+        assert_eq!(admission.leave(ids[0], CloseReason::Client).handed_to, Some(ids[1]));
         assert!(admission.is_served(ids[1]));
         assert!(!admission.is_served(ids[2]));
     }
@@ -172,10 +172,10 @@ mod tests {
     #[test]
     fn a_waiter_that_leaves_frees_its_place_and_no_slot() {
         let (mut admission, ids) = full(1, 2);
-        assert_eq!(admission.leave(ids[1], Reason::Client).handed_to, None);
+        assert_eq!(admission.leave(ids[1], CloseReason::Client).handed_to, None);
         assert!(admission.has_room());
         assert_eq!((admission.served(), admission.waiting()), (1, 1));
-        assert_eq!(admission.leave(ids[0], Reason::Client).handed_to, Some(ids[2]));
+        assert_eq!(admission.leave(ids[0], CloseReason::Client).handed_to, Some(ids[2]));
     }
 
     #[test]
@@ -197,7 +197,7 @@ mod tests {
     fn after_the_close_nobody_enters_and_no_slot_is_handed_on() {
         let (mut admission, ids) = full(1, 1);
         assert_eq!(admission.close(), Census { connections: 1, pending: 1 });
-        assert_eq!(admission.leave(ids[0], Reason::Client), Departure { handed_to: None, in_stop: true });
+        assert_eq!(admission.leave(ids[0], CloseReason::Client), Departure { handed_to: None, in_stop: true });
         assert!(!admission.has_room());
         assert!(!admission.is_served(ids[1]));
     }
@@ -205,14 +205,14 @@ mod tests {
     #[test]
     fn the_tally_accounts_for_everyone_who_was_there_at_the_close_or_came_later() {
         let (mut admission, ids) = full(5, 1);
-        admission.leave(ids[0], Reason::Crashed);
-        admission.leave(ids[4], Reason::Forced);
+        admission.leave(ids[0], CloseReason::Crashed);
+        admission.leave(ids[4], CloseReason::Forced);
         let census = admission.close();
         let taken_in = admission.take_in();
-        admission.leave(ids[1], Reason::Stopped);
-        admission.leave(ids[2], Reason::Crashed);
-        admission.leave(ids[3], Reason::Forced);
-        admission.leave(taken_in, Reason::Client);
+        admission.leave(ids[1], CloseReason::Stopped);
+        admission.leave(ids[2], CloseReason::Crashed);
+        admission.leave(ids[3], CloseReason::Forced);
+        admission.leave(taken_in, CloseReason::Client);
         let tally = admission.tally();
         assert_eq!(tally, Tally { acknowledged: 3, forced: 2, crashed: 2 });
         assert_eq!(tally.acknowledged + tally.forced, census.connections + census.pending + 1);
@@ -222,7 +222,7 @@ mod tests {
     fn a_second_close_gives_the_first_census() {
         let (mut admission, ids) = full(2, 0);
         let census = admission.close();
-        admission.leave(ids[0], Reason::Client);
+        admission.leave(ids[0], CloseReason::Client);
         admission.take_in();
         assert_eq!(admission.close(), census);
     }
@@ -244,7 +244,7 @@ mod tests {
                     let oldest = alive.iter().copied().find(|&id| !admission.is_served(id));
                     let leaver = alive.remove(step % alive.len());
                     let had_slot = admission.is_served(leaver);
-                    let handed_to = admission.leave(leaver, Reason::Client).handed_to;
+                    let handed_to = admission.leave(leaver, CloseReason::Client).handed_to;
                     prop_assert_eq!(handed_to, if had_slot { oldest } else { None });
                 }
                 let served = alive.iter().filter(|&&id| admission.is_served(id)).count();

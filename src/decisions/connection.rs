@@ -6,7 +6,7 @@ use std::fmt;
 
 /// Why a connection was closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Reason {
+pub enum CloseReason {
     /// The conversation was over: usually the client ended it.
     Client,
     /// The server stopped, and the client has everything that was received from it.
@@ -21,7 +21,7 @@ pub enum Reason {
     Forced,
 }
 
-impl Reason {
+impl CloseReason {
     /// The word in the log.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -35,7 +35,7 @@ impl Reason {
     }
 }
 
-impl fmt::Display for Reason {
+impl fmt::Display for CloseReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
@@ -44,12 +44,12 @@ impl fmt::Display for Reason {
 /// Where a connection stands.
 ///
 /// ```
-/// use supervised_echo::{Reason, decisions::connection::{ConnectionState, Ending}};
+/// use supervised_echo::{CloseReason, decisions::connection::{ConnectionState, Ending}};
 ///
 /// let waiting = ConnectionState::Waiting;
 /// let stopped = waiting.end_input(Ending::Stopped);
 /// assert_eq!(stopped.serve(), stopped, "a slot that comes after the stop comes too late");
-/// assert_eq!(stopped.finish().reason(), Reason::Stopped);
+/// assert_eq!(stopped.finish().reason(), CloseReason::Stopped);
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ConnectionState {
@@ -60,7 +60,7 @@ pub enum ConnectionState {
     /// Its input has been ended from this side: the service still answers what had arrived by then.
     Draining(Ending),
     /// The service is done and FIN is sent: the client still gets what it is owed.
-    Farewell(Option<Ending>),
+    Closing(Option<Ending>),
 }
 
 /// Why the input of a connection ends before the client ends it.
@@ -84,14 +84,14 @@ impl ConnectionState {
     pub fn end_input(self, ending: Ending) -> Self {
         match self {
             Self::Waiting | Self::Serving | Self::Draining(_) => Self::Draining(ending),
-            Self::Farewell(_) => Self::Farewell(Some(ending)),
+            Self::Closing(_) => Self::Closing(Some(ending)),
         }
     }
 
     /// The service is done.
     #[must_use]
     pub fn finish(self) -> Self {
-        Self::Farewell(self.ending())
+        Self::Closing(self.ending())
     }
 
     /// What has ended its input, if it was not the client.
@@ -99,16 +99,16 @@ impl ConnectionState {
         match self {
             Self::Waiting | Self::Serving => None,
             Self::Draining(ending) => Some(ending),
-            Self::Farewell(ending) => ending,
+            Self::Closing(ending) => ending,
         }
     }
 
     /// What a clean end is called now.
-    pub fn reason(self) -> Reason {
+    pub fn reason(self) -> CloseReason {
         match self.ending() {
-            None => Reason::Client,
-            Some(Ending::Idle) => Reason::Idle,
-            Some(Ending::Stopped) => Reason::Stopped,
+            None => CloseReason::Client,
+            Some(Ending::Idle) => CloseReason::Idle,
+            Some(Ending::Stopped) => CloseReason::Stopped,
         }
     }
 }
@@ -117,11 +117,12 @@ impl ConnectionState {
 mod tests {
     use super::*;
 
-    const ENDINGS: [(Ending, Reason); 2] = [(Ending::Idle, Reason::Idle), (Ending::Stopped, Reason::Stopped)];
+    const ENDINGS: [(Ending, CloseReason); 2] =
+        [(Ending::Idle, CloseReason::Idle), (Ending::Stopped, CloseReason::Stopped)];
 
     #[test]
     fn whatever_ended_the_input_names_the_end() {
-        assert_eq!(ConnectionState::Serving.finish().reason(), Reason::Client);
+        assert_eq!(ConnectionState::Serving.finish().reason(), CloseReason::Client);
         for (ending, reason) in ENDINGS {
             assert_eq!(ConnectionState::Waiting.end_input(ending).finish().reason(), reason);
             assert_eq!(ConnectionState::Serving.end_input(ending).finish().reason(), reason);
@@ -132,8 +133,8 @@ mod tests {
     #[test]
     fn a_stop_outweighs_an_idle_timeout() {
         let idle = ConnectionState::Serving.end_input(Ending::Idle);
-        assert_eq!(idle.end_input(Ending::Stopped).finish().reason(), Reason::Stopped);
-        assert_eq!(idle.finish().end_input(Ending::Stopped).reason(), Reason::Stopped);
+        assert_eq!(idle.end_input(Ending::Stopped).finish().reason(), CloseReason::Stopped);
+        assert_eq!(idle.finish().end_input(Ending::Stopped).reason(), CloseReason::Stopped);
     }
 
     #[test]

@@ -11,7 +11,7 @@ pub enum Event<C> {
     /// The time for the next Acceptor has come.
     AcceptorDue,
     /// It could not be started for want of descriptors or memory, which is no crash and no reason to give up.
-    AcceptorStarved,
+    AcceptorExhausted,
     /// The Acceptor has ended, or could not be started.
     AcceptorStopped {
         /// Whether it was not told to.
@@ -108,7 +108,7 @@ impl<C: Ord, H> WorkerState<C, H> {
                     steps.push(Step::StartAcceptor { restarts });
                 }
             }
-            Event::AcceptorStarved => self.wait_for_acceptor(None, &mut steps),
+            Event::AcceptorExhausted => self.wait_for_acceptor(None, &mut steps),
             // One that crashes while it is being stopped has stopped all the same.
             Event::AcceptorStopped { crashed, now } if crashed && self.connections.ordered().is_none() => {
                 match self.restart_limit.restart(now) {

@@ -112,13 +112,13 @@ async fn accept_all(
     parent: Recipient<Accepted>,
     log: Logger,
 ) -> io::Error {
-    let mut starving: Option<Starving> = None;
+    let mut exhaustion: Option<Exhaustion> = None;
     loop {
         let accepted = poll_fn(|cx| gate.poll_accept(cx, worker, |cx| listener.poll_accept(cx)));
         let accepted = tokio::select! {
             biased;
-            () = calm(&starving) => {
-                starving = None;
+            () = calm(&exhaustion) => {
+                exhaustion = None;
                 continue;
             }
             accepted = accepted => accepted,
@@ -127,9 +127,9 @@ async fn accept_all(
             Ok(((stream, peer), permit, place)) => parent.do_send(Accepted { stream, peer, permit, place }),
             Err(error) => match AcceptError::of(&error) {
                 AcceptError::Client => {}
-                AcceptError::Starved => {
-                    let starving = starving.get_or_insert_with(|| Starving::new(error, &gate, &log));
-                    starving.last_failure = Instant::now();
+                AcceptError::Exhausted => {
+                    let exhaustion = exhaustion.get_or_insert_with(|| Exhaustion::new(error, &gate, &log));
+                    exhaustion.last_failure = Instant::now();
                     sleep(BACK_OFF).await;
                 }
                 AcceptError::Listener => return error,
@@ -139,22 +139,22 @@ async fn accept_all(
 }
 
 /// Resolves when nothing has failed for a while, be it that nobody came.
-async fn calm(starving: &Option<Starving>) {
-    match starving {
-        Some(starving) => sleep_until(starving.last_failure + CALM).await,
+async fn calm(exhaustion: &Option<Exhaustion>) {
+    match exhaustion {
+        Some(exhaustion) => sleep_until(exhaustion.last_failure + CALM).await,
         None => pending().await,
     }
 }
 
-/// This Acceptor's part in an episode of starvation, which begins with the first that starves and ends with the last.
-struct Starving {
+/// This Acceptor's part in an episode of exhaustion, which begins with the first that is exhausted and ends with the last.
+struct Exhaustion {
     reason: io::Error,
     last_failure: Instant,
     gate: Arc<Gate>,
     log: Logger,
 }
 
-impl Starving {
+impl Exhaustion {
     fn new(reason: io::Error, gate: &Arc<Gate>, log: &Logger) -> Self {
         if gate.starve() {
             slog::warn!(log, "accept paused"; "reason" => %reason);
@@ -163,7 +163,7 @@ impl Starving {
     }
 }
 
-impl Drop for Starving {
+impl Drop for Exhaustion {
     fn drop(&mut self) {
         if self.gate.recover() {
             slog::info!(self.log, "accept resumed"; "reason" => %self.reason);
@@ -195,14 +195,14 @@ mod tests {
         Errno::HOSTUNREACH,
         Errno::NONET,
     ];
-    const STARVING: [Errno; 4] = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
+    const EXHAUSTED: [Errno; 4] = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
     const LISTENERS: [Errno; 3] = [Errno::INVAL, Errno::BADF, Errno::NOTSOCK];
 
     #[test]
     fn every_accept_error_has_its_meaning() {
         let of = |errno: Errno| AcceptError::of(&errno.into());
         CLIENTS.iter().for_each(|&errno| assert_eq!(of(errno), AcceptError::Client, "{errno:?}"));
-        STARVING.iter().for_each(|&errno| assert_eq!(of(errno), AcceptError::Starved, "{errno:?}"));
+        EXHAUSTED.iter().for_each(|&errno| assert_eq!(of(errno), AcceptError::Exhausted, "{errno:?}"));
         LISTENERS.iter().for_each(|&errno| assert_eq!(of(errno), AcceptError::Listener, "{errno:?}"));
         assert_eq!(AcceptError::of(&io::Error::other("not the system's")), AcceptError::Listener);
     }
@@ -316,7 +316,7 @@ mod tests {
     #[actix::test]
     async fn starving_is_logged_once_an_episode_and_survived() {
         let (listener, address) = listener();
-        let failures = STARVING.into();
+        let failures = EXHAUSTED.into();
         let flaky = Flaky { failures, listener: listener.acceptor().unwrap() };
         let (_acceptor, mut heard) = start(&Gate::new(1, 0), Box::new(flaky));
         let _client = TcpStream::connect(address).await.unwrap();
@@ -360,17 +360,17 @@ mod tests {
         // With the clock at a standstill only a wait, for the end of the back-off, could move it.
         tokio::time::pause();
         let begin = Instant::now();
-        for errno in CLIENTS.into_iter().chain(STARVING).chain(LISTENERS) {
+        for errno in CLIENTS.into_iter().chain(EXHAUSTED).chain(LISTENERS) {
             let (_acceptor, mut heard) = interrupted(move || errno.into());
             let crash = LISTENERS.contains(&errno).then(|| io::Error::from(errno).to_string());
             assert_eq!(exit(&mut heard).await.crash, crash, "{errno:?}");
             assert!(heard.stopped.recv().await.is_none(), "{errno:?}");
             let mut told: Vec<_> = std::iter::from_fn(|| heard.log.try_recv().ok()).collect();
             told.sort_unstable();
-            // The episode ends with the Acceptor that starves.
+            // The episode ends with the Acceptor that is exhausted.
             let expected: &[&str] = match AcceptError::of(&errno.into()) {
                 AcceptError::Client => &["acceptor stopped"],
-                AcceptError::Starved => &["accept paused", "accept resumed", "acceptor stopped"],
+                AcceptError::Exhausted => &["accept paused", "accept resumed", "acceptor stopped"],
                 AcceptError::Listener => &[],
             };
             assert_eq!(told, expected, "{errno:?}");

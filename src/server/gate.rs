@@ -5,7 +5,7 @@
 
 use crate::decisions::{
     admission::{Admission, Census, Place, Tally},
-    connection::Reason,
+    connection::CloseReason,
     ids::{ConnectionId, WorkerId},
 };
 use std::{
@@ -24,7 +24,7 @@ use std::{
 pub struct Gate {
     state: Mutex<State>,
     /// Acceptors whose listener has no descriptor or memory for another client.
-    starving: AtomicUsize,
+    exhaustion: AtomicUsize,
 }
 
 #[derive(Debug)]
@@ -47,7 +47,7 @@ impl Gate {
             parked: Vec::new(),
             alive: BTreeMap::new(),
         };
-        Arc::new(Self { state: Mutex::new(state), starving: AtomicUsize::new(0) })
+        Arc::new(Self { state: Mutex::new(state), exhaustion: AtomicUsize::new(0) })
     }
 
     /// Accepts one client if there is room for it, and gives it its place in the same step: nobody can come in between.
@@ -92,14 +92,14 @@ impl Gate {
         self.lock().admission.tally()
     }
 
-    /// One more Acceptor starves. True if it is the first: an episode is told once, however many Acceptors feel it.
+    /// One more Acceptor is exhausted. True if it is the first: an episode is told once, however many Acceptors feel it.
     pub fn starve(&self) -> bool {
-        self.starving.fetch_add(1, Ordering::Relaxed) == 0
+        self.exhaustion.fetch_add(1, Ordering::Relaxed) == 0
     }
 
-    /// An Acceptor starves no longer. True if it was the last.
+    /// An Acceptor is exhausted no longer. True if it was the last.
     pub fn recover(&self) -> bool {
-        self.starving.fetch_sub(1, Ordering::Relaxed) == 1
+        self.exhaustion.fetch_sub(1, Ordering::Relaxed) == 1
     }
 
     fn permit(self: &Arc<Self>, state: &mut State, connection: ConnectionId, worker: WorkerId) -> Permit {
@@ -107,7 +107,7 @@ impl Gate {
         Permit { gate: Some(self.clone()), connection, worker }
     }
 
-    fn leave(&self, connection: ConnectionId, worker: WorkerId, reason: Reason) -> bool {
+    fn leave(&self, connection: ConnectionId, worker: WorkerId, reason: CloseReason) -> bool {
         let (woken, parked, in_stop) = {
             let mut state = self.lock();
             let departure = state.admission.leave(connection, reason);
@@ -157,7 +157,7 @@ impl Permit {
     }
 
     /// Gives the place back and says why. True if the gate had closed: then the stop owes an account of this connection.
-    pub fn give_back(&mut self, reason: Reason) -> bool {
+    pub fn give_back(&mut self, reason: CloseReason) -> bool {
         self.gate.take().is_some_and(|gate| gate.leave(self.connection, self.worker, reason))
     }
 }
@@ -165,7 +165,7 @@ impl Permit {
 impl Drop for Permit {
     /// Without a word only if no actor ever came of it: its client sees a reset.
     fn drop(&mut self) {
-        self.give_back(Reason::Forced);
+        self.give_back(CloseReason::Forced);
     }
 }
 
@@ -298,12 +298,12 @@ mod tests {
     fn a_permit_given_back_after_the_close_says_so_and_counts_once() {
         let gate = Gate::new(2, 0);
         let (mut early, mut late) = (enter(&gate), enter(&gate));
-        assert!(!early.give_back(Reason::Client));
+        assert!(!early.give_back(CloseReason::Client));
         assert_eq!(gate.close(), Census { connections: 1, pending: 0 });
         let mut taken_in = gate.take_in(WORKER);
         assert_eq!(gate.alive(WORKER), 2);
-        assert!(late.give_back(Reason::Stopped) && taken_in.give_back(Reason::Stopped));
-        assert!(!late.give_back(Reason::Stopped));
+        assert!(late.give_back(CloseReason::Stopped) && taken_in.give_back(CloseReason::Stopped));
+        assert!(!late.give_back(CloseReason::Stopped));
         assert_eq!(gate.tally(), Tally { acknowledged: 2, forced: 0, crashed: 0 });
         assert_eq!(gate.alive(WORKER), 0);
     }

@@ -32,7 +32,7 @@ impl Listener {
             socket.set_tcp_nodelay(true)?;
             socket.set_keepalive(true)?;
             socket.set_tcp_keepalive(&KEEPALIVE)?;
-            // A connection is reset unless it has earned its clean end (see `farewell`): whatever cuts it off, a panic, the
+            // A connection is reset unless it has earned its clean end (see `lingering close`): whatever cuts it off, a panic, the
             // deadline or the process's death, no client takes that for the end of its echo.
             socket.set_linger(Some(Duration::ZERO))?;
             socket.set_nonblocking(true)?;

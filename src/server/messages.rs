@@ -6,7 +6,7 @@
 use crate::{
     decisions::{
         admission::Place,
-        connection::Reason,
+        connection::CloseReason,
         ids::{ConnectionId, WorkerId},
     },
     server::gate::Permit,
@@ -71,5 +71,5 @@ pub struct ConnectionExit {
     /// Which one.
     pub connection: ConnectionId,
     /// Why.
-    pub reason: Reason,
+    pub reason: CloseReason,
 }

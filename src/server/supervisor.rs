@@ -149,7 +149,7 @@ impl Supervisor {
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return true,
                 Err(error) => match AcceptError::of(&error) {
                     AcceptError::Client => {}
-                    AcceptError::Starved => return false,
+                    AcceptError::Exhausted => return false,
                     AcceptError::Listener => return true,
                 },
             }
@@ -216,7 +216,7 @@ impl Handler<Stopped<WorkerExit>> for Supervisor {
 mod tests {
     use super::*;
     use crate::{
-        decisions::connection::Reason,
+        decisions::connection::CloseReason,
         server::{gate::Permit, testing::listener},
         testing::{self, logged, probe},
     };
@@ -312,7 +312,7 @@ mod tests {
         tree.acceptors_stopped();
         assert_eq!(tree.told(1, Stop::Finish).await, []);
         assert_eq!(tree.told(2, Stop::Finish).await, [Stop::Accepting]);
-        clients.iter_mut().for_each(|client| assert!(client.give_back(Reason::Stopped)));
+        clients.iter_mut().for_each(|client| assert!(client.give_back(CloseReason::Stopped)));
         tree.stopped(1);
         tree.stopped(1);
         tree.supervisor.send(Stopped(AcceptorExit { worker: WorkerId(1), crash: None })).await.unwrap();
@@ -352,7 +352,7 @@ mod tests {
         let mut client = tree.client(1);
         tree.stop(StopReason::Sigterm);
         tree.told(1, Stop::Abort).await;
-        client.give_back(Reason::Forced);
+        client.give_back(CloseReason::Forced);
         tree.stopped(1);
         let report = tree.report.await.unwrap();
         assert_eq!((report.acknowledged, report.forced, report.exit_code()), (0, 1, 3));
@@ -391,8 +391,8 @@ mod tests {
         let [mut done, _silent, mut other] = [1, 1, 2].map(|worker| tree.client(worker));
         tree.stop(StopReason::Sigterm);
         tree.told(2, Stop::Abort).await;
-        done.give_back(Reason::Stopped);
-        other.give_back(Reason::Forced);
+        done.give_back(CloseReason::Stopped);
+        other.give_back(CloseReason::Forced);
         tree.stopped(2);
         let report = tree.report.await.unwrap();
         logged(&mut tree.log, "worker stuck").await;
@@ -406,7 +406,7 @@ mod tests {
         tree.supervisor.do_send(Stopped(AcceptorExit { worker: WorkerId(1), crash: Some("broken".into()) }));
         tree.told(2, Stop::Accepting).await;
         tree.acceptors_stopped();
-        client.give_back(Reason::Forced);
+        client.give_back(CloseReason::Forced);
         tree.stopped(1);
         tree.stopped(2);
         let report = tree.report.await.unwrap();
@@ -422,7 +422,7 @@ mod tests {
         tree.told(2, Stop::Accepting).await;
         tree.supervisor.do_send(Stopped(AcceptorExit { worker: WorkerId(2), crash: None }));
         tree.told(2, Stop::Finish).await;
-        client.give_back(Reason::Stopped);
+        client.give_back(CloseReason::Stopped);
         tree.stopped(2);
         let report = tree.report.await.unwrap();
         assert_eq!((report.reason, report.acknowledged, report.forced), (StopReason::Restarts, 1, 1));

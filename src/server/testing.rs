@@ -3,7 +3,7 @@
 use crate::{
     decisions::ids::WorkerId,
     server::{
-        connection::record::{ConnectionContext, Life},
+        connection::record::{ConnectionContext, Record},
         gate::Gate,
         listener::Listener,
         messages::ConnectionStopped,
@@ -41,15 +41,15 @@ pub(crate) fn context(idle_timeout: Duration) -> (Rc<ConnectionContext>, Unbound
     (Rc::new(ConnectionContext { worker: WORKER, settings, log, parent, orphaned: Cell::new(false) }), heard)
 }
 
-/// A life that has a slot of its own.
-pub(crate) fn life(context: Rc<ConnectionContext>) -> Life {
-    life_at(&Gate::new(1, 0), context)
+/// A record that has a slot of its own.
+pub(crate) fn record(context: Rc<ConnectionContext>) -> Record {
+    record_at(&Gate::new(1, 0), context)
 }
 
-/// A life with the next slot or place at `gate`.
-pub(crate) fn life_at(gate: &Arc<Gate>, context: Rc<ConnectionContext>) -> Life {
+/// A record with the next slot or place at `gate`.
+pub(crate) fn record_at(gate: &Arc<Gate>, context: Rc<ConnectionContext>) -> Record {
     let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
     let accepted = gate.poll_accept(&mut cx, WORKER, |_| std::task::Poll::Ready(Ok(())));
     let std::task::Poll::Ready(Ok(((), permit, _))) = accepted else { panic!("there is room") };
-    Life::new(permit, ([127, 0, 0, 1], 1).into(), context)
+    Record::new(permit, ([127, 0, 0, 1], 1).into(), context)
 }

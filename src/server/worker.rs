@@ -16,7 +16,7 @@ use crate::{
         acceptor::{Acceptor, OpenListener, Parent},
         connection::{
             ConnectionActor,
-            record::{ConnectionContext, Life},
+            record::{ConnectionContext, Record},
         },
         gate::{Gate, Permit},
         messages::{Accepted, AcceptorExit, ConnectionExit, TakeIn, WorkerExit},
@@ -121,7 +121,7 @@ impl<S: Service> Worker<S> {
                 self.acceptor = Some(acceptor.start());
             }
             Err(error) => match AcceptError::of(&error) {
-                AcceptError::Starved => self.on(Event::AcceptorStarved, ctx),
+                AcceptError::Exhausted => self.on(Event::AcceptorExhausted, ctx),
                 AcceptError::Client | AcceptError::Listener => self.acceptor_stopped(Some(error.to_string()), ctx),
             },
         }
@@ -144,8 +144,8 @@ impl<S: Service> Worker<S> {
 
     fn adopt(&mut self, stream: TcpStream, peer: SocketAddr, permit: Permit, place: Option<Place>) {
         let connection = permit.connection();
-        let life = Life::new(permit, peer, self.context.clone());
-        let child = ConnectionActor::start(stream, life, self.service.clone(), place);
+        let record = Record::new(permit, peer, self.context.clone());
+        let child = ConnectionActor::start(stream, record, self.service.clone(), place);
         if let Some(missed) = self.state.enter(connection, child.downgrade()) {
             child.do_send(missed);
         }

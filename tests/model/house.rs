@@ -3,7 +3,7 @@
 
 use stateright::Property;
 use supervised_echo::{
-    Reason,
+    CloseReason,
     decisions::{
         admission::{Admission, Census, ConnectionId, Place, Tally},
         connection::{ConnectionState, Ending},
@@ -46,7 +46,7 @@ pub enum Action {
     Poll { acceptor: usize },
     LookAfterSlot(usize),
     HalfClose(usize),
-    Leave(usize, Reason),
+    Leave(usize, CloseReason),
     CloseGate,
     TakeIn,
     Drain(usize),
@@ -110,8 +110,8 @@ impl stateright::Model for Model {
             }
             let reasons = [
                 Some(client.state.finish().reason()),
-                Some(Reason::Crashed),
-                (!house.is_open()).then_some(Reason::Forced),
+                Some(CloseReason::Crashed),
+                (!house.is_open()).then_some(CloseReason::Forced),
             ];
             actions.extend(reasons.into_iter().flatten().map(|reason| Action::Leave(n, reason)));
         }

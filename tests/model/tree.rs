@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 use supervised_echo::{
-    Reason, StopReason, WorkerId,
+    CloseReason, StopReason, WorkerId,
     decisions::{
         admission::{Admission, Census, ConnectionId, Place, Tally},
         connection::{ConnectionState, Ending},
@@ -90,14 +90,14 @@ struct Connection {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Action {
     Signal,
-    Elapse { timer: Timer, starved: bool },
+    Elapse { timer: Timer, exhausted: bool },
     SupervisorHears { worker: usize },
     WorkerHearsSupervisor(usize),
     WorkerHearsAcceptor(usize),
     WorkerHears(ConnectionId),
     WorkerCrashes(usize),
     AcceptorIsDue(usize),
-    AcceptorStarves(usize),
+    AcceptorIsExhausted(usize),
     Accept(usize),
     AcceptorHears(usize),
     AcceptorCrashes(usize),
@@ -114,7 +114,7 @@ impl Action {
 }
 
 impl Tree {
-    fn supervisor_on(&mut self, event: supervisor_state::Event, starved: bool) {
+    fn supervisor_on(&mut self, event: supervisor_state::Event, exhausted: bool) {
         use supervisor_state::{Event, Step};
         for step in self.supervisor.on(event) {
             match step {
@@ -126,8 +126,8 @@ impl Tree {
                     told.into_iter().for_each(|worker| self.send(worker, Order::Stop(stop)));
                 }
                 Step::Sweep => {
-                    self.sweep(if starved { self.backlog / 2 } else { self.backlog });
-                    self.supervisor_on(Event::Swept { empty: !starved }, false);
+                    self.sweep(if exhausted { self.backlog / 2 } else { self.backlog });
+                    self.supervisor_on(Event::Swept { empty: !exhausted }, false);
                 }
                 Step::CloseListener => {
                     self.sweep(self.backlog);
@@ -151,7 +151,7 @@ impl Tree {
                     self.misdirected |= !self.answered[worker] && another_has;
                     self.send(worker, Order::TakeIn(id));
                 }
-                None => self.leave(id, Reason::Forced),
+                None => self.leave(id, CloseReason::Forced),
             }
         }
     }
@@ -159,7 +159,7 @@ impl Tree {
     fn send(&mut self, worker: usize, order: Order) {
         match order {
             _ if self.workers[worker].alive => self.workers[worker].from_supervisor.push_back(order),
-            Order::TakeIn(id) => self.leave(id, Reason::Forced),
+            Order::TakeIn(id) => self.leave(id, CloseReason::Forced),
             Order::Stop(_) => {}
         }
     }
@@ -204,7 +204,7 @@ impl Tree {
             orders.into_iter().filter_map(|order| if let Order::TakeIn(id) = order { Some(id) } else { None });
         let accepted =
             news.into_iter().filter_map(|news| if let News::Accepted(id, _) = news { Some(id) } else { None });
-        taken_in.chain(accepted).for_each(|id| self.leave(id, Reason::Forced));
+        taken_in.chain(accepted).for_each(|id| self.leave(id, CloseReason::Forced));
         self.connections.retain(|_, connection| connection.worker != n || connection.alive);
         let orphans: Vec<_> = self.connections.iter().filter(|(_, c)| c.worker == n).map(|(&id, _)| id).collect();
         orphans.into_iter().for_each(|id| self.connection_hears(id, Stop::Abort));
@@ -216,7 +216,7 @@ impl Tree {
         match stop {
             Stop::Accepting => {}
             Stop::Drain | Stop::Finish => connection.state = connection.state.end_input(Ending::Stopped),
-            Stop::Abort => self.end(id, Reason::Forced),
+            Stop::Abort => self.end(id, CloseReason::Forced),
         }
     }
 
@@ -235,18 +235,18 @@ impl Tree {
         self.served_late |= is_late && connection.state == ConnectionState::Serving;
     }
 
-    fn leave(&mut self, id: ConnectionId, reason: Reason) {
+    fn leave(&mut self, id: ConnectionId, reason: CloseReason) {
         self.admission.leave(id, reason);
     }
 
-    fn end(&mut self, id: ConnectionId, reason: Reason) {
+    fn end(&mut self, id: ConnectionId, reason: CloseReason) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         if self.workers[connection.worker].alive {
             connection.alive = false;
             self.leave(id, reason);
         } else {
             self.connections.remove(&id);
-            self.leave(id, if reason == Reason::Crashed { Reason::Forced } else { reason });
+            self.leave(id, if reason == CloseReason::Crashed { CloseReason::Forced } else { reason });
         }
     }
 
@@ -354,9 +354,9 @@ impl stateright::Model for Model {
             actions.push(Action::Signal);
         }
         for &timer in tree.timers.iter().filter(|&&timer| timer != Timer::Deadline || !tree.aborted) {
-            actions.push(Action::Elapse { timer, starved: false });
+            actions.push(Action::Elapse { timer, exhausted: false });
             if timer == Timer::Settling && tree.backlog > 0 {
-                actions.push(Action::Elapse { timer, starved: true });
+                actions.push(Action::Elapse { timer, exhausted: true });
             }
         }
         for (n, worker) in tree.workers.iter().enumerate() {
@@ -367,7 +367,7 @@ impl stateright::Model for Model {
             offer(!worker.from_acceptor.is_empty() && worker.alive, Action::WorkerHearsAcceptor(n));
             offer(worker.alive && may_crash, Action::WorkerCrashes(n));
             offer(worker.acceptor_due, Action::AcceptorIsDue(n));
-            offer(worker.acceptor_due, Action::AcceptorStarves(n));
+            offer(worker.acceptor_due, Action::AcceptorIsExhausted(n));
             offer(worker.acceptor_alive && tree.backlog > 0 && tree.admission.has_room(), Action::Accept(n));
             offer(worker.acceptor_told, Action::AcceptorHears(n));
             offer(worker.acceptor_alive && may_crash, Action::AcceptorCrashes(n));
@@ -392,9 +392,9 @@ impl stateright::Model for Model {
                 tree.signals += 1;
                 tree.supervisor_on(supervisor_state::Event::Shutdown(StopReason::Sigterm), false);
             }
-            Action::Elapse { timer, starved } => {
+            Action::Elapse { timer, exhausted } => {
                 tree.timers.remove(&timer);
-                tree.supervisor_on(supervisor_state::Event::Elapsed(timer), starved);
+                tree.supervisor_on(supervisor_state::Event::Elapsed(timer), exhausted);
             }
             Action::SupervisorHears { worker } => {
                 let event = tree.workers[worker].to_supervisor.pop_front()?;
@@ -426,11 +426,11 @@ impl stateright::Model for Model {
                 tree.workers[n].acceptor_due = false;
                 tree.worker_on(n, worker_state::Event::AcceptorDue);
             }
-            Action::AcceptorStarves(n) => {
+            Action::AcceptorIsExhausted(n) => {
                 tree.workers[n].acceptor_due = false;
                 tree.worker_on(n, worker_state::Event::AcceptorDue);
                 if std::mem::take(&mut tree.workers[n].acceptor_alive) {
-                    tree.worker_on(n, worker_state::Event::AcceptorStarved);
+                    tree.worker_on(n, worker_state::Event::AcceptorExhausted);
                 }
             }
             Action::Accept(n) => {
@@ -454,13 +454,13 @@ impl stateright::Model for Model {
                 let reason = connection.state.finish().reason();
                 tree.misnamed |= connection.begun
                     && tree.workers[connection.worker].heard >= Some(Stop::Drain)
-                    && reason != Reason::Stopped;
+                    && reason != CloseReason::Stopped;
                 tree.end(id, reason);
             }
             Action::Crash(id) => {
                 tree.crashes += 1;
                 tree.connection_crashes += usize::from(tree.workers[tree.connections[&id].worker].alive);
-                tree.end(id, Reason::Crashed);
+                tree.end(id, CloseReason::Crashed);
             }
         }
         Some(tree)

@@ -2,41 +2,41 @@
 
 use crate::{
     decisions::connection::{ConnectionState, Ending},
-    server::connection::stream::Link,
+    server::connection::stream::Stream,
 };
 use std::{future::pending, rc::Rc, time::Duration};
 use tokio::time::sleep;
 
 /// Ends the input of a connection on which nothing has moved for `timeout`; resolves if after that nothing moves either.
-pub(super) async fn watch_idle(link: Rc<Link>, timeout: Duration) {
+pub(super) async fn watch_idle(stream: Rc<Stream>, timeout: Duration) {
     let mut owed = 0;
     loop {
-        let quiet = link.active().elapsed();
+        let quiet = stream.active().elapsed();
         if quiet < timeout {
             sleep(timeout - quiet).await;
             continue;
         }
         // What the client takes out of the system's send queue moves too, and only this tells: it is given another
         // `timeout` as long as the queue is not at a standstill.
-        let still_owed = link.unacknowledged().unwrap_or(0);
+        let still_owed = stream.unacknowledged().unwrap_or(0);
         if still_owed > 0 && still_owed != std::mem::replace(&mut owed, still_owed) {
-            link.touch();
+            stream.touch();
             continue;
         }
-        match link.state() {
+        match stream.state() {
             ConnectionState::Waiting => {}
-            ConnectionState::Serving | ConnectionState::Farewell(None) => link.end_input(Ending::Idle),
-            ConnectionState::Draining(Ending::Idle) | ConnectionState::Farewell(Some(Ending::Idle)) => {
+            ConnectionState::Serving | ConnectionState::Closing(None) => stream.end_input(Ending::Idle),
+            ConnectionState::Draining(Ending::Idle) | ConnectionState::Closing(Some(Ending::Idle)) => {
                 // Who has everything is waited for by `linger`.
-                if !link.is_lingering() {
+                if !stream.is_lingering() {
                     return;
                 }
             }
             // From here on the deadline of the stop is what counts.
-            ConnectionState::Draining(Ending::Stopped) | ConnectionState::Farewell(Some(Ending::Stopped)) => {
+            ConnectionState::Draining(Ending::Stopped) | ConnectionState::Closing(Some(Ending::Stopped)) => {
                 pending().await
             }
         }
-        link.touch();
+        stream.touch();
     }
 }

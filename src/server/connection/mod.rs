@@ -1,7 +1,7 @@
 //! The control plane of one client: waiting → serving → draining → closed.
 //!
 //! The actor takes orders and acknowledges; the bytes move in [`converse`], ordinary async code that its context
-//! polls beside the mailbox, so that this stays open whatever the client does. Both hold the [`Link`]; when both have let go, the
+//! polls beside the mailbox, so that this stays open whatever the client does. Both hold the [`Stream`]; when both have let go, the
 //! stream is closed, the end is logged and the `Stopped` is sent, in this order, and also when either has panicked.
 
 mod close;
@@ -14,16 +14,16 @@ mod stream;
 use crate::{
     decisions::{
         admission::Place,
-        connection::{Ending, Reason},
+        connection::{CloseReason, Ending},
         stop::Stop,
     },
     server::{
         connection::{
-            close::farewell,
+            close::lingering_close,
             context::{Live, OneFuture},
-            record::Life,
+            record::Record,
             socket::Socket,
-            stream::Link,
+            stream::Stream,
         },
         service::Service,
     },
@@ -36,30 +36,31 @@ use tokio::net::TcpStream;
 
 /// The actor of one client.
 pub(crate) struct ConnectionActor {
-    link: Rc<Link>,
+    stream: Rc<Stream>,
 }
 
 impl ConnectionActor {
     /// Starts the actor of a client that was given this place; `None` if it was taken in from the backlog, only to be drained.
-    pub fn start<S: Service>(stream: TcpStream, life: Life, service: Arc<S>, place: Option<Place>) -> Addr<Self> {
-        let idle_timeout = life.context.settings.idle_timeout;
+    pub fn start<S: Service>(tcp: TcpStream, record: Record, service: Arc<S>, place: Option<Place>) -> Addr<Self> {
+        let idle_timeout = record.context.settings.idle_timeout;
         if let Some(Place::Waiting(pending)) = place {
-            slog::debug!(life.context.log, "connection waiting"; "connection" => life.connection().get(),
-                "peer" => %life.peer, "pending" => pending);
+            slog::debug!(record.context.log, "connection waiting"; "connection" => record.connection().get(),
+                "peer" => %record.peer, "pending" => pending);
         }
-        let link = Rc::new(Link::new(stream, life, !idle_timeout.is_zero()));
-        let conversation = converse(Socket(link.clone()), service, place == Some(Place::Served));
+        let stream = Rc::new(Stream::new(tcp, record, !idle_timeout.is_zero()));
+        let conversation = converse(Socket(stream.clone()), service, place == Some(Place::Served));
         // A panic of the service ends here, and with it this connection.
-        let conversation = AssertUnwindSafe(conversation).catch_unwind().map(|ended| ended.unwrap_or(Reason::Crashed));
+        let conversation =
+            AssertUnwindSafe(conversation).catch_unwind().map(|ended| ended.unwrap_or(CloseReason::Crashed));
         if idle_timeout.is_zero() {
-            return context::start(Self { link }, conversation);
+            return context::start(Self { stream }, conversation);
         }
-        let watch = Box::pin(watch_idle(link.clone(), idle_timeout));
-        context::start(Self { link }, async move {
+        let watch = Box::pin(watch_idle(stream.clone(), idle_timeout));
+        context::start(Self { stream }, async move {
             tokio::select! {
                 biased;
                 reason = conversation => reason,
-                () = watch => Reason::Idle,
+                () = watch => CloseReason::Idle,
             }
         })
     }
@@ -69,9 +70,9 @@ impl Actor for ConnectionActor {
     type Context = OneFuture<Self>;
 }
 
-impl Live<Reason> for ConnectionActor {
-    fn end(&mut self, reason: Reason) {
-        self.link.life.reason.set(reason);
+impl Live<CloseReason> for ConnectionActor {
+    fn end(&mut self, reason: CloseReason) {
+        self.stream.record.reason.set(reason);
     }
 }
 
@@ -81,9 +82,9 @@ impl Handler<Stop> for ConnectionActor {
     fn handle(&mut self, stop: Stop, ctx: &mut Self::Context) {
         match stop {
             Stop::Accepting => {}
-            Stop::Drain | Stop::Finish => self.link.end_input(Ending::Stopped),
+            Stop::Drain | Stop::Finish => self.stream.end_input(Ending::Stopped),
             Stop::Abort => {
-                self.end(Reason::Forced);
+                self.end(CloseReason::Forced);
                 ctx.stop();
             }
         }
@@ -92,36 +93,36 @@ impl Handler<Stop> for ConnectionActor {
 
 /// The data plane, from the first byte to the last.
 ///
-/// The waiting and the farewell are boxed when they come: kept in place, the larger of them would take its room in every
+/// The waiting and the lingering close are boxed when they come: kept in place, the larger of them would take its room in every
 /// connection for all of its life (0.4 KB of memory per idle connection).
 #[expect(
     clippy::manual_async_fn,
     reason = "it would keep its arguments twice, and the task of each connection take 384 bytes instead of 256"
 )]
-fn converse<S: Service>(mut socket: Socket, service: Arc<S>, has_slot: bool) -> impl Future<Output = Reason> {
+fn converse<S: Service>(mut socket: Socket, service: Arc<S>, has_slot: bool) -> impl Future<Output = CloseReason> {
     async move {
         if !has_slot && let Some(reason) = Box::pin(wait(&socket.0)).await {
             return reason;
         }
         socket.0.serve();
         if service.serve(&mut socket).await.is_err() {
-            return Reason::Reset;
+            return CloseReason::Reset;
         }
-        let link = &socket.0;
-        Box::pin(farewell(link)).await.map_or(Reason::Reset, |()| link.state().reason())
+        let stream = &socket.0;
+        Box::pin(lingering_close(stream)).await.map_or(CloseReason::Reset, |()| stream.state().reason())
     }
 }
 
 /// Waits for a slot or for a stop, which lets it be drained. Gives the reason if the client goes first.
-async fn wait(link: &Link) -> Option<Reason> {
+async fn wait(stream: &Stream) -> Option<CloseReason> {
     tokio::select! {
         biased;
-        () = link.input_ended() => None,
-        () = link.life.permit.served() => None,
-        reason = link.gone() => {
+        () = stream.input_ended() => None,
+        () = stream.record.permit.served() => None,
+        reason = stream.gone() => {
             // One that has only ended its input may still listen, and nothing is owed to it but a clean end.
-            let earned = reason == Reason::Client && link.earned_clean_end().is_ok();
-            Some(if earned { Reason::Client } else { Reason::Reset })
+            let earned = reason == CloseReason::Client && stream.earned_clean_end().is_ok();
+            Some(if earned { CloseReason::Client } else { CloseReason::Reset })
         }
     }
 }
@@ -136,7 +137,7 @@ mod tests {
     use crate::server::{
         echo::Echo,
         gate::Gate,
-        testing::{connection, context, life, life_at},
+        testing::{connection, context, record, record_at},
     };
     use socket2::SockRef;
     use std::io;
@@ -184,7 +185,7 @@ mod tests {
     async fn served<S: Service>(service: S) -> (Addr<ConnectionActor>, TcpStream, Heard) {
         let (stream, client) = connection().await;
         let (context, heard) = context(NEVER);
-        let actor = ConnectionActor::start(stream, life(context), service.into(), Some(Place::Served));
+        let actor = ConnectionActor::start(stream, record(context), service.into(), Some(Place::Served));
         (actor, client, heard)
     }
 
@@ -195,14 +196,14 @@ mod tests {
         let mut actors = Vec::new();
         for place in [Place::Served, Place::Waiting(1)] {
             let (stream, client) = connection().await;
-            let life = life_at(&gate, context.clone());
-            actors.push((ConnectionActor::start(stream, life, Echo.into(), Some(place)), client));
+            let record = record_at(&gate, context.clone());
+            actors.push((ConnectionActor::start(stream, record, Echo.into(), Some(place)), client));
         }
         let Ok(actors) = actors.try_into() else { unreachable!("there are two") };
         (actors, heard)
     }
 
-    async fn reason(heard: &mut Heard) -> Reason {
+    async fn reason(heard: &mut Heard) -> CloseReason {
         heard.recv().await.expect("every connection acknowledges").0.reason
     }
 
@@ -227,7 +228,7 @@ mod tests {
         client.write_all(b"hello").await.unwrap();
         client.shutdown().await.unwrap();
         assert_eq!(all(&mut client).await.unwrap(), "hello");
-        assert_eq!(reason(&mut heard).await, Reason::Client);
+        assert_eq!(reason(&mut heard).await, CloseReason::Client);
         and_no_more(heard).await;
     }
 
@@ -238,7 +239,7 @@ mod tests {
         actor.do_send(Stop::Drain);
         assert_eq!(all(&mut client).await.unwrap(), "hello");
         drop(client);
-        assert_eq!(reason(&mut heard).await, Reason::Stopped);
+        assert_eq!(reason(&mut heard).await, CloseReason::Stopped);
         and_no_more(heard).await;
     }
 
@@ -250,7 +251,7 @@ mod tests {
         client.write_all(b"after").await.unwrap();
         assert_eq!(all(&mut client).await.unwrap(), "before");
         client.shutdown().await.unwrap();
-        assert_eq!(reason(&mut heard).await, Reason::Stopped);
+        assert_eq!(reason(&mut heard).await, CloseReason::Stopped);
     }
 
     #[actix::test]
@@ -260,7 +261,7 @@ mod tests {
         actor.do_send(Stop::Finish);
         actor.do_send(Stop::Drain);
         drop(client);
-        assert_eq!(reason(&mut heard).await, Reason::Stopped);
+        assert_eq!(reason(&mut heard).await, CloseReason::Stopped);
         and_no_more(heard).await;
     }
 
@@ -269,7 +270,7 @@ mod tests {
         let (actor, mut client, mut heard) = served(Echo).await;
         actor.do_send(Stop::Drain);
         actor.do_send(Stop::Abort);
-        assert_eq!(reason(&mut heard).await, Reason::Forced);
+        assert_eq!(reason(&mut heard).await, CloseReason::Forced);
         assert!(is_reset(all(&mut client).await));
         and_no_more(heard).await;
     }
@@ -279,11 +280,11 @@ mod tests {
         let (stream, mut client) = connection().await;
         let (context, mut heard) = context(NEVER);
         let gate = Gate::new(1, 0);
-        let life = life_at(&gate, context);
-        ConnectionActor::start(stream, life, Moody.into(), Some(Place::Served));
+        let record = record_at(&gate, context);
+        ConnectionActor::start(stream, record, Moody.into(), Some(Place::Served));
         client.write_all(b"!").await.unwrap();
         assert!(is_reset(all(&mut client).await));
-        assert_eq!(reason(&mut heard).await, Reason::Crashed);
+        assert_eq!(reason(&mut heard).await, CloseReason::Crashed);
         assert_eq!(gate.alive(crate::server::testing::WORKER), 0);
     }
 
@@ -292,11 +293,11 @@ mod tests {
         for place in [Some(Place::Served), Some(Place::Waiting(1)), None] {
             let (stream, mut client) = connection().await;
             let (context, mut heard) = context(NEVER);
-            let actor = ConnectionActor::start(stream, life(context), Moody.into(), place);
+            let actor = ConnectionActor::start(stream, record(context), Moody.into(), place);
             client.write_all(b"!").await.unwrap();
             actor.do_send(Stop::Drain);
             assert!(is_reset(all(&mut client).await));
-            assert_eq!(reason(&mut heard).await, Reason::Crashed);
+            assert_eq!(reason(&mut heard).await, CloseReason::Crashed);
             and_no_more(heard).await;
         }
     }
@@ -309,19 +310,19 @@ mod tests {
             ("draining from the queue", true, "a~", true, "a"),
             ("serving", false, "a~", false, "a"),
             ("draining", false, "a~", true, "a"),
-            ("farewell to one that is done", false, "a.", false, "a"),
-            ("farewell to one that is done, and then a stop", false, "a.", true, "a"),
-            ("farewell at a stop", false, "a", true, "a"),
+            ("lingering close to one that is done", false, "a.", false, "a"),
+            ("lingering close to one that is done, and then a stop", false, "a.", true, "a"),
+            ("lingering close at a stop", false, "a", true, "a"),
         ] {
             let gate = if waits { Gate::new(1, 1) } else { Gate::new(2, 0) };
             let (context, mut heard) = context(NEVER);
             let (stream, mut other) = connection().await;
-            let life = life_at(&gate, context.clone());
-            ConnectionActor::start(stream, life, Moody.into(), Some(Place::Served));
+            let record = record_at(&gate, context.clone());
+            ConnectionActor::start(stream, record, Moody.into(), Some(Place::Served));
             let (stream, mut client) = connection().await;
-            let life = life_at(&gate, context);
+            let record = record_at(&gate, context);
             let place = if waits { Place::Waiting(1) } else { Place::Served };
-            let actor = ConnectionActor::start(stream, life, Moody.into(), Some(place));
+            let actor = ConnectionActor::start(stream, record, Moody.into(), Some(place));
 
             client.write_all(says.as_bytes()).await.unwrap();
             let order = if stopped { Stop::Drain } else { Stop::Accepting };
@@ -334,11 +335,11 @@ mod tests {
             if !waits {
                 actor.send(order).await.unwrap();
             }
-            if state.starts_with("farewell") {
+            if state.starts_with("lingering close") {
                 assert_eq!(all(&mut client).await.unwrap(), "", "{state}");
             }
             assert!(actor.send(Panic).await.is_err());
-            assert_eq!(reason(&mut heard).await, Reason::Crashed, "{state}");
+            assert_eq!(reason(&mut heard).await, CloseReason::Crashed, "{state}");
             // A socket that was closed without a reset would take this.
             assert!(client.write_all(b"?").await.is_err(), "{state}");
             assert_eq!((gate.alive(crate::server::testing::WORKER), gate.tally().crashed), (1, 1), "{state}");
@@ -346,7 +347,7 @@ mod tests {
             other.write_all(b"a.").await.unwrap();
             assert_eq!(all(&mut other).await.unwrap(), "a", "{state}");
             drop(other);
-            assert_eq!(reason(&mut heard).await, Reason::Client, "{state}");
+            assert_eq!(reason(&mut heard).await, CloseReason::Client, "{state}");
             and_no_more(heard).await;
         }
     }
@@ -356,7 +357,7 @@ mod tests {
         let (_, mut client, mut heard) = served(Moody).await;
         client.write_all(b"?").await.unwrap();
         assert!(is_reset(all(&mut client).await));
-        assert_eq!(reason(&mut heard).await, Reason::Reset);
+        assert_eq!(reason(&mut heard).await, CloseReason::Reset);
     }
 
     #[actix::test]
@@ -365,7 +366,7 @@ mod tests {
         client.write_all(b"a.bc").await.unwrap();
         assert_eq!(all(&mut client).await.unwrap(), "a");
         drop(client);
-        assert_eq!(reason(&mut heard).await, Reason::Client);
+        assert_eq!(reason(&mut heard).await, CloseReason::Client);
     }
 
     #[actix::test]
@@ -373,7 +374,7 @@ mod tests {
         let (_, client, mut heard) = served(Echo).await;
         client.set_zero_linger().unwrap();
         drop(client);
-        assert_eq!(reason(&mut heard).await, Reason::Reset);
+        assert_eq!(reason(&mut heard).await, CloseReason::Reset);
     }
 
     #[actix::test]
@@ -381,7 +382,7 @@ mod tests {
         let ([(_, first), (_, mut second)], mut heard) = served_and_waiting().await;
         second.write_all(b"hello").await.unwrap();
         drop(first);
-        assert_eq!(reason(&mut heard).await, Reason::Client);
+        assert_eq!(reason(&mut heard).await, CloseReason::Client);
         let mut bytes = [0; 5];
         second.read_exact(&mut bytes).await.unwrap();
         assert_eq!(&bytes, b"hello");
@@ -394,7 +395,7 @@ mod tests {
         actor.do_send(Stop::Drain);
         assert_eq!(all(&mut client).await.unwrap(), "hello");
         drop(client);
-        assert_eq!(reason(&mut heard).await, Reason::Stopped);
+        assert_eq!(reason(&mut heard).await, CloseReason::Stopped);
     }
 
     #[actix::test]
@@ -402,14 +403,14 @@ mod tests {
         let ([_first, (_, mut client)], mut heard) = served_and_waiting().await;
         client.shutdown().await.unwrap();
         assert_eq!(all(&mut client).await.unwrap(), "");
-        assert_eq!(reason(&mut heard).await, Reason::Client);
+        assert_eq!(reason(&mut heard).await, CloseReason::Client);
     }
 
     #[actix::test]
     async fn a_waiter_that_goes_without_a_word_gives_its_place_back() {
         let ([_first, (_, client)], mut heard) = served_and_waiting().await;
         drop(client);
-        assert_eq!(reason(&mut heard).await, Reason::Client);
+        assert_eq!(reason(&mut heard).await, CloseReason::Client);
     }
 
     #[actix::test]
@@ -418,7 +419,7 @@ mod tests {
         client.write_all(b"hello").await.unwrap();
         client.set_zero_linger().unwrap();
         drop(client);
-        assert_eq!(reason(&mut heard).await, Reason::Reset);
+        assert_eq!(reason(&mut heard).await, CloseReason::Reset);
     }
 
     #[actix::test]
@@ -428,27 +429,27 @@ mod tests {
         second.shutdown().await.unwrap();
         drop(first);
         assert_eq!(all(&mut second).await.unwrap(), "hello");
-        assert_eq!((reason(&mut heard).await, reason(&mut heard).await), (Reason::Client, Reason::Client));
+        assert_eq!((reason(&mut heard).await, reason(&mut heard).await), (CloseReason::Client, CloseReason::Client));
     }
 
     #[actix::test]
     async fn an_idle_client_is_ended_cleanly() {
         let (stream, mut client) = connection().await;
         let (context, mut heard) = context(Duration::from_millis(20));
-        ConnectionActor::start(stream, life(context), Echo.into(), Some(Place::Served));
+        ConnectionActor::start(stream, record(context), Echo.into(), Some(Place::Served));
         assert_eq!(all(&mut client).await.unwrap(), "");
         drop(client);
-        assert_eq!(reason(&mut heard).await, Reason::Idle);
+        assert_eq!(reason(&mut heard).await, CloseReason::Idle);
     }
 
     #[actix::test]
     async fn an_idle_client_that_owes_its_reading_is_given_up() {
         let (stream, mut client) = connection().await;
         let (context, mut heard) = context(Duration::from_millis(20));
-        ConnectionActor::start(stream, life(context), Echo.into(), Some(Place::Served));
+        ConnectionActor::start(stream, record(context), Echo.into(), Some(Place::Served));
         // More than the socket buffers of both sides hold, so the write ends only with the connection.
         assert!(client.write_all(&vec![0; 64 << 20]).await.is_err());
-        assert_eq!(reason(&mut heard).await, Reason::Idle);
+        assert_eq!(reason(&mut heard).await, CloseReason::Idle);
     }
 
     #[actix::test]
@@ -458,7 +459,7 @@ mod tests {
         SockRef::from(&stream).set_send_buffer_size(512 << 10).unwrap();
         SockRef::from(&client).set_recv_buffer_size(32 << 10).unwrap();
         let (context, mut heard) = context(Duration::from_millis(500));
-        ConnectionActor::start(stream, life(context), Echo.into(), Some(Place::Served));
+        ConnectionActor::start(stream, record(context), Echo.into(), Some(Place::Served));
         let (mut reader, mut writer) = client.into_split();
         let sent = vec![7; 320 << 10];
         let mut received = Vec::new();
@@ -479,17 +480,17 @@ mod tests {
         };
         tokio::join!(write, read);
         assert_eq!(received.len(), sent.len());
-        assert_eq!(reason(&mut heard).await, Reason::Client);
+        assert_eq!(reason(&mut heard).await, CloseReason::Client);
     }
 
     #[actix::test]
     async fn a_connection_whose_worker_has_panicked_is_forced_not_crashed() {
         let (stream, _client) = connection().await;
         let (context, mut heard) = context(NEVER);
-        let life = life(context.clone());
+        let record = record(context.clone());
         context.orphaned.set(true);
-        drop(life);
+        drop(record);
         drop(stream);
-        assert_eq!(reason(&mut heard).await, Reason::Forced);
+        assert_eq!(reason(&mut heard).await, CloseReason::Forced);
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     decisions::{
-        connection::Reason,
+        connection::CloseReason,
         ids::{ConnectionId, WorkerId},
     },
     server::{
@@ -28,7 +28,7 @@ pub(crate) struct ConnectionContext {
 }
 
 /// What is to be told of a connection, and in its `Drop` the one place from where it is told.
-pub(crate) struct Life {
+pub(crate) struct Record {
     pub(super) permit: Permit,
     pub peer: SocketAddr,
     pub(super) since: Instant,
@@ -39,11 +39,11 @@ pub(crate) struct Life {
     /// Read after its drain, in no other count.
     pub discarded: Cell<u64>,
     /// `Crashed` until the data plane has come to another end.
-    pub(super) reason: Cell<Reason>,
+    pub(super) reason: Cell<CloseReason>,
     pub(super) context: Rc<ConnectionContext>,
 }
 
-impl Life {
+impl Record {
     pub fn new(permit: Permit, peer: SocketAddr, context: Rc<ConnectionContext>) -> Self {
         Self {
             permit,
@@ -52,7 +52,7 @@ impl Life {
             received: Cell::new(0),
             echoed: Cell::new(0),
             discarded: Cell::new(0),
-            reason: Cell::new(Reason::Crashed),
+            reason: Cell::new(CloseReason::Crashed),
             context,
         }
     }
@@ -71,10 +71,10 @@ impl Life {
     }
 }
 
-impl Drop for Life {
+impl Drop for Record {
     fn drop(&mut self) {
         let reason = match self.reason.get() {
-            Reason::Crashed if self.context.orphaned.get() => Reason::Forced,
+            CloseReason::Crashed if self.context.orphaned.get() => CloseReason::Forced,
             reason => reason,
         };
         let connection = self.connection();
@@ -90,8 +90,8 @@ impl Drop for Life {
             };
         }
         match reason {
-            Reason::Crashed => closed!(error),
-            Reason::Forced => closed!(warn),
+            CloseReason::Crashed => closed!(error),
+            CloseReason::Forced => closed!(warn),
             _ if in_stop => closed!(info),
             _ => closed!(debug),
         }

@@ -1,6 +1,6 @@
 //! A connection as its service sees it.
 
-use crate::server::connection::stream::Link;
+use crate::server::connection::stream::Stream;
 use std::{
     future::poll_fn,
     io::{self, ErrorKind},
@@ -14,17 +14,17 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 ///
 /// Read and write it with tokio's [`AsyncRead`] and [`AsyncWrite`] (both halves at once: [`tokio::io::split`]), or, to hold
 /// no buffer while nothing comes, with [`readable`](Self::readable) and [`try_read`](Self::try_read).
-pub struct Socket(pub(crate) Rc<Link>);
+pub struct Socket(pub(crate) Rc<Stream>);
 
 impl Socket {
     /// The number of this connection in the log.
     pub fn connection(&self) -> u64 {
-        self.0.life.connection().get()
+        self.0.record.connection().get()
     }
 
     /// The client's address, IPv4 also where it came through a dual-stack socket.
     pub fn peer(&self) -> std::net::SocketAddr {
-        self.0.life.peer
+        self.0.record.peer
     }
 
     /// Waits until [`try_read`](Self::try_read) may bring something, the end of the input included. One task at a time can

@@ -3,8 +3,8 @@
 
 use crate::{
     buffer::{READS_IN_A_ROW, with_buffer},
-    decisions::connection::{ConnectionState, Ending, Reason},
-    server::connection::record::Life,
+    decisions::connection::{CloseReason, ConnectionState, Ending},
+    server::connection::record::Record,
 };
 use rustix::{io::ioctl_fionread, ioctl};
 use socket2::SockRef;
@@ -18,10 +18,10 @@ use std::{
 };
 use tokio::{io::Interest, net::TcpStream, time::Instant};
 
-pub(crate) struct Link {
+pub(crate) struct Stream {
     // Dropped in this order: the stream is closed before its end is logged and acknowledged.
-    stream: TcpStream,
-    pub life: Life,
+    tcp: TcpStream,
+    pub record: Record,
     state: Cell<ConnectionState>,
     /// Of the bytes that had arrived when the input ended, those still to be read.
     due: Cell<u64>,
@@ -34,11 +34,11 @@ pub(crate) struct Link {
     reader: RefCell<Option<Waker>>,
 }
 
-impl Link {
-    pub fn new(stream: TcpStream, life: Life, watch_idle: bool) -> Self {
+impl Stream {
+    pub fn new(tcp: TcpStream, record: Record, watch_idle: bool) -> Self {
         Self {
-            stream,
-            life,
+            tcp,
+            record,
             state: Cell::new(ConnectionState::Waiting),
             due: Cell::new(0),
             client_done: Cell::new(false),
@@ -54,7 +54,7 @@ impl Link {
     pub fn end_input(&self, ending: Ending) {
         if self.state.replace(self.state().end_input(ending)).ending().is_none() {
             // A socket that cannot tell is broken, and reading from it says so.
-            self.due.set(ioctl_fionread(&self.stream).unwrap_or(0));
+            self.due.set(ioctl_fionread(&self.tcp).unwrap_or(0));
             self.reader.take().into_iter().for_each(Waker::wake);
         }
     }
@@ -89,7 +89,7 @@ impl Link {
         self.state.set(self.state().serve());
         if self.state() == ConnectionState::Serving {
             self.touch();
-            self.life.log_opened();
+            self.record.log_opened();
         }
     }
 
@@ -113,7 +113,7 @@ impl Link {
             return Poll::Ready(Ok(()));
         }
         self.wake_at_the_end(cx);
-        self.stream.poll_read_ready(cx)
+        self.tcp.poll_read_ready(cx)
     }
 
     /// Reads what is there, up to the end of the input, which is `Ok(0)`; `WouldBlock` if nothing is.
@@ -122,21 +122,21 @@ impl Link {
             return Ok(0); // asking for nothing is not the end
         }
         if !self.input_has_ended() {
-            return self.receive(buffer, &self.life.received);
+            return self.receive(buffer, &self.record.received);
         }
         let due = usize::try_from(self.due.get()).unwrap_or(usize::MAX).min(buffer.len());
         if due == 0 {
             return Ok(0);
         }
-        let n = self.receive(&mut buffer[..due], &self.life.received)?;
+        let n = self.receive(&mut buffer[..due], &self.record.received)?;
         self.due.set(if n == 0 { 0 } else { self.due.get() - n as u64 });
         Ok(n)
     }
 
     fn receive(&self, buffer: &mut [u8], count: &Cell<u64>) -> io::Result<usize> {
         let mut received = Err(ErrorKind::WouldBlock.into());
-        let _ = self.stream.try_io(Interest::READABLE, || {
-            received = (&*SockRef::from(&self.stream)).read(buffer);
+        let _ = self.tcp.try_io(Interest::READABLE, || {
+            received = (&*SockRef::from(&self.tcp)).read(buffer);
             match received {
                 // A short read has emptied the queue (but for TCP's urgent data). Saying so now saves the call that would
                 // find out: one `recv` per echo instead of two. What arrives later is a new event for the reactor.
@@ -152,13 +152,13 @@ impl Link {
     }
 
     pub fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.stream.poll_write_ready(cx)
+        self.tcp.poll_write_ready(cx)
     }
 
     /// Writes what the socket takes; `WouldBlock` if it takes nothing.
     pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
-        let n = self.stream.try_write(bytes)?;
-        self.moved(&self.life.echoed, n);
+        let n = self.tcp.try_write(bytes)?;
+        self.moved(&self.record.echoed, n);
         Ok(n)
     }
 
@@ -171,28 +171,28 @@ impl Link {
 
     /// Resolves when the client of a connection that waits has gone, and reads no byte: one that has sent something and
     /// ended its input is still owed an echo, one that has sent nothing is not.
-    pub async fn gone(&self) -> Reason {
+    pub async fn gone(&self) -> CloseReason {
         // PRIORITY is how tokio spells "told of a FIN, not of data".
-        let ready = self.stream.ready(Interest::PRIORITY | Interest::ERROR).await;
+        let ready = self.tcp.ready(Interest::PRIORITY | Interest::ERROR).await;
         if !ready.is_ok_and(|ready| ready.is_error()) {
-            if ioctl_fionread(&self.stream).unwrap_or(0) == 0 {
-                return Reason::Client;
+            if ioctl_fionread(&self.tcp).unwrap_or(0) == 0 {
+                return CloseReason::Client;
             }
             // A FIN stays "ready" for good, so from here on only an error counts.
-            let _ = self.stream.ready(Interest::ERROR).await;
+            let _ = self.tcp.ready(Interest::ERROR).await;
         }
-        Reason::Reset
+        CloseReason::Reset
     }
 
     /// Sends FIN.
     pub fn finish(&self) -> io::Result<()> {
         self.state.set(self.state().finish());
-        SockRef::from(&self.stream).shutdown(Shutdown::Write)
+        SockRef::from(&self.tcp).shutdown(Shutdown::Write)
     }
 
     /// Whether everything is delivered and only the client's FIN is waited for, which `linger` bounds.
     pub fn is_lingering(&self) -> bool {
-        matches!(self.state(), ConnectionState::Farewell(_)) && self.unacknowledged().is_ok_and(|bytes| bytes <= 1)
+        matches!(self.state(), ConnectionState::Closing(_)) && self.unacknowledged().is_ok_and(|bytes| bytes <= 1)
     }
 
     /// Reads and throws away what the client still sends. True once its FIN has been read.
@@ -201,7 +201,7 @@ impl Link {
             if self.client_done.get() {
                 break;
             }
-            match with_buffer(|buffer| self.receive(buffer, &self.life.discarded)) {
+            match with_buffer(|buffer| self.receive(buffer, &self.record.discarded)) {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 read => read?,
             };
@@ -211,19 +211,19 @@ impl Link {
 
     /// Resolves when `discard` has something to do; not after the client's FIN.
     pub async fn more_to_discard(&self) -> io::Result<()> {
-        self.stream.readable().await
+        self.tcp.readable().await
     }
 
     /// Bytes that the client's system has not acknowledged yet. A FIN counts as one.
     pub fn unacknowledged(&self) -> io::Result<u64> {
         type SendQueue = ioctl::Getter<{ libc::TIOCOUTQ as ioctl::Opcode }, libc::c_int>;
         // SAFETY: SIOCOUTQ (TIOCOUTQ by its other name) writes one int, which is what this getter reads.
-        let bytes = unsafe { ioctl::ioctl(&self.stream, SendQueue::new()) }?;
+        let bytes = unsafe { ioctl::ioctl(&self.tcp, SendQueue::new()) }?;
         Ok(u64::try_from(bytes).unwrap_or(0))
     }
 
     /// The connection has come to a good end: closing it from here on is no reset.
     pub fn earned_clean_end(&self) -> io::Result<()> {
-        SockRef::from(&self.stream).set_linger(None::<Duration>)
+        SockRef::from(&self.tcp).set_linger(None::<Duration>)
     }
 }
