@@ -6,20 +6,33 @@
 use crate::decisions::{
     ids::WorkerId,
     roster::Roster,
-    stop::{Stop, StopReason},
+    stop::{Echoes, Stop, StopReason},
 };
+use std::time::Duration;
 
 /// Something has happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Event {
-    /// Somebody wants the server to stop.
-    Shutdown(StopReason),
+    /// The server is told to stop.
+    Shutdown {
+        /// By what.
+        reason: StopReason,
+        /// The clock's reading, since any fixed moment.
+        now: Duration,
+    },
+    /// The gate is closed.
+    Begun {
+        /// Whether the kernel refuses new clients from now on.
+        refusing: bool,
+    },
     /// A timer that was started is over.
     Elapsed(Timer),
     /// The backlog has been taken in: all of it, or as much as there were descriptors for.
     Swept {
-        /// Whether nobody is left in it.
+        /// Whether it is empty.
         empty: bool,
+        /// Whether handshakes were under way just before, if that was asked for.
+        under_way: bool,
     },
     /// A Worker accepts nothing any more.
     AcceptorStopped(WorkerId),
@@ -35,29 +48,34 @@ pub enum Event {
 /// Something is to be done.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Step {
-    /// Close the gate and let the kernel refuse new clients.
+    /// Close the gate, let the kernel refuse new clients, and answer with [`Event::Begun`].
     Begin(StopReason),
     /// Start a timer.
     Start(Timer),
     /// Tell every Worker that [owes](SupervisorState::workers).
     Tell(Stop),
     /// Hand the clients in the backlog to the [takers](SupervisorState::takers), and answer with [`Event::Swept`].
-    Sweep,
-    /// Close the listening socket. Whoever has come to be in the backlog since the sweep is counted first.
+    Sweep {
+        /// Whether to ask, before that, for handshakes under way.
+        ask: bool,
+    },
+    /// Close the listening socket. Clients that have come into the backlog since the sweep are counted first.
     CloseListener,
-    /// A Worker is stuck: nobody waits for it any more.
+    /// A Worker is stuck and is not waited for any more.
     GiveUpOn(WorkerId),
-    /// Nobody owes anything.
+    /// No Worker owes anything.
     Report(Verdict),
 }
 
 /// What the Supervisor waits for besides messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Timer {
-    /// For Acceptors to answer and for handshakes under way, before the backlog is taken in.
+    /// Until the next look into the backlog.
+    Look,
+    /// For Acceptors to answer and for the last clients before the refusal: the socket stays open at least as long.
     Settling,
-    /// For descriptors, before the sweep goes on.
-    SweepPause,
+    /// For handshakes under way: the socket stays open for them, but not longer.
+    Handshakes,
     /// For the graceful stop, before it is ended by force.
     Deadline,
     /// For Workers to answer after that.
@@ -78,14 +96,18 @@ pub struct Verdict {
 /// The Supervisor's part of the tree. `H` is how it reaches a Worker.
 ///
 /// ```
+/// use std::time::Duration;
 /// use supervised_echo::{StopReason, WorkerId, decisions::{stop::Stop, supervisor::{Event, Step, SupervisorState, Timer}}};
 ///
 /// let mut state = SupervisorState::new([(WorkerId(1), ())]);
-/// let steps = state.on(Event::Shutdown(StopReason::Handle));
-/// assert!(steps.contains(&Step::Tell(Stop::Accepting)));
+/// let begin = state.on(Event::Shutdown { reason: StopReason::Handle, now: Duration::ZERO });
+/// assert_eq!(begin, [Step::Begin(StopReason::Handle)]);
+/// assert_eq!(state.on(Event::Begun { refusing: true })[0], Step::Tell(Stop::Drain));
 /// state.on(Event::AcceptorStopped(WorkerId(1)));
-/// assert_eq!(state.on(Event::Elapsed(Timer::Settling)), [Step::Sweep]);
-/// assert_eq!(state.on(Event::Swept { empty: true }), [Step::CloseListener, Step::Tell(Stop::Finish)]);
+/// state.on(Event::Elapsed(Timer::Settling));
+/// assert_eq!(state.on(Event::Elapsed(Timer::Look)), [Step::Sweep { ask: true }]);
+/// let swept = Event::Swept { empty: true, under_way: false };
+/// assert_eq!(state.on(swept), [Step::CloseListener, Step::Tell(Stop::Finish)]);
 /// let steps = state.on(Event::WorkerStopped { worker: WorkerId(1), crashed: false });
 /// assert!(matches!(&steps[..], [Step::Report(verdict)] if !verdict.gave_up));
 /// ```
@@ -95,6 +117,11 @@ pub struct SupervisorState<H> {
     /// Workers that still accept.
     acceptors: Roster<WorkerId, ()>,
     phase: Phase,
+    echoes: Echoes,
+    /// Whether the kernel refuses new clients. If it cannot, the connections drain only after the socket is closed:
+    /// clients that are sent away would come back at once.
+    refusing: bool,
+    settling: Settling,
     listening: bool,
     gave_up: bool,
     stuck: Vec<WorkerId>,
@@ -108,8 +135,19 @@ enum Phase {
         /// Whether a signal has been heard: the second one ends the stop by force.
         signalled: bool,
     },
-    /// Whatever comes now comes too late.
+    /// What comes now comes too late.
     Reported,
+}
+
+/// How long the socket stays open after the refusal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Settling {
+    /// In any case.
+    Always,
+    /// While handshakes are under way.
+    WhileUnderWay,
+    /// No longer.
+    Over,
 }
 
 impl<H> SupervisorState<H> {
@@ -120,7 +158,17 @@ impl<H> SupervisorState<H> {
             roster.enter(worker, handle);
             acceptors.enter(worker, ());
         }
-        Self { workers: roster, acceptors, phase: Phase::Running, listening: true, gave_up: false, stuck: Vec::new() }
+        Self {
+            workers: roster,
+            acceptors,
+            phase: Phase::Running,
+            echoes: Echoes::default(),
+            refusing: false,
+            settling: Settling::Always,
+            listening: true,
+            gave_up: false,
+            stuck: Vec::new(),
+        }
     }
 
     /// Gives what is to be done about `event`, in this order.
@@ -130,27 +178,42 @@ impl<H> SupervisorState<H> {
             return steps;
         }
         match event {
-            Event::Shutdown(reason) => match &mut self.phase {
-                Phase::Stopping { signalled, .. } if reason.is_signal() => {
-                    if std::mem::replace(signalled, true) {
-                        self.abort(&mut steps);
+            Event::Shutdown { reason, now } => {
+                let news = reason.is_signal() && self.echoes.signal(now);
+                match &mut self.phase {
+                    Phase::Stopping { signalled, .. } => {
+                        if news && std::mem::replace(signalled, true) {
+                            self.abort(&mut steps);
+                        }
                     }
+                    _ => self.begin(reason, &mut steps),
                 }
-                _ => self.begin(reason, &mut steps),
-            },
-            Event::Elapsed(Timer::Settling | Timer::SweepPause) => {
+            }
+            Event::Begun { refusing } => {
+                self.refusing = refusing;
+                self.tell(if refusing { Stop::Drain } else { Stop::Accepting }, &mut steps);
+                let timers = [Timer::Look, Timer::Settling, Timer::Handshakes, Timer::Deadline];
+                steps.extend(timers.map(Step::Start));
+            }
+            Event::Elapsed(Timer::Look) => {
                 if self.workers.ordered() <= Some(Stop::Drain) {
-                    steps.push(Step::Sweep);
+                    // If new clients are let in, handshakes are always under way.
+                    steps.push(Step::Sweep { ask: self.settling == Settling::WhileUnderWay && self.refusing });
                 }
             }
-            Event::Swept { empty: true } => {
-                self.close_listener(&mut steps);
-                self.tell(Stop::Finish, &mut steps);
-            }
-            // The drain must begin, it is what frees descriptors; but the Workers must stay for those to come.
-            Event::Swept { empty: false } => {
-                self.tell(Stop::Drain, &mut steps);
-                steps.push(Step::Start(Timer::SweepPause));
+            Event::Elapsed(Timer::Settling) => self.settling = self.settling.max(Settling::WhileUnderWay),
+            Event::Elapsed(Timer::Handshakes) => self.settling = Settling::Over,
+            Event::Swept { empty, under_way } => {
+                if empty && !under_way && self.settling > Settling::Always {
+                    self.close_listener(&mut steps);
+                    self.tell(Stop::Finish, &mut steps);
+                    return steps;
+                }
+                if !empty {
+                    // The drain frees descriptors. The Workers stay for the clients that are still in the backlog.
+                    self.tell(Stop::Drain, &mut steps);
+                }
+                steps.push(Step::Start(Timer::Look));
             }
             Event::Elapsed(Timer::Deadline) => self.abort(&mut steps),
             Event::Elapsed(Timer::Patience) => {
@@ -165,7 +228,7 @@ impl<H> SupervisorState<H> {
             Event::AcceptorStopped(worker) => {
                 self.acceptors.acknowledge(&worker);
                 if self.phase == Phase::Running {
-                    // Nobody has told it to, so its Worker has given up on restarts.
+                    // It was not told to stop: its Worker has given up on restarts.
                     self.give_up(&mut steps);
                 }
             }
@@ -192,8 +255,6 @@ impl<H> SupervisorState<H> {
         if self.phase == Phase::Running {
             self.phase = Phase::Stopping { reason, signalled: reason.is_signal() };
             steps.push(Step::Begin(reason));
-            self.tell(Stop::Accepting, steps);
-            steps.extend([Step::Start(Timer::Settling), Step::Start(Timer::Deadline)]);
         }
     }
 

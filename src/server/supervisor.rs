@@ -3,10 +3,12 @@
 //!
 //! The order of a stop, and why it is this one:
 //! 1. The gate closes and the kernel refuses new clients: from now on they are a fixed set.
-//! 2. The Acceptors end, and handshakes that are under way are completed. Only then does anybody else take from the backlog:
-//!    two who sweep and close reset each other's.
-//! 3. The backlog is taken in and the socket closed.
-//! 4. Every connection drains and acknowledges; at the deadline what is left is aborted.
+//! 2. The connections drain and the Acceptors end.
+//! 3. Meanwhile the Supervisor alone takes in the backlog, again and again as long as handshakes are under way, and hands
+//!    these clients to the Workers, to be drained too. Then it closes the socket.
+//! 4. Every Worker acknowledges when its connections have; at the deadline what is left is aborted.
+//!
+//! Where the kernel cannot refuse new clients, the drain comes last: clients that are sent away would come back at once.
 
 use crate::{
     decisions::{
@@ -18,6 +20,7 @@ use crate::{
     },
     server::{
         gate::Gate,
+        handshakes::Handshakes,
         listener::Listener,
         messages::{AcceptorExit, TakeIn, WorkerExit},
         report::Report,
@@ -26,21 +29,19 @@ use crate::{
 };
 use actix::prelude::*;
 use slog::Logger;
-use std::{
-    fs::File,
-    sync::Arc,
-    time::{Duration, Instant},
-};
-use tokio::sync::oneshot;
+use std::{fs::File, sync::Arc, time::Duration};
+use tokio::{sync::oneshot, time::Instant};
 
-/// How long after the refusal the socket stays open. For the clients: one whose handshake is under way takes itself for
-/// connected, its last packet is a round trip off, and a close would reset it. For the Acceptors: whoever has not answered by
-/// then is on a busy thread, and must not keep the others from their drain.
+/// How long after the refusal the socket stays open in any case: for the Acceptors to answer, and for handshakes where the
+/// kernel does not tell of them.
 const SETTLING: Duration = Duration::from_millis(100);
+/// How long it stays open for handshakes under way. Such a client takes itself for connected, and a close would reset it. Its
+/// last packet is a round trip off, or a second if it was lost: then the kernel repeats its own.
+const HANDSHAKES: Duration = Duration::from_millis(1_500);
+/// How far the looks into the backlog are apart. A full backlog lets no handshake end.
+const LOOK: Duration = Duration::from_millis(25);
 /// How long after an abort a Worker is waited for before it counts as stuck.
 const WORKER_PATIENCE: Duration = Duration::from_millis(500);
-/// How long the sweep of the backlog pauses when there is no descriptor for one more.
-const SWEEP_PAUSE: Duration = Duration::from_millis(100);
 
 /// How the Supervisor speaks to a Worker.
 pub(crate) struct WorkerHandle {
@@ -56,6 +57,9 @@ pub(crate) struct Supervisor {
     pub shutdown_timeout: Duration,
     pub log: Logger,
     state: SupervisorState<WorkerHandle>,
+    /// `None` where the kernel does not tell of handshakes.
+    handshakes: Option<Handshakes>,
+    started: Instant,
     stopping_since: Instant,
     /// From the backlog.
     taken: usize,
@@ -74,12 +78,15 @@ impl Supervisor {
         report_to: oneshot::Sender<Report>,
         log: Logger,
     ) -> Self {
+        let handshakes = listener.address().and_then(Handshakes::of).ok();
         Self {
             gate,
             listener: Some(listener),
             shutdown_timeout,
             log,
             state: SupervisorState::new(workers),
+            handshakes,
+            started: Instant::now(),
             stopping_since: Instant::now(),
             taken: 0,
             report_to: Some(report_to),
@@ -90,12 +97,18 @@ impl Supervisor {
     fn on(&mut self, event: Event, ctx: &mut Context<Self>) {
         for step in self.state.on(event) {
             match step {
-                Step::Begin(reason) => self.begin(reason),
+                Step::Begin(reason) => {
+                    let refusing = self.begin(reason);
+                    self.on(Event::Begun { refusing }, ctx);
+                }
                 Step::Start(timer) => self.start_timer(timer, ctx),
                 Step::Tell(stop) => self.state.workers().for_each(|worker| worker.stop.do_send(stop)),
-                Step::Sweep => {
+                Step::Sweep { ask } => {
+                    // Asked first: a handshake that ends in between is in the backlog that is taken in then.
+                    let under_way =
+                        ask && self.handshakes.as_ref().is_some_and(|asked| asked.under_way().is_ok_and(|n| n > 0));
                     let empty = self.take_in_backlog();
-                    self.on(Event::Swept { empty }, ctx);
+                    self.on(Event::Swept { empty, under_way }, ctx);
                 }
                 Step::CloseListener => self.close_listener(),
                 Step::GiveUpOn(worker) => {
@@ -107,23 +120,25 @@ impl Supervisor {
         }
     }
 
-    fn begin(&mut self, reason: StopReason) {
+    /// True if the kernel refuses new clients from now on.
+    fn begin(&mut self, reason: StopReason) -> bool {
         let census = self.gate.close();
-        if let Some(listener) = &self.listener
-            && let Err(error) = listener.refuse()
-        {
+        let refused = self.listener.as_ref().map_or(Ok(()), Listener::refuse);
+        if let Err(error) = &refused {
             // Then a client that comes between the sweep and the close is reset: all else holds.
             slog::warn!(self.log, "cannot refuse new connections"; "reason" => %error);
         }
         slog::info!(self.log, "stopping"; "reason" => reason.as_str(), "connections" => census.connections,
             "pending" => census.pending, "timeout_ms" => self.shutdown_timeout.as_millis() as u64);
         self.stopping_since = Instant::now();
+        refused.is_ok()
     }
 
     fn start_timer(&self, timer: Timer, ctx: &mut Context<Self>) {
         let time = match timer {
             Timer::Settling => SETTLING,
-            Timer::SweepPause => SWEEP_PAUSE,
+            Timer::Look => LOOK,
+            Timer::Handshakes => HANDSHAKES,
             Timer::Deadline => self.shutdown_timeout,
             Timer::Patience => WORKER_PATIENCE,
         };
@@ -185,7 +200,7 @@ impl Actor for Supervisor {
 
 impl StreamHandler<Shutdown> for Supervisor {
     fn handle(&mut self, Shutdown(reason): Shutdown, ctx: &mut Self::Context) {
-        self.on(Event::Shutdown(reason), ctx);
+        self.on(Event::Shutdown { reason, now: self.started.elapsed() }, ctx);
     }
 
     /// All handles are gone, which stops nothing.
@@ -308,10 +323,10 @@ mod tests {
         let mut tree = tree(2, LONG);
         let mut clients = [tree.client(1), tree.client(2)];
         tree.stop(StopReason::Sigterm);
-        assert_eq!(tree.told(1, Stop::Accepting).await, []);
+        assert_eq!(tree.told(1, Stop::Drain).await, []);
         tree.acceptors_stopped();
         assert_eq!(tree.told(1, Stop::Finish).await, []);
-        assert_eq!(tree.told(2, Stop::Finish).await, [Stop::Accepting]);
+        assert_eq!(tree.told(2, Stop::Finish).await, [Stop::Drain]);
         clients.iter_mut().for_each(|client| assert!(client.give_back(CloseReason::Stopped)));
         tree.stopped(1);
         tree.stopped(1);
@@ -324,17 +339,17 @@ mod tests {
     }
 
     #[actix::test]
-    async fn only_when_the_backlog_is_taken_in_and_the_socket_closed_does_the_drain_begin() {
+    async fn the_backlog_is_taken_in_while_the_connections_drain_and_then_the_socket_is_closed() {
         let mut tree = tree(2, LONG);
         let clients =
             [TcpStream::connect(tree.address).await.unwrap(), TcpStream::connect(tree.address).await.unwrap()];
         tree.stop(StopReason::Handle);
-        tree.told(1, Stop::Accepting).await;
+        tree.told(1, Stop::Drain).await;
         tree.acceptors_stopped();
-        tree.told(1, Stop::Finish).await;
         for (worker, client) in tree.workers.iter_mut().zip(clients) {
             assert_eq!(worker.taken_in.recv().await.unwrap().peer, client.local_addr().unwrap());
         }
+        assert_eq!(tree.told(1, Stop::Finish).await, []);
         logged(&mut tree.log, "listener closed").await;
         assert!(TcpStream::connect(tree.address).await.is_err());
     }
@@ -343,7 +358,7 @@ mod tests {
     async fn an_acceptor_that_does_not_answer_is_not_waited_for() {
         let mut tree = tree(1, LONG);
         tree.stop(StopReason::Handle);
-        assert_eq!(tree.told(1, Stop::Finish).await, [Stop::Accepting]);
+        assert_eq!(tree.told(1, Stop::Finish).await, [Stop::Drain]);
     }
 
     #[actix::test]
@@ -371,14 +386,17 @@ mod tests {
     }
 
     #[actix::test]
-    async fn a_second_signal_aborts_and_a_second_call_of_the_handle_does_not() {
+    async fn a_second_signal_aborts_and_a_second_call_of_the_handle_or_an_echo_does_not() {
+        tokio::time::pause();
         let mut tree = tree(1, LONG);
         tree.stop(StopReason::Handle);
         tree.stop(StopReason::Handle);
         tree.stop(StopReason::Sigint);
-        assert_eq!(tree.told(1, Stop::Accepting).await, []);
+        tree.stop(StopReason::Sigterm);
+        assert_eq!(tree.told(1, Stop::Drain).await, []);
         tree.acceptors_stopped();
         assert_eq!(tree.told(1, Stop::Finish).await, []);
+        tokio::time::advance(Duration::from_millis(250)).await;
         tree.stop(StopReason::Sigterm);
         assert_eq!(tree.told(1, Stop::Abort).await, []);
         tree.stopped(1);
@@ -404,7 +422,7 @@ mod tests {
         let mut tree = tree(2, LONG);
         let mut client = tree.client(1);
         tree.supervisor.do_send(Stopped(AcceptorExit { worker: WorkerId(1), crash: Some("broken".into()) }));
-        tree.told(2, Stop::Accepting).await;
+        tree.told(2, Stop::Drain).await;
         tree.acceptors_stopped();
         client.give_back(CloseReason::Forced);
         tree.stopped(1);
@@ -419,7 +437,7 @@ mod tests {
         let mut tree = tree(2, LONG);
         let (_orphan, mut client) = (tree.client(1), tree.client(2));
         tree.supervisor.do_send(Stopped(WorkerExit { worker: WorkerId(1), orphans: Some(1) }));
-        tree.told(2, Stop::Accepting).await;
+        tree.told(2, Stop::Drain).await;
         tree.supervisor.do_send(Stopped(AcceptorExit { worker: WorkerId(2), crash: None }));
         tree.told(2, Stop::Finish).await;
         client.give_back(CloseReason::Stopped);

@@ -28,14 +28,24 @@ pub struct Tree {
     timers: BTreeSet<Timer>,
     workers: [Worker; 2],
     connections: BTreeMap<ConnectionId, Connection>,
+    /// Clients whose handshakes are under way.
+    handshakes: usize,
     /// Clients in the kernel's queue.
     backlog: usize,
     /// Clients found in the backlog by the Supervisor.
     taken: usize,
     listening: bool,
+    /// Signals, without their echoes.
     signals: usize,
+    echoes: usize,
     crashes: usize,
     aborted: bool,
+    /// Whether the kernel refuses new clients.
+    refusing: bool,
+    /// Whether the socket was closed under a handshake, though its time was not over and no force was used.
+    closed_early: bool,
+    /// Whether a sweep has run out of descriptors, which happens once.
+    exhausted: bool,
     served_late: bool,
     /// Whether the end of one that had been told to drain was called anything else.
     misnamed: bool,
@@ -90,6 +100,8 @@ struct Connection {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Action {
     Signal,
+    Echo,
+    HandshakeEnds,
     Elapse { timer: Timer, exhausted: bool },
     SupervisorHears { worker: usize },
     WorkerHearsSupervisor(usize),
@@ -118,20 +130,32 @@ impl Tree {
         use supervisor_state::{Event, Step};
         for step in self.supervisor.on(event) {
             match step {
-                Step::Begin(_) => self.census = Some(self.admission.close()),
+                Step::Begin(_) => {
+                    self.census = Some(self.admission.close());
+                    self.supervisor_on(Event::Begun { refusing: self.refusing }, false);
+                }
+                // Without a handshake it decides nothing.
+                Step::Start(Timer::Handshakes) if self.handshakes == 0 => {}
                 Step::Start(timer) => assert!(self.timers.insert(timer), "{timer:?} runs already"),
                 Step::Tell(stop) => {
                     self.aborted |= stop == Stop::Abort;
                     let told: Vec<usize> = self.supervisor.workers().copied().collect();
                     told.into_iter().for_each(|worker| self.send(worker, Order::Stop(stop)));
                 }
-                Step::Sweep => {
+                Step::Sweep { ask } => {
+                    self.exhausted |= exhausted;
+                    let under_way = ask && self.handshakes > 0;
                     self.sweep(if exhausted { self.backlog / 2 } else { self.backlog });
-                    self.supervisor_on(Event::Swept { empty: !exhausted }, false);
+                    self.supervisor_on(Event::Swept { empty: !exhausted, under_way }, false);
                 }
                 Step::CloseListener => {
+                    let timely = self.timers.contains(&Timer::Handshakes) && !self.aborted && self.crashes == 0;
+                    self.closed_early = self.refusing && self.handshakes > 0 && timely;
                     self.sweep(self.backlog);
                     self.listening = false;
+                    self.handshakes = 0;
+                    // They decide nothing any more.
+                    [Timer::Settling, Timer::Handshakes].iter().for_each(|timer| drop(self.timers.remove(timer)));
                 }
                 Step::GiveUpOn(_) => {}
                 Step::Report(verdict) => self.report = Some((verdict, self.admission.tally())),
@@ -267,6 +291,12 @@ pub struct Model {
     pub served: [usize; 2],
     /// Clients in the kernel's queue.
     pub backlog: usize,
+    /// Clients whose handshakes are under way.
+    pub handshakes: usize,
+    /// Whether the kernel can refuse new clients.
+    pub refusing: bool,
+    /// How many echoes of a signal there may be.
+    pub echoes: usize,
     /// How many crashes there may be, of whatever.
     pub crashes: usize,
     /// What at least one run must come to: otherwise this is not the world that was meant.
@@ -277,7 +307,7 @@ pub struct Model {
 type Reached = (&'static str, fn(&Model, &Tree) -> bool);
 
 pub const GRACEFUL: Reached = ("a graceful stop", |model, tree| {
-    let clients = model.served.iter().sum::<usize>() + model.backlog;
+    let clients = model.served.iter().sum::<usize>() + model.backlog + model.handshakes;
     tree.reported().is_some_and(|(_, tally)| tally.acknowledged == clients)
 });
 pub const FORCED: Reached = ("a forced stop", |_, tree| tree.reported().is_some_and(|(_, tally)| tally.forced > 0));
@@ -297,7 +327,11 @@ pub const FULL_HOUSE: Reached = ("a full house with one who waits", |model, tree
     (tree.admission.served(), tree.admission.waiting()) == (model.slots, PLACES)
 });
 pub const TWO_SWEEPS: Reached =
-    ("a backlog taken in in two goes", |_, tree| tree.timers.contains(&Timer::SweepPause) && tree.backlog > 0);
+    ("a backlog taken in in two goes", |_, tree| tree.taken > 0 && tree.listening && tree.backlog > 0);
+pub const LATE_HANDSHAKE: Reached = ("a handshake that ends after the first sweep", |_, tree| {
+    let settling = tree.timers.contains(&Timer::Settling);
+    tree.census.is_some() && tree.listening && !settling && tree.backlog > 0 && tree.timers.contains(&Timer::Handshakes)
+});
 
 impl stateright::Model for Model {
     type State = Tree;
@@ -321,12 +355,17 @@ impl stateright::Model for Model {
             timers: BTreeSet::new(),
             workers: [worker(), worker()],
             connections: BTreeMap::new(),
+            handshakes: self.handshakes,
             backlog: self.backlog,
             taken: 0,
             listening: true,
             signals: 0,
+            echoes: 0,
             crashes: 0,
             aborted: false,
+            refusing: self.refusing,
+            closed_early: false,
+            exhausted: false,
             served_late: false,
             misnamed: false,
             misdirected: false,
@@ -353,9 +392,15 @@ impl stateright::Model for Model {
         if tree.signals < 2 && !tree.aborted {
             actions.push(Action::Signal);
         }
+        if tree.signals > 0 && tree.echoes < self.echoes && !tree.aborted {
+            actions.push(Action::Echo);
+        }
+        if tree.handshakes > 0 {
+            actions.push(Action::HandshakeEnds);
+        }
         for &timer in tree.timers.iter().filter(|&&timer| timer != Timer::Deadline || !tree.aborted) {
             actions.push(Action::Elapse { timer, exhausted: false });
-            if timer == Timer::Settling && tree.backlog > 0 {
+            if timer == Timer::Look && tree.backlog > 0 && !tree.exhausted {
                 actions.push(Action::Elapse { timer, exhausted: true });
             }
         }
@@ -388,9 +433,17 @@ impl stateright::Model for Model {
     fn next_state(&self, tree: &Tree, action: Action) -> Option<Tree> {
         let mut tree = tree.clone();
         match action {
-            Action::Signal => {
-                tree.signals += 1;
-                tree.supervisor_on(supervisor_state::Event::Shutdown(StopReason::Sigterm), false);
+            Action::Signal | Action::Echo => {
+                let echo = action == Action::Echo;
+                tree.signals += usize::from(!echo);
+                tree.echoes += usize::from(echo);
+                let now = Duration::from_secs(tree.signals as u64);
+                let shutdown = supervisor_state::Event::Shutdown { reason: StopReason::Sigterm, now };
+                tree.supervisor_on(shutdown, false);
+            }
+            Action::HandshakeEnds => {
+                tree.handshakes -= 1;
+                tree.backlog += 1;
             }
             Action::Elapse { timer, exhausted } => {
                 tree.timers.remove(&timer);
@@ -526,6 +579,20 @@ impl stateright::Model for Model {
                 let deadline_is_over = tree.census.is_some() && !tree.timers.contains(&Timer::Deadline);
                 tree.aborted || tree.report.is_some() || !(tree.signals == 2 || deadline_is_over)
             }),
+            Property::always("only a second signal, not an echo, or the deadline uses force", |_, tree: &Tree| {
+                let deadline_is_over = tree.census.is_some() && !tree.timers.contains(&Timer::Deadline);
+                !tree.aborted || tree.signals == 2 || deadline_is_over
+            }),
+            Property::always("the socket is not closed under a handshake before its time is over", |_, tree: &Tree| {
+                !tree.closed_early
+            }),
+            Property::always(
+                "if clients could come back, the drain begins when the socket is closed",
+                |_, tree: &Tree| {
+                    let drains = tree.workers.iter().any(|worker| worker.heard == Some(Stop::Drain));
+                    tree.refusing || !tree.listening || !drains || tree.exhausted
+                },
+            ),
             Property::always("no Worker is told that nobody comes before the socket is closed", |_, tree: &Tree| {
                 !tree.listening || tree.workers.iter().all(|worker| worker.heard != Some(Stop::Finish))
             }),
