@@ -43,7 +43,6 @@ mod buffer;
 mod client;
 pub mod decisions;
 mod error;
-pub mod healthcheck;
 pub mod logging;
 mod server;
 pub mod settings;
@@ -54,7 +53,7 @@ mod testing;
 mod text;
 
 pub use client::{
-    Client,
+    Client, healthcheck,
     report::{ClientReport, RoundTrip},
 };
 pub use decisions::{connection::CloseReason, ids::WorkerId, stop::StopReason};

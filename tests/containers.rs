@@ -4,8 +4,8 @@
 mod common;
 mod docker;
 
-use common::{Records, number};
-use docker::{BUILD, COMPOSE, Checkout, PATIENCE, Running, build, docker as run, finish, inspect, must};
+use common::{PATIENCE, Records, finish, number};
+use docker::{BUILD, COMPOSE, Checkout, Running, build, docker as run, inspect, must};
 use serde_json::{Value, json};
 use std::{
     collections::HashSet,
@@ -179,27 +179,26 @@ fn generating_anything_but_a_whole_number_of_clients_is_a_usage_error() {
     for arguments in
         [&[][..], &[""], &["-1"], &["+1"], &["1.5"], &["three"], &["1 2"], &["1", "2"], &["0x10"], &["1\n"]]
     {
-        let output = finish(Command::new("sh").arg(&script).args(arguments), PATIENCE);
-        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {output:?}");
-        assert_eq!(output.stdout, b"", "{arguments:?}: {output:?}");
-        assert!(output.stderr.starts_with(b"usage: "), "{arguments:?}: {output:?}");
+        let said = finish(Command::new("sh").arg(&script).args(arguments));
+        assert_eq!((said.code, &*said.out), (2, ""), "{arguments:?}: {said:?}");
+        assert!(said.err.starts_with("usage: "), "{arguments:?}: {said:?}");
     }
 }
 
 // The netcat check.
 
 /// Runs the check, and gives what it says and its exit code.
-fn netcat_check(checkout: &Checkout) -> (String, Option<i32>) {
-    let output = finish(Command::new("sh").arg(checkout.path().join("compose/netcat-check.sh")), PATIENCE);
-    (String::from_utf8(output.stdout).unwrap(), output.status.code())
+fn netcat_check(checkout: &Checkout) -> (String, i32) {
+    let said = finish(Command::new("sh").arg(checkout.path().join("compose/netcat-check.sh")));
+    (said.out, said.code)
 }
 
-fn success() -> (String, Option<i32>) {
-    ("action: test_echo_server | result: success\n".into(), Some(0))
+fn success() -> (String, i32) {
+    ("action: test_echo_server | result: success\n".into(), 0)
 }
 
-fn fail() -> (String, Option<i32>) {
-    ("action: test_echo_server | result: fail\n".into(), Some(1))
+fn fail() -> (String, i32) {
+    ("action: test_echo_server | result: fail\n".into(), 1)
 }
 
 fn the_netcat_check_succeeds_against_the_server_and_fails_when_it_is_gone() {
@@ -330,8 +329,7 @@ fn assert_exit_codes(container: &str, code: i64) {
 
 /// The log of a container, one object a line.
 fn records(log: &str) -> Records {
-    let records = log.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")));
-    Records(records.collect())
+    Records(log.lines().map(Records::read).collect())
 }
 
 /// The whole log of the server, which has ended: every connection is in it, and the sums of the stop add up.

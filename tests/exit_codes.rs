@@ -10,25 +10,15 @@ use std::{
     process::Command,
 };
 
-/// Runs the server to its end, and gives its exit code, its log and what it wrote to standard error.
-fn run(command: Command) -> (Option<i32>, Records, String) {
-    let (process, stdout) = Process::spawn(command);
-    let log = Log::of(stdout).all();
-    let (code, errors) = process.exit();
-    (code, log, errors)
-}
-
 /// Exit code of a health check.
-fn health(address: SocketAddr) -> Option<i32> {
-    let mut command = program(&[]);
-    command.arg("healthcheck").arg(address.to_string());
-    run(command).0
+fn health(address: SocketAddr) -> i32 {
+    finish(program(&[]).arg("healthcheck").arg(address.to_string())).code
 }
 
 /// The server under a hard limit of descriptors.
 fn limited(descriptors: u64, settings: &[(&str, &str)]) -> Command {
     let mut shell = Command::new("sh");
-    shell.args(["-c", &format!("ulimit -n {descriptors} && exec \"$0\""), env!("CARGO_BIN_EXE_echo-server")]);
+    shell.args(["-c", &format!("ulimit -n {descriptors} && exec \"$0\""), SERVER]);
     with_settings(shell, settings)
 }
 
@@ -36,9 +26,9 @@ fn limited(descriptors: u64, settings: &[(&str, &str)]) -> Command {
 fn an_occupied_address_exits_with_1_and_is_named() {
     let occupied = TcpListener::bind(free_address()).unwrap();
     let address = occupied.local_addr().unwrap().to_string();
-    let (code, log, errors) = run(program(&[("listen.address", &address)]));
-    assert_eq!((code, log.0.len()), (Some(1), 0));
-    assert_eq!(errors, format!("echo-server: cannot listen on {address}: Address already in use (os error 98)\n"));
+    let Finished { code, out, err } = finish(&mut program(&[("listen.address", &address)]));
+    assert_eq!((code, &*out), (1, ""));
+    assert_eq!(err, format!("echo-server: cannot listen on {address}: Address already in use (os error 98)\n"));
 }
 
 #[test]
@@ -115,28 +105,25 @@ fn enough_descriptors_lower_nothing() {
 
 #[test]
 fn descriptors_for_not_even_one_connection_exit_with_1() {
-    let (code, log, errors) = run(limited(24, &[("supervisor.workers", "2")]));
-    assert_eq!((code, log.0.len()), (Some(1), 0));
-    assert!(
-        errors.starts_with("echo-server: the limit of 24 file descriptors leaves none for a connection"),
-        "{errors}"
-    );
-    assert_eq!(errors.lines().count(), 1);
+    let Finished { code, out, err } = finish(&mut limited(24, &[("supervisor.workers", "2")]));
+    assert_eq!((code, &*out), (1, ""));
+    assert!(err.starts_with("echo-server: the limit of 24 file descriptors leaves none for a connection"), "{err}");
+    assert_eq!(err.lines().count(), 1);
 }
 
 #[test]
 fn the_health_check_exits_with_0_if_it_is_served_and_with_1_if_it_is_not() {
     let mut server =
         Server::start(&[("supervisor.max_connections", "1"), ("supervisor.max_pending", "1"), ("log.level", "debug")]);
-    assert_eq!(health(server.address), Some(0));
+    assert_eq!(health(server.address), 0);
     let client = server.connect();
     server.log.wait_of("connection opened", &client);
-    assert_eq!(health(server.address), Some(1), "a full house cannot serve it");
+    assert_eq!(health(server.address), 1, "a full house cannot serve it");
     drop(client);
-    assert_eq!(health(server.address), Some(0));
+    assert_eq!(health(server.address), 0);
     let address = server.address;
     assert_eq!(server.stop().code, Some(0));
-    assert_eq!(health(address), Some(1), "nobody listens");
+    assert_eq!(health(address), 1, "nobody listens");
 }
 
 /// Whether this system has IPv6 at all.

@@ -25,9 +25,6 @@ use supervised_echo::{
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-/// Clients here end when the server does; on a busy machine that must not take one second too long.
-const LONG_LINGER: (&str, &str) = ("connection.linger", "20s");
-const LONG_TIMEOUT: (&str, &str) = ("supervisor.shutdown_timeout", "25s");
 const ONE_WORKER: (&str, &str) = ("supervisor.workers", "1");
 const DEBUG: (&str, &str) = ("log.level", "debug");
 

@@ -1,4 +1,4 @@
-//! The layers of the code: which folder may use which, read from the `use` lines of `src/`.
+//! The layers of the code: which folder may use which, read from the `use` lines and the paths of `src/`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -6,11 +6,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// What each layer may use, besides itself. `error`, `text`, `buffer` and `testing` are for all but the decisions.
-const ARROWS: [(&str, &[&str]); 10] = [
+/// What each layer may use, besides itself. Every module of `src/` belongs to one of them.
+const ARROWS: [(&str, &[&str]); 13] = [
     ("decisions", &[]),
     ("text", &[]),
     ("buffer", &[]),
+    ("testing", &[]),
     ("stop", &["decisions"]),
     ("settings", &["text"]),
     ("logging", &["settings", "text"]),
@@ -18,6 +19,9 @@ const ARROWS: [(&str, &[&str]); 10] = [
     ("signals", &["decisions", "error", "stop"]),
     ("server", &["buffer", "decisions", "error", "logging", "settings", "stop", "testing", "text"]),
     ("client", &["buffer", "decisions", "error", "logging", "settings", "stop", "testing", "text"]),
+    // The library's front gives the others their public names; the programs use nothing but those.
+    ("lib", &["client", "decisions", "error", "logging", "server", "settings", "signals", "stop"]),
+    ("bin", &["lib"]),
 ];
 
 fn files(folder: &Path) -> Vec<PathBuf> {
@@ -25,7 +29,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
 }
 
-/// The module that a file of `src/` holds.
+/// The module that a file of `src/` holds; `lib` is the library's front.
 fn module(file: &Path) -> Vec<String> {
     let path = file.with_extension("");
     let mut names: Vec<String> = path.iter().skip(1).map(|name| name.to_str().unwrap().to_owned()).collect();
@@ -53,21 +57,30 @@ fn uses() -> BTreeMap<Vec<String>, BTreeSet<Vec<String>>> {
         files(Path::new("src")).into_iter().filter(|file| file.extension().is_some_and(|e| e == "rs")).collect();
     let modules: BTreeSet<Vec<String>> = files.iter().map(|file| module(file)).collect();
     let mut uses = BTreeMap::new();
-    for file in files.iter().filter(|file| !file.starts_with("src/bin") && !file.ends_with("lib.rs")) {
+    for file in &files {
         let text = fs::read_to_string(file).unwrap();
         let code = text.split("#[cfg(test)]\nmod tests").next().unwrap();
+        let code = code.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
         let this = module(file);
         let mut found = Vec::new();
         for line in code.split("use ").skip(1).filter_map(|rest| rest.split_once(';')).map(|(line, _)| line) {
             let line: String = line.split_whitespace().collect();
-            if let Some(tree) = line.strip_prefix("crate::") {
+            if line.starts_with("supervised_echo::") {
+                found.push(vec!["lib".into()]);
+            } else if let Some(tree) = line.strip_prefix("crate::") {
                 paths(&[], tree, &mut found);
+            } else if this == ["lib"] {
+                paths(&[], &line, &mut found); // a child of its own
             } else if let Some(tree) = line.strip_prefix("super::") {
                 paths(&this[..this.len() - 1], tree, &mut found);
             } else {
                 paths(&this, &line, &mut found); // a child of its own, or another crate, which no file here is
             }
         }
+        // Paths in the midst of the code; of a group only its `use` line tells.
+        let ends = |c: char| c != ':' && c != '_' && !c.is_alphanumeric();
+        let inline = code.split("crate::").skip(1).filter_map(|rest| rest.split(ends).next());
+        inline.for_each(|path| paths(&[], path, &mut found));
         // A path names a module and mostly an item in it.
         let of = |path: &Vec<String>| (1..=path.len()).rev().map(|n| path[..n].to_vec()).find(|m| modules.contains(m));
         let used = found.iter().filter_map(of).filter(|used| *used != this).collect();
@@ -78,9 +91,11 @@ fn uses() -> BTreeMap<Vec<String>, BTreeSet<Vec<String>>> {
 
 #[test]
 fn every_layer_uses_only_those_that_it_may() {
-    let arrows = BTreeMap::from(ARROWS);
-    for (module, used) in uses() {
-        let Some(allowed) = arrows.get(module[0].as_str()) else { continue };
+    let (arrows, uses) = (BTreeMap::from(ARROWS), uses());
+    let layers: BTreeSet<&str> = uses.keys().map(|module| &*module[0]).collect();
+    assert_eq!(layers, arrows.keys().copied().collect(), "the layers that there are, and those that have arrows");
+    for (module, used) in uses {
+        let allowed = arrows[&*module[0]];
         for other in used.iter().filter(|other| other[0] != module[0]) {
             assert!(allowed.contains(&other[0].as_str()), "{} uses {}", module.join("::"), other.join("::"));
         }

@@ -1,35 +1,14 @@
 //! The settings as a user meets them: files, variables and flags of the built program, its one line and its exit code.
-use std::{
-    env, fs,
-    io::{Read, Write},
-    net::TcpListener,
-    path::{Path, PathBuf},
-    process::{Command, Output},
-    thread,
-};
 
-/// A directory of one test's own, removed at its end. The program runs in it, so files are named as a user would.
-struct Place(PathBuf);
+mod common;
 
+use common::*;
+
+/// The program runs in it, so files are named as a user would.
 impl Place {
-    fn new(test: &str) -> Self {
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{test}-{}", std::process::id()));
-        fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-
-    fn with(self, file: &str, content: impl AsRef<[u8]>) -> Self {
-        fs::write(self.0.join(file), content).unwrap();
-        self
-    }
-
     /// Runs the server with these variables and no other ECHO_ ones.
-    fn run(&self, variables: &[(&str, &str)], args: &[&str]) -> Run {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_echo-server"));
-        for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("ECHO_")) {
-            command.env_remove(name);
-        }
-        Run::new(command.current_dir(&self.0).envs(variables.iter().copied()).args(args).output().unwrap())
+    fn run(&self, variables: &[(&str, &str)], args: &[&str]) -> Finished {
+        finish(command(SERVER).current_dir(self.path()).envs(variables.iter().copied()).args(args))
     }
 
     /// What is wrong with the settings: one line on standard error, nothing on standard output, exit code 78.
@@ -46,28 +25,6 @@ impl Place {
     fn file_refusal(self, content: &str) -> String {
         let line = self.with("server.toml", content).refusal(&[], &["--settings", "server.toml"]);
         line.strip_prefix("server.toml: ").unwrap_or_else(|| panic!("{line}")).to_owned()
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-struct Run {
-    code: i32,
-    out: String,
-    err: String,
-}
-
-impl Run {
-    fn new(output: Output) -> Self {
-        Self {
-            code: output.status.code().unwrap(),
-            out: String::from_utf8(output.stdout).unwrap(),
-            err: String::from_utf8(output.stderr).unwrap(),
-        }
     }
 }
 
@@ -273,16 +230,9 @@ fn help_and_version_are_everywhere() {
 
 #[test]
 fn the_healthcheck_asks_the_configured_address_and_tells_by_its_exit_code() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    let echo = thread::spawn(move || {
-        for _ in 0..3 {
-            let (mut stream, _) = listener.accept().unwrap();
-            let mut message = [0; 256];
-            let count = stream.read(&mut message).unwrap();
-            stream.write_all(&message[..count]).unwrap();
-        }
-    });
+    let serve = || -> Serve { Box::new(|mut stream| drop(echo(&mut stream))) };
+    let server = Scripted::start(vec![serve(), serve(), serve()]);
+    let address = server.address.to_string();
     let place = Place::new("health").with("server.toml", format!("[listen]\naddress = \"{address}\"\n"));
     for args in [
         &["healthcheck", &address][..],
@@ -292,7 +242,7 @@ fn the_healthcheck_asks_the_configured_address_and_tells_by_its_exit_code() {
         let run = place.run(&[], args);
         assert_eq!((run.code, run.out.as_str(), run.err.as_str()), (0, "", ""));
     }
-    echo.join().unwrap();
+    server.join();
     let run = place.run(&[], &["healthcheck", &address]);
     assert_eq!((run.code, run.out.as_str()), (1, ""));
     assert!(run.err.starts_with(&format!("echo-server: healthcheck of {address}: ")), "{}", run.err);

@@ -20,10 +20,6 @@ use std::{
 };
 use supervised_echo::{Echo, Service, Socket, StopReason};
 
-/// Clients here end when the server does; on a busy machine that must not take one second too long.
-const LONG_LINGER: (&str, &str) = ("connection.linger", "20s");
-const LONG_TIMEOUT: (&str, &str) = ("supervisor.shutdown_timeout", "25s");
-
 /// More than the kernel takes in for a client that never reads.
 const MOST: u64 = 64 * 1024 * 1024;
 

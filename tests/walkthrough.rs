@@ -5,9 +5,11 @@
 //! their lines must be among its lines, in any order, but for what is different in every run (see `comparable`); a line `…`
 //! stands for others. A block ```` ```sh ctrl-c ```` goes on until its output has been seen, and is then interrupted.
 
+mod common;
 mod docker;
 
-use docker::{Checkout, PATIENCE, Running, build, containers, must};
+use common::PATIENCE;
+use docker::{Checkout, Running, build, containers, must};
 use std::{fs, path::Path, process::ExitCode};
 
 fn main() -> ExitCode {

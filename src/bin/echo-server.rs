@@ -3,6 +3,7 @@ use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 use supervised_echo::{Echo, Error, Server, Settings, Signals, descriptors, healthcheck, logging};
+use tokio::runtime::{Builder, Runtime};
 
 mod shared;
 
@@ -46,7 +47,8 @@ fn run(mut args: Args) -> Result<u8, Error> {
         Some(Command::Healthcheck { addr }) => {
             let Some(settings) = settings(args)? else { return Ok(0) };
             let address = addr.unwrap_or(settings.listen.address);
-            healthcheck::check(address).map(|()| 0).map_err(|source| Error::Healthcheck { address, source })
+            let checked = runtime()?.block_on(healthcheck::check(address));
+            checked.map(|()| 0).map_err(|source| Error::Healthcheck { address, source })
         }
         None => serve(args),
     }
@@ -60,11 +62,16 @@ fn settings(args: Args) -> Result<Option<Settings>, Error> {
     args.shared.settings(args.settings.as_deref(), flags)
 }
 
-fn serve(args: Args) -> Result<u8, Error> {
-    // Descriptors first, the runtime needs some. Then the signals: process 1 of a container loses those that come before.
+/// Descriptors first, the runtime needs some.
+fn runtime() -> Result<Runtime, Error> {
     descriptors::raise()?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Runtime)?;
+    Builder::new_current_thread().enable_all().build().map_err(Error::Runtime)
+}
+
+fn serve(args: Args) -> Result<u8, Error> {
+    let runtime = runtime()?;
     let system = actix::System::with_tokio_rt(|| runtime);
+    // Signals before settings: process 1 of a container loses a signal that comes before its handler.
     let signals = system.block_on(async { Signals::register() })?;
     let Some(settings) = settings(args)? else { return Ok(0) };
     let (log, _written_to_the_end) = logging::logger(&settings.log, logging::Stream::Stdout);

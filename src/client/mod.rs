@@ -6,6 +6,7 @@
 mod connect;
 mod connection;
 mod exchange;
+pub mod healthcheck;
 mod record;
 pub(crate) mod report;
 mod session;

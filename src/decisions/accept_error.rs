@@ -37,3 +37,42 @@ impl AcceptError {
         }
     }
 }
+
+/// Errors of each kind, for the tests of all that meet them.
+#[cfg(test)]
+pub(crate) mod testing {
+    use rustix::io::Errno;
+
+    pub const CLIENTS: [Errno; 11] = [
+        Errno::CONNABORTED,
+        Errno::INTR,
+        Errno::PERM,
+        Errno::PROTO,
+        Errno::NOPROTOOPT,
+        Errno::OPNOTSUPP,
+        Errno::NETDOWN,
+        Errno::NETUNREACH,
+        Errno::HOSTDOWN,
+        Errno::HOSTUNREACH,
+        Errno::NONET,
+    ];
+    pub const EXHAUSTED: [Errno; 4] = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
+    pub const LISTENERS: [Errno; 3] = [Errno::INVAL, Errno::BADF, Errno::NOTSOCK];
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        testing::{CLIENTS, EXHAUSTED, LISTENERS},
+        *,
+    };
+
+    #[test]
+    fn every_accept_error_has_its_meaning() {
+        let of = |errno: Errno| AcceptError::of(&errno.into());
+        CLIENTS.iter().for_each(|&errno| assert_eq!(of(errno), AcceptError::Client, "{errno:?}"));
+        EXHAUSTED.iter().for_each(|&errno| assert_eq!(of(errno), AcceptError::Exhausted, "{errno:?}"));
+        LISTENERS.iter().for_each(|&errno| assert_eq!(of(errno), AcceptError::Listener, "{errno:?}"));
+        assert_eq!(AcceptError::of(&io::Error::other("not the system's")), AcceptError::Listener);
+    }
+}

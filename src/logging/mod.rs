@@ -4,6 +4,8 @@
 //! writer wait: nothing is dropped. It relies on the guard being dropped last; that writes out what is left. Whatever
 //! happens to the stream stays on that thread.
 mod in_order;
+#[cfg(test)]
+mod testing;
 
 use in_order::{InOrder, Whole};
 use std::{
@@ -108,58 +110,12 @@ fn name(level: Level) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{BufRead, BufReader, PipeWriter, Read};
-
-    use slog::{debug, info, warn};
-
-    use super::*;
-
-    fn settings(format: LogFormat) -> LogSettings {
-        LogSettings { level: Level::Info, format }
-    }
-
-    /// What `write` logs, from the first byte to the end.
-    fn logged(format: LogFormat, write: impl FnOnce(&Logger)) -> String {
-        let (mut reader, writer) = io::pipe().unwrap();
-        let (log, guard) = plain(&settings(format), writer);
-        write(&log);
-        drop((log, guard));
-        let mut text = String::new();
-        reader.read_to_string(&mut text).unwrap();
-        text
-    }
-
-    #[test]
-    fn a_compact_record_is_one_line_with_its_fields_in_the_order_written() {
-        let text = logged(LogFormat::Compact, |log| {
-            let log = log.new(o!("client" => "c", "worker" => 1));
-            info!(log, "connection closed"; "peer" => %"127.0.0.1:7", "received" => 12, "reason" => "client");
-        });
-        let (time, rest) = text.split_at(24);
-        assert!(humantime::parse_rfc3339(time).is_ok() && time.ends_with('Z'), "{time}");
-        let expected =
-            " INFO connection closed, client: c, worker: 1, peer: 127.0.0.1:7, received: 12, reason: client\n";
-        assert_eq!(rest, expected);
-    }
-
-    #[test]
-    fn a_compact_record_stays_one_line_whatever_its_fields_hold() {
-        let text = logged(LogFormat::Auto, |log| info!(log, "a"; "b" => "1\n2\u{1b}[31m", "c" => ?"x"));
-        assert!(text.ends_with(" a, b: 1\\n2\\u{1b}[31m, c: \"x\"\n"), "{text}");
-    }
-
-    #[test]
-    fn a_json_record_is_one_object_with_its_fields_in_the_order_written() {
-        let text = logged(LogFormat::Json, |log| {
-            let log = log.new(o!("client" => "c", "worker" => 1));
-            warn!(log, "echo \"lost\""; "n" => 3_u64, "reason" => "a\nb", "elapsed_s" => 0.5, "late" => true);
-        });
-        let (time, rest) = text.strip_prefix(r#"{"ts":""#).unwrap().split_at(24);
-        assert!(humantime::parse_rfc3339(time).is_ok(), "{time}");
-        let expected = r#"","level":"warn","msg":"echo \"lost\"","client":"c","worker":1,"n":3,"reason":"a\nb","elapsed_s":0.5,"late":true}"#;
-        assert_eq!(rest, format!("{expected}\n"));
-        assert_eq!(serde_json::from_str::<serde_json::Value>(&text).unwrap()["reason"], "a\nb");
-    }
+    use super::{
+        testing::{logged, settings},
+        *,
+    };
+    use slog::{debug, info};
+    use std::io::{BufRead, BufReader};
 
     #[test]
     fn each_level_is_called_as_in_the_settings() {
@@ -216,35 +172,6 @@ mod tests {
             }
             drop(guard);
             info!(log, "after the end");
-        }
-    }
-
-    /// Fails at its second record.
-    struct Faulty(PipeWriter, usize);
-
-    impl Write for Faulty {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.1 += 1;
-            if self.1 == 2 { Err(io::ErrorKind::StorageFull.into()) } else { self.0.write(bytes) }
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            self.0.flush()
-        }
-    }
-
-    #[test]
-    fn a_record_that_cannot_be_written_costs_no_other() {
-        for format in [LogFormat::Compact, LogFormat::Json] {
-            let (reader, writer) = io::pipe().unwrap();
-            let (log, guard) = plain(&settings(format), Faulty(writer, 0));
-            for n in 1..=3 {
-                info!(log, "record"; "n" => n, "m" => n);
-            }
-            drop((log, guard));
-            let lines: Vec<_> = BufReader::new(reader).lines().map(Result::unwrap).collect();
-            assert_eq!(lines.len(), 2, "{lines:?}");
-            assert!(lines[0].contains('1') && lines[1].trim_end_matches('}').ends_with('3'), "{lines:?}");
         }
     }
 }

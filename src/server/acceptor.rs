@@ -17,7 +17,10 @@ use std::{
     future::{pending, poll_fn},
     io,
     net::SocketAddr,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::{self, Poll},
     time::Duration,
 };
@@ -48,6 +51,7 @@ pub(crate) type OpenListener = Box<dyn Fn() -> io::Result<Box<dyn Listen>> + Sen
 /// The actor that accepts on one Worker's thread.
 pub(crate) struct Acceptor {
     pub gate: Arc<Gate>,
+    pub exhaustions: Exhaustions,
     /// Taken by the accept loop.
     pub listener: Option<Box<dyn Listen>>,
     pub parent: Parent,
@@ -63,10 +67,17 @@ pub(crate) struct Parent {
 }
 
 impl Acceptor {
-    pub fn new(worker: WorkerId, gate: Arc<Gate>, listener: Box<dyn Listen>, parent: Parent, log: Logger) -> Self {
+    pub fn new(
+        worker: WorkerId,
+        gate: Arc<Gate>,
+        exhaustions: Exhaustions,
+        listener: Box<dyn Listen>,
+        parent: Parent,
+        log: Logger,
+    ) -> Self {
         // Unless it ends otherwise it has panicked.
         let exit = AcceptorExit { worker, crash: Some("panic".into()) };
-        Self { gate, listener: Some(listener), parent, log, exit }
+        Self { gate, exhaustions, listener: Some(listener), parent, log, exit }
     }
 }
 
@@ -75,8 +86,14 @@ impl Actor for Acceptor {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         let Some(listener) = self.listener.take() else { return };
-        let accepting =
-            accept_all(self.exit.worker, self.gate.clone(), listener, self.parent.accepted.clone(), self.log.clone());
+        let accepting = accept_all(
+            self.exit.worker,
+            self.gate.clone(),
+            self.exhaustions.clone(),
+            listener,
+            self.parent.accepted.clone(),
+            self.log.clone(),
+        );
         ctx.spawn(accepting.into_actor(self).map(|error, actor, ctx| {
             actor.exit.crash = Some(error.to_string());
             ctx.stop();
@@ -108,6 +125,7 @@ impl Drop for Acceptor {
 async fn accept_all(
     worker: WorkerId,
     gate: Arc<Gate>,
+    exhaustions: Exhaustions,
     mut listener: Box<dyn Listen>,
     parent: Recipient<Accepted>,
     log: Logger,
@@ -128,7 +146,7 @@ async fn accept_all(
             Err(error) => match AcceptError::of(&error) {
                 AcceptError::Client => {}
                 AcceptError::Exhausted => {
-                    let exhaustion = exhaustion.get_or_insert_with(|| Exhaustion::new(error, &gate, &log));
+                    let exhaustion = exhaustion.get_or_insert_with(|| Exhaustion::new(error, &exhaustions, &log));
                     exhaustion.last_failure = Instant::now();
                     sleep(BACK_OFF).await;
                 }
@@ -146,26 +164,43 @@ async fn calm(exhaustion: &Option<Exhaustion>) {
     }
 }
 
-/// This Acceptor's part in an episode of exhaustion, which begins with the first that is exhausted and ends with the last.
+/// The Acceptors of all Workers whose listener has no descriptor or memory for another client. An episode of exhaustion
+/// begins with the first of them and ends with the last: it is told once, however many Acceptors feel it.
+#[derive(Clone, Default)]
+pub(crate) struct Exhaustions(Arc<AtomicUsize>);
+
+impl Exhaustions {
+    /// One more Acceptor is exhausted. True if it is the first.
+    fn begin(&self) -> bool {
+        self.0.fetch_add(1, Ordering::Relaxed) == 0
+    }
+
+    /// An Acceptor is exhausted no longer. True if it was the last.
+    fn end(&self) -> bool {
+        self.0.fetch_sub(1, Ordering::Relaxed) == 1
+    }
+}
+
+/// This Acceptor's part in an episode of exhaustion.
 struct Exhaustion {
     reason: io::Error,
     last_failure: Instant,
-    gate: Arc<Gate>,
+    episode: Exhaustions,
     log: Logger,
 }
 
 impl Exhaustion {
-    fn new(reason: io::Error, gate: &Arc<Gate>, log: &Logger) -> Self {
-        if gate.starve() {
+    fn new(reason: io::Error, episode: &Exhaustions, log: &Logger) -> Self {
+        if episode.begin() {
             slog::warn!(log, "accept paused"; "reason" => %reason);
         }
-        Self { reason, last_failure: Instant::now(), gate: gate.clone(), log: log.clone() }
+        Self { reason, last_failure: Instant::now(), episode: episode.clone(), log: log.clone() }
     }
 }
 
 impl Drop for Exhaustion {
     fn drop(&mut self) {
-        if self.gate.recover() {
+        if self.episode.end() {
             slog::info!(self.log, "accept resumed"; "reason" => %self.reason);
         }
     }
@@ -175,37 +210,13 @@ impl Drop for Exhaustion {
 mod tests {
     use super::*;
     use crate::{
+        decisions::accept_error::testing::{CLIENTS, EXHAUSTED, LISTENERS},
         server::testing::{WORKER, listener},
         testing::{self, logged, probe},
     };
     use rustix::io::Errno;
     use std::collections::VecDeque;
     use tokio::sync::mpsc::UnboundedReceiver;
-
-    const CLIENTS: [Errno; 11] = [
-        Errno::CONNABORTED,
-        Errno::INTR,
-        Errno::PERM,
-        Errno::PROTO,
-        Errno::NOPROTOOPT,
-        Errno::OPNOTSUPP,
-        Errno::NETDOWN,
-        Errno::NETUNREACH,
-        Errno::HOSTDOWN,
-        Errno::HOSTUNREACH,
-        Errno::NONET,
-    ];
-    const EXHAUSTED: [Errno; 4] = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
-    const LISTENERS: [Errno; 3] = [Errno::INVAL, Errno::BADF, Errno::NOTSOCK];
-
-    #[test]
-    fn every_accept_error_has_its_meaning() {
-        let of = |errno: Errno| AcceptError::of(&errno.into());
-        CLIENTS.iter().for_each(|&errno| assert_eq!(of(errno), AcceptError::Client, "{errno:?}"));
-        EXHAUSTED.iter().for_each(|&errno| assert_eq!(of(errno), AcceptError::Exhausted, "{errno:?}"));
-        LISTENERS.iter().for_each(|&errno| assert_eq!(of(errno), AcceptError::Listener, "{errno:?}"));
-        assert_eq!(AcceptError::of(&io::Error::other("not the system's")), AcceptError::Listener);
-    }
 
     /// Fails in the given ways first, then asks the real listener.
     struct Flaky {
@@ -262,8 +273,9 @@ mod tests {
         let ((accepted, heard_accepted), (stopped, heard_stopped)) = (probe(), probe());
         let (logger, log) = testing::log();
         let parent = Parent { accepted, stopped };
-        let acceptor =
-            Acceptor::create(|ctx| Acceptor::new(WORKER, gate.clone(), listener(ctx.address()), parent, logger));
+        let acceptor = Acceptor::create(|ctx| {
+            Acceptor::new(WORKER, gate.clone(), Exhaustions::default(), listener(ctx.address()), parent, logger)
+        });
         (acceptor, Heard { accepted: heard_accepted, stopped: heard_stopped, log })
     }
 
@@ -324,6 +336,15 @@ mod tests {
         assert_eq!(heard.log.recv().await.unwrap(), "accept paused");
         assert_eq!(heard.log.recv().await.unwrap(), "accept resumed");
         assert!(heard.log.try_recv().is_err());
+    }
+
+    #[test]
+    fn an_episode_of_exhaustion_begins_with_the_first_acceptor_and_ends_with_the_last() {
+        let (one, other) = (Exhaustions::default(), Exhaustions::default());
+        let shared = one.clone();
+        assert!(one.begin() && !shared.begin());
+        assert!(other.begin(), "another server's");
+        assert!(!one.end() && shared.end());
     }
 
     #[actix::test]

@@ -12,10 +12,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     future::poll_fn,
     io,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker, ready},
 };
 
@@ -23,8 +20,6 @@ use std::{
 #[derive(Debug)]
 pub struct Gate {
     state: Mutex<State>,
-    /// Acceptors whose listener has no descriptor or memory for another client.
-    exhaustion: AtomicUsize,
 }
 
 #[derive(Debug)]
@@ -47,7 +42,7 @@ impl Gate {
             parked: Vec::new(),
             alive: BTreeMap::new(),
         };
-        Arc::new(Self { state: Mutex::new(state), exhaustion: AtomicUsize::new(0) })
+        Arc::new(Self { state: Mutex::new(state) })
     }
 
     /// Accepts one client if there is room for it, and gives it its place in the same step: nobody can come in between.
@@ -90,16 +85,6 @@ impl Gate {
     /// What became of all connections, for the report: see [`Admission::tally`].
     pub fn tally(&self) -> Tally {
         self.lock().admission.tally()
-    }
-
-    /// One more Acceptor is exhausted. True if it is the first: an episode is told once, however many Acceptors feel it.
-    pub fn starve(&self) -> bool {
-        self.exhaustion.fetch_add(1, Ordering::Relaxed) == 0
-    }
-
-    /// An Acceptor is exhausted no longer. True if it was the last.
-    pub fn recover(&self) -> bool {
-        self.exhaustion.fetch_sub(1, Ordering::Relaxed) == 1
     }
 
     fn permit(self: &Arc<Self>, state: &mut State, connection: ConnectionId, worker: WorkerId) -> Permit {
@@ -173,7 +158,10 @@ impl Drop for Permit {
 mod tests {
     use super::*;
     use futures_util::{FutureExt, task::noop_waker};
-    use std::task::Wake;
+    use std::{
+        sync::atomic::{AtomicUsize, Ordering},
+        task::Wake,
+    };
 
     const WORKER: WorkerId = WorkerId(1);
 
@@ -306,14 +294,5 @@ mod tests {
         assert!(!late.give_back(CloseReason::Stopped));
         assert_eq!(gate.tally(), Tally { acknowledged: 2, forced: 0, crashed: 0 });
         assert_eq!(gate.alive(WORKER), 0);
-    }
-
-    #[test]
-    fn an_episode_of_starvation_is_news_once() {
-        let gate = Gate::new(1, 0);
-        assert!(gate.starve());
-        assert!(!gate.starve());
-        assert!(!gate.recover());
-        assert!(gate.recover());
     }
 }

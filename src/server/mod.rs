@@ -23,7 +23,7 @@ use crate::{
     decisions::ids::WorkerId,
     error::Error,
     server::{
-        acceptor::{Listen, OpenListener},
+        acceptor::{Exhaustions, Listen, OpenListener},
         descriptors::Caps,
         gate::Gate,
         listener::Listener,
@@ -128,7 +128,7 @@ impl<S: Service> Server<S> {
         slog::info!(log, "listening"; "address" => %self.address, "workers" => self.workers,
             "max_connections" => max_connections, "max_pending" => max_pending);
 
-        let gate = Gate::new(max_connections, max_pending);
+        let (gate, exhaustions) = (Gate::new(max_connections, max_pending), Exhaustions::default());
         let (report_to, report) = oneshot::channel();
         let (handle, mut received) = self.orders;
         Supervisor::create(|ctx| {
@@ -141,6 +141,7 @@ impl<S: Service> Server<S> {
                     open_listener: Box::new(move || Ok(Box::new(listener.acceptor()?) as Box<dyn Listen>))
                         as OpenListener,
                     gate: gate.clone(),
+                    exhaustions: exhaustions.clone(),
                     supervisor: self.settings.supervisor.clone(),
                     connection: self.settings.connection.clone(),
                     superior: Superior {

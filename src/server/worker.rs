@@ -13,7 +13,7 @@ use crate::{
         worker::{Event, Step, WorkerState},
     },
     server::{
-        acceptor::{Acceptor, OpenListener, Parent},
+        acceptor::{Acceptor, Exhaustions, OpenListener, Parent},
         connection::{
             ConnectionActor,
             record::{ConnectionContext, Record},
@@ -46,6 +46,7 @@ pub(crate) struct WorkerSeed<S> {
     pub service: Arc<S>,
     pub open_listener: OpenListener,
     pub gate: Arc<Gate>,
+    pub exhaustions: Exhaustions,
     pub supervisor: SupervisorSettings,
     pub connection: ConnectionSettings,
     pub superior: Superior,
@@ -65,6 +66,7 @@ pub(crate) struct Worker<S: Service> {
     /// Dropped when accepting is over: the listening socket is then the Supervisor's alone.
     open_listener: Option<OpenListener>,
     gate: Arc<Gate>,
+    exhaustions: Exhaustions,
     started: Instant,
     superior: Superior,
     log: Logger,
@@ -88,6 +90,7 @@ impl<S: Service> Worker<S> {
             crash: None,
             open_listener: Some(seed.open_listener),
             gate: seed.gate,
+            exhaustions: seed.exhaustions,
             started: Instant::now(),
             superior: seed.superior,
             log: seed.log,
@@ -117,7 +120,8 @@ impl<S: Service> Worker<S> {
         let parent = Parent { accepted: ctx.address().recipient(), stopped: ctx.address().recipient() };
         match open_listener() {
             Ok(listener) => {
-                let acceptor = Acceptor::new(self.worker, self.gate.clone(), listener, parent, self.log.clone());
+                let (gate, exhaustions) = (self.gate.clone(), self.exhaustions.clone());
+                let acceptor = Acceptor::new(self.worker, gate, exhaustions, listener, parent, self.log.clone());
                 self.acceptor = Some(acceptor.start());
             }
             Err(error) => match AcceptError::of(&error) {
@@ -319,6 +323,7 @@ mod tests {
             service: Arc::new(Echo),
             open_listener,
             gate: gate.clone(),
+            exhaustions: Exhaustions::default(),
             supervisor: SupervisorSettings { max_restarts, ..settings.supervisor },
             connection: settings.connection,
             superior: Superior { acceptor_stopped, worker_stopped },

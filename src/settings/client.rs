@@ -80,3 +80,60 @@ impl Default for ClientSettings {
         defaults().settings
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::{
+        LogFormat,
+        testing::{check_range, read},
+    };
+
+    #[test]
+    fn the_defaults_of_the_client_are_the_documented_ones() {
+        let expected = ClientSettings {
+            server: ServerSettings { address: "server:12345".into(), connect_timeout: Duration::from_secs(10) },
+            client: IdentitySettings { id: String::new() },
+            traffic: TrafficSettings {
+                connections: 1,
+                messages: 5,
+                duration: Duration::ZERO,
+                period: Duration::from_secs(1),
+                reconnect: false,
+                message: "[CLIENT {id}] Message N°{n}".into(),
+                timeout: Duration::from_secs(5),
+            },
+            log: LogSettings { level: slog::Level::Info, format: LogFormat::Auto },
+        };
+        assert_eq!(ClientSettings::default(), expected);
+    }
+
+    #[test]
+    fn every_range_of_the_client_holds_at_both_ends() {
+        let year = r#""365days""#;
+        for (key, least, below, most, above) in [
+            ("server.connect_timeout", r#""1ns""#, r#""0s""#, year, r#""366days""#),
+            ("traffic.connections", "1", "0", "1000000", "1000001"),
+            ("traffic.messages", "0", "-1", "1000000000000", "1000000000001"),
+            ("traffic.duration", r#""0s""#, r#""-1s""#, year, r#""366days""#),
+            ("traffic.period", r#""0s""#, r#""-1s""#, year, r#""366days""#),
+            ("traffic.timeout", r#""1ns""#, r#""0s""#, year, r#""366days""#),
+        ] {
+            check_range::<ClientSettings>(key, least, below, most, above);
+        }
+    }
+
+    #[test]
+    fn the_client_connects_to_any_host_and_port() {
+        for good in ["server:12345", "127.0.0.1:1", "[::1]:65535", "a.b-c_d:7"] {
+            let settings = read::<ClientSettings>(&format!("server.address = {good:?}")).unwrap();
+            assert_eq!(settings.server.address, good);
+        }
+        for bad in
+            ["server", "server:", ":1", "server:0", "server:65536", "::1:7", "[1.2.3.4]:7", "tcp://a:1", "a b:1", ""]
+        {
+            let error = read::<ClientSettings>(&format!("server.address = {bad:?}")).unwrap_err();
+            assert!(error.contains("expected host:port"), "{bad}: {error}");
+        }
+    }
+}

@@ -117,3 +117,35 @@ pub(super) fn host_and_port<'de, D: Deserializer<'de>>(deserializer: D) -> Resul
         (port_is_real && (named || bracketed().is_some())).then(|| text.to_owned())
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::{ClientSettings, Settings, testing::read};
+
+    #[test]
+    fn a_value_of_another_kind_is_refused_not_coerced() {
+        for value in [r#""10""#, r#""off""#, "true", "1.0", "[1]", "{}", "2020-01-01"] {
+            let error = read::<Settings>(&format!("supervisor.workers = {value}")).unwrap_err();
+            assert!(error.ends_with("expected an integer from 0 to 1024"), "{value}: {error}");
+        }
+        for value in ["1", "0", r#""yes""#, r#""true""#, "1.0"] {
+            let error = read::<ClientSettings>(&format!("traffic.reconnect = {value}")).unwrap_err();
+            assert!(error.ends_with("expected true or false"), "{value}: {error}");
+        }
+        for value in ["1", "true", "1.5", "[]"] {
+            let error = read::<ClientSettings>(&format!("client.id = {value}")).unwrap_err();
+            assert!(error.ends_with("expected a string"), "{value}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_duration_without_its_unit_is_refused_and_one_with_it_is_suggested() {
+        for value in ["10", "0", r#""10""#, r#""0""#, "1.5", r#""""#, r#""ten""#] {
+            let error = read::<Settings>(&format!("connection.linger = {value}")).unwrap_err();
+            assert!(error.contains(r#"expected a duration such as "10s""#), "{value}: {error}");
+        }
+        let settings = read::<Settings>(r#"connection.linger = "1m 30s""#).unwrap();
+        assert_eq!(settings.connection.linger, Duration::from_secs(90));
+    }
+}

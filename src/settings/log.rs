@@ -50,3 +50,30 @@ fn format<'de, D: Deserializer<'de>>(deserializer: D) -> Result<LogFormat, D::Er
         })
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::{Settings, testing::read};
+
+    #[test]
+    fn every_level_and_format_has_one_lower_case_name() {
+        for (name, level) in [
+            ("critical", slog::Level::Critical),
+            ("error", slog::Level::Error),
+            ("warn", slog::Level::Warning),
+            ("info", slog::Level::Info),
+            ("debug", slog::Level::Debug),
+            ("trace", slog::Level::Trace),
+        ] {
+            assert_eq!(read::<Settings>(&format!("log.level = {name:?}")).unwrap().log.level, level);
+        }
+        for (name, format) in [("auto", LogFormat::Auto), ("compact", LogFormat::Compact), ("json", LogFormat::Json)] {
+            assert_eq!(read::<Settings>(&format!("log.format = {name:?}")).unwrap().log.format, format);
+        }
+        for bad in ["INFO", "warning", "off", ""] {
+            assert!(read::<Settings>(&format!("log.level = {bad:?}")).unwrap_err().contains("warn, info"), "{bad}");
+            assert!(read::<Settings>(&format!("log.format = {bad:?}")).unwrap_err().contains("compact"), "{bad}");
+        }
+    }
+}

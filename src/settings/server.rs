@@ -88,3 +88,60 @@ impl Default for Settings {
         defaults().settings
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::{
+        LogFormat,
+        testing::{check_range, read},
+    };
+
+    #[test]
+    fn the_defaults_of_the_server_are_the_documented_ones() {
+        let expected = Settings {
+            listen: ListenSettings { address: ([0, 0, 0, 0], 12345).into(), backlog: 1024 },
+            supervisor: SupervisorSettings {
+                workers: 0,
+                max_connections: 1024,
+                max_pending: 128,
+                max_restarts: 5,
+                restart_window: Duration::from_secs(10),
+                shutdown_timeout: Duration::from_secs(8),
+            },
+            connection: ConnectionSettings { idle_timeout: Duration::ZERO, linger: Duration::from_secs(1) },
+            log: LogSettings { level: slog::Level::Info, format: LogFormat::Auto },
+        };
+        assert_eq!(Settings::default(), expected);
+    }
+
+    #[test]
+    fn every_range_of_the_server_holds_at_both_ends() {
+        let year = r#""365days""#;
+        for (key, least, below, most, above) in [
+            ("listen.backlog", "1", "0", "65535", "65536"),
+            ("supervisor.workers", "0", "-1", "1024", "1025"),
+            ("supervisor.max_connections", "1", "0", "1000000", "1000001"),
+            ("supervisor.max_pending", "0", "-1", "1000000", "1000001"),
+            ("supervisor.max_restarts", "0", "-1", "1000000", "1000001"),
+            ("supervisor.restart_window", r#""1ns""#, r#""0s""#, year, r#""365days 1ns""#),
+            ("supervisor.shutdown_timeout", r#""0s""#, r#""-1s""#, year, r#""365days 1ns""#),
+            ("connection.idle_timeout", r#""0s""#, r#""-1s""#, year, r#""365days 1ns""#),
+            ("connection.linger", r#""0s""#, r#""-1s""#, year, r#""365days 1ns""#),
+        ] {
+            check_range::<Settings>(key, least, below, most, above);
+        }
+    }
+
+    #[test]
+    fn the_server_listens_on_literal_addresses_only() {
+        for good in ["127.0.0.1:0", "[::]:12345", "[::1]:1"] {
+            let settings = read::<Settings>(&format!("listen.address = {good:?}")).unwrap();
+            assert_eq!(settings.listen.address, good.parse().unwrap());
+        }
+        for bad in ["localhost:12345", "0.0.0.0", ":12345", "::1:12345", "0.0.0.0:65536", ""] {
+            let error = read::<Settings>(&format!("listen.address = {bad:?}")).unwrap_err();
+            assert!(error.contains(r#""0.0.0.0:12345""#), "{bad}: {error}");
+        }
+    }
+}

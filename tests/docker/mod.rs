@@ -4,28 +4,25 @@
 //! The project, its network and its images have one name each, so these tests run one at a time.
 #![allow(dead_code, reason = "each test file is a crate of its own and uses its part")]
 
+use crate::common::{Lines, PATIENCE, Place, finish};
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use serde_json::Value;
 use std::{
-    fs,
-    io::{self, BufRead, BufReader},
+    fs, io,
     os::unix::process::CommandExt,
     panic::{AssertUnwindSafe, catch_unwind},
-    path::{Path, PathBuf},
-    process::{Child, Command, ExitCode, ExitStatus, Output, Stdio},
+    path::Path,
+    process::{Child, Command, ExitCode, ExitStatus, Stdio},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
-        mpsc::{Receiver, RecvTimeoutError, channel},
+        mpsc::RecvTimeoutError,
     },
-    thread,
     time::{Duration, Instant},
 };
 
-/// The longest that any wait lasts, but for a build.
-pub const PATIENCE: Duration = Duration::from_secs(60);
-/// The longest that a build lasts: it may have to compile everything.
+/// The longest that a build lasts, which `PATIENCE` does not bound: it may have to compile everything.
 pub const BUILD: Duration = Duration::from_secs(40 * 60);
 
 pub const COMPOSE: &str = "docker compose -f compose/compose.yaml";
@@ -92,7 +89,7 @@ pub fn containers() -> Vec<String> {
 fn clean() {
     for container in containers() {
         // One that was found twice, or is going away by itself, may be gone already.
-        finish(Command::new("docker").args(["rm", "-f", &container]), PATIENCE);
+        finish(Command::new("docker").args(["rm", "-f", &container]));
     }
     if !docker(&["network", "ls", "-q", "--filter", "name=^echo$"]).is_empty() {
         docker(&["network", "rm", "echo"]);
@@ -103,9 +100,9 @@ fn clean() {
 
 /// The standard output of `docker`, which must succeed, without the space around it.
 pub fn docker(args: &[&str]) -> String {
-    let output = finish(Command::new("docker").args(args), PATIENCE);
-    assert!(output.status.success(), "docker {args:?}: {output:?}");
-    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    let finished = finish(Command::new("docker").args(args));
+    assert_eq!(finished.code, 0, "docker {args:?}: {finished:?}");
+    finished.out.trim().to_owned()
 }
 
 /// What `docker inspect` knows.
@@ -134,26 +131,10 @@ pub fn build(checkout: &Checkout) {
     assert!(status.success(), "{}", running.output());
 }
 
-/// Runs a command to its end, both streams apart.
-pub fn finish(command: &mut Command, patience: Duration) -> Output {
-    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).spawn();
-    let child = child.unwrap();
-    let group = Pid::from_child(&child);
-    let (sender, output) = channel();
-    thread::spawn(move || sender.send(child.wait_with_output()));
-    match output.recv_timeout(patience) {
-        Ok(output) => output.unwrap(),
-        Err(_) => {
-            let _ = kill_process_group(group, Signal::KILL);
-            panic!("{command:?} does not end");
-        }
-    }
-}
-
 /// A line of shell that runs in a process group of its own, as a terminal would run it. Killed if it is still there at the end.
 pub struct Running {
     child: Child,
-    lines: Receiver<String>,
+    lines: Lines,
     heard: Vec<String>,
 }
 
@@ -166,15 +147,7 @@ impl Running {
         let child = command.spawn().unwrap();
         // It holds the writing end of the pipe, which would keep the output open.
         drop(command);
-        let (sender, lines) = channel();
-        thread::spawn(move || {
-            for line in BufReader::new(reader).split(b'\n').map_while(Result::ok) {
-                if sender.send(String::from_utf8_lossy(&line).into_owned()).is_err() {
-                    break;
-                }
-            }
-        });
-        Self { child, lines, heard: Vec::new() }
+        Self { child, lines: Lines::of(reader), heard: Vec::new() }
     }
 
     /// Follows a container's log.
@@ -186,7 +159,7 @@ impl Running {
     pub fn wait_until(&mut self, what: &str, enough: impl Fn(&[String]) -> bool) {
         let deadline = Instant::now() + PATIENCE;
         while !enough(&self.heard) {
-            match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            match self.lines.next(deadline) {
                 Ok(line) => self.heard.push(line),
                 Err(error) => panic!("not so: {what}: {error}\n{}", self.heard.join("\n")),
             }
@@ -210,7 +183,7 @@ impl Running {
     pub fn exit(&mut self, patience: Duration) -> ExitStatus {
         let deadline = Instant::now() + patience;
         loop {
-            match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            match self.lines.next(deadline) {
                 Ok(line) => self.heard.push(line),
                 Err(RecvTimeoutError::Disconnected) => return self.child.wait().unwrap(),
                 Err(RecvTimeoutError::Timeout) => panic!("it does not end\n{}", self.heard.join("\n")),
@@ -236,22 +209,20 @@ impl Drop for Running {
 // The checkout.
 
 /// A copy of the checkout, for a test to edit.
-pub struct Checkout(PathBuf);
+pub struct Checkout(Place);
 
 impl Checkout {
     pub fn copy() -> Self {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let copy = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("checkout-{}-{count}", std::process::id()));
+        let copy = Place::new(&format!("checkout-{count}"));
         let original = Path::new(env!("CARGO_MANIFEST_DIR"));
         // Also what is new and not yet committed.
-        let list = finish(
-            Command::new("git").args(["ls-files", "-z", "-co", "--exclude-standard"]).current_dir(original),
-            PATIENCE,
-        );
-        assert!(list.status.success(), "{list:?}");
-        for file in String::from_utf8(list.stdout).unwrap().split_terminator('\0') {
-            let (from, to) = (original.join(file), copy.join(file));
+        let mut list = Command::new("git");
+        let list = finish(list.args(["ls-files", "-z", "-co", "--exclude-standard"]).current_dir(original));
+        assert_eq!(list.code, 0, "{list:?}");
+        for file in list.out.split_terminator('\0') {
+            let (from, to) = (original.join(file), copy.path().join(file));
             if from.exists() {
                 fs::create_dir_all(to.parent().unwrap()).unwrap();
                 fs::copy(from, to).unwrap();
@@ -261,12 +232,12 @@ impl Checkout {
     }
 
     pub fn path(&self) -> &Path {
-        &self.0
+        self.0.path()
     }
 
     /// Sets keys of a settings file, as an editor does: a new file takes the old one's place.
     pub fn set(&self, program: &str, settings: &[(&str, &str)]) {
-        let file = self.0.join(format!("settings/{program}.toml"));
+        let file = self.path().join(format!("settings/{program}.toml"));
         let mut text = fs::read_to_string(&file).unwrap();
         for (key, value) in settings {
             let start = format!("{key} = ");
@@ -278,11 +249,5 @@ impl Checkout {
         let new = file.with_extension("new");
         fs::write(&new, text).unwrap();
         fs::rename(new, file).unwrap();
-    }
-}
-
-impl Drop for Checkout {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
     }
 }

@@ -1,0 +1,242 @@
+//! Asks a running server for one echo.
+//!
+//! It is the client's own exchange, once: a message that no other client sends must come back, whole and unchanged. It relies
+//! on nothing of the server but its protocol.
+
+use crate::client::{
+    connect::{Connect, TcpServer},
+    exchange::{Failure, echo},
+    record::Lost,
+    verify::Difference,
+};
+use std::{
+    io::{self, ErrorKind},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    process,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+use tokio::time::{Instant, timeout_at};
+
+/// What the whole round trip may take, the connect included.
+const LIMIT: Duration = Duration::from_secs(2);
+
+/// Makes one echo round trip to `address`, within two seconds.
+///
+/// It takes a slot like any client, so with every slot taken it fails: it means "cannot serve you now". An orchestrator
+/// that replaces unhealthy tasks, as Docker Swarm does, would replace a server that is merely full: give that one a
+/// `max_connections` with room to spare. An unspecified address (`0.0.0.0`, `[::]`) stands for its loopback.
+///
+/// # Errors
+/// What the system said of the connect, `TimedOut` after two seconds, `UnexpectedEof` or `ConnectionReset` if the server ended
+/// the connection first, or `InvalidData` if the reply is not what was sent.
+pub async fn check(address: SocketAddr) -> io::Result<()> {
+    round_trip(&TcpServer::new(reachable(address).to_string()), LIMIT).await
+}
+
+async fn round_trip<C: Connect>(server: &C, limit: Duration) -> io::Result<()> {
+    let deadline = Instant::now() + limit;
+    let message = unique_message();
+    let echoed = async {
+        let (mut stream, _) = server.connect(deadline).await?;
+        echo(&mut stream, message.as_bytes()).await.map_err(reason)
+    };
+    let echoed = timeout_at(deadline, echoed).await.unwrap_or_else(|_| Err(ErrorKind::TimedOut.into()));
+    echoed.map_err(|error| match error.kind() {
+        ErrorKind::TimedOut => io::Error::new(ErrorKind::TimedOut, format!("no echo within {limit:?}")),
+        _ => error,
+    })
+}
+
+/// What came instead of the echo, for people.
+fn reason(failure: Failure) -> io::Error {
+    match failure {
+        Failure::Wrong(Difference { offset, expected, got }) => io::Error::new(
+            ErrorKind::InvalidData,
+            format!("the reply is not what was sent: at byte {offset} \"{got}\" instead of \"{expected}\""),
+        ),
+        Failure::Lost(Lost::Closed) => {
+            io::Error::new(ErrorKind::UnexpectedEof, "the server closed before the whole echo")
+        }
+        Failure::Lost(Lost::Reset) => {
+            io::Error::new(ErrorKind::ConnectionReset, "the server reset the connection before the whole echo")
+        }
+        Failure::Lost(Lost::Timeout) => ErrorKind::TimedOut.into(),
+    }
+}
+
+/// An address to listen on is not one to connect to: "any" becomes the loopback of its family.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = match address {
+        SocketAddr::V4(v4) if v4.ip().is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        SocketAddr::V6(v6) if v6.ip().is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        _ => return address,
+    };
+    SocketAddr::new(ip, address.port())
+}
+
+/// Differs from that of every other check, so that a server that answers from a script or a cache is found out.
+fn unique_message() -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    format!("healthcheck {} {}\n", process::id(), now.as_nanos())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::testing::{expect_end, receive, scripted};
+    use std::net::TcpListener;
+    use tokio::{
+        io::{AsyncWriteExt, DuplexStream},
+        time::sleep,
+    };
+
+    /// Serves one connection with `serve` and gives what the check says of it.
+    async fn checked(limit: Duration, serve: impl AsyncFnOnce(DuplexStream)) -> io::Result<()> {
+        let (server, mut clients) = scripted();
+        let serving = async { serve(clients.accept().await).await };
+        tokio::join!(round_trip(&*server, limit), serving).0
+    }
+
+    /// Serves one connection with a reply to the message. The check hangs up.
+    async fn replied(reply: impl Fn(&str) -> String) -> io::Result<()> {
+        let serve = async |mut stream: DuplexStream| {
+            let message = receive(&mut stream).await;
+            stream.write_all(reply(&message).as_bytes()).await.unwrap();
+            expect_end(stream).await;
+        };
+        checked(LIMIT, serve).await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_echo_is_healthy() {
+        let result = replied(str::to_owned).await;
+        assert!(result.is_ok(), "{result:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_echo_in_pieces_is_healthy() {
+        let pieces = async |mut stream: DuplexStream| {
+            for byte in receive(&mut stream).await.bytes() {
+                stream.write_all(&[byte]).await.unwrap();
+                sleep(Duration::from_millis(1)).await;
+            }
+        };
+        let result = checked(LIMIT, pieces).await;
+        assert!(result.is_ok(), "{result:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_prefixed_echo_is_not_an_echo_and_the_first_difference_is_named() {
+        let error = replied(|message| format!("error reading data: {}", &message[..20])).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidData);
+        let said = error.to_string();
+        assert!(
+            said.starts_with("the reply is not what was sent: at byte 0 \"error reading da\" instead of"),
+            "{said}"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_echo_with_more_behind_it_is_not_an_echo() {
+        let error = replied(|message| format!("{message}!")).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidData);
+        assert!(error.to_string().ends_with("\"!\" instead of \"\""), "{error}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wrong_reply_is_not_waited_for_to_the_end() {
+        let started = Instant::now();
+        let result = checked(Duration::from_secs(600), async |mut stream| {
+            receive(&mut stream).await;
+            stream.write_all(b"x").await.unwrap();
+            expect_end(stream).await;
+        });
+        assert_eq!(result.await.unwrap_err().kind(), ErrorKind::InvalidData);
+        assert_eq!(started.elapsed(), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_closes_early_is_unhealthy() {
+        let error = checked(LIMIT, async |mut stream| drop(receive(&mut stream).await)).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::UnexpectedEof);
+        assert_eq!(error.to_string(), "the server closed before the whole echo");
+    }
+
+    #[tokio::test]
+    async fn a_server_that_resets_is_unhealthy() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = std::thread::spawn(move || {
+            let (stream, _) = listener.accept().unwrap();
+            stream.peek(&mut [0]).unwrap();
+            socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+        });
+        let error = check(address).await.unwrap_err();
+        server.join().unwrap();
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+        assert_eq!(error.to_string(), "the server reset the connection before the whole echo");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_server_is_unhealthy_at_the_limit() {
+        let started = Instant::now();
+        let silent = async |mut stream: DuplexStream| {
+            receive(&mut stream).await;
+            expect_end(stream).await;
+        };
+        let error = checked(LIMIT, silent).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::TimedOut);
+        assert_eq!(error.to_string(), "no echo within 2s");
+        assert_eq!(started.elapsed(), LIMIT);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_does_not_answer_the_connect_is_unhealthy_at_the_limit() {
+        let (server, _clients) = scripted();
+        server.hangs.set(true);
+        let error = round_trip(&*server, LIMIT).await.unwrap_err();
+        assert_eq!(error.to_string(), "no echo within 2s");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_trickling_server_is_unhealthy_at_the_limit() {
+        // Each byte comes in time for a timeout of its own, but the last far behind the limit.
+        let started = Instant::now();
+        let trickling = async |mut stream: DuplexStream| {
+            for byte in receive(&mut stream).await.bytes() {
+                if stream.write_all(&[byte]).await.is_err() {
+                    break;
+                }
+                sleep(Duration::from_millis(600)).await;
+            }
+        };
+        let error = checked(LIMIT, trickling).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::TimedOut);
+        assert!(started.elapsed() < 2 * LIMIT, "{:?}", started.elapsed());
+    }
+
+    #[tokio::test]
+    async fn a_closed_port_is_unhealthy() {
+        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        assert_eq!(check(address).await.unwrap_err().kind(), ErrorKind::ConnectionRefused);
+    }
+
+    #[test]
+    fn any_address_is_reached_by_its_loopback() {
+        for (given, reached) in [
+            ("0.0.0.0:7", "127.0.0.1:7"),
+            ("[::]:7", "[::1]:7"),
+            ("10.0.0.1:7", "10.0.0.1:7"),
+            ("[fe80::1]:7", "[fe80::1]:7"),
+        ] {
+            assert_eq!(reachable(given.parse().unwrap()), reached.parse().unwrap());
+        }
+    }
+
+    #[test]
+    fn no_two_messages_are_alike() {
+        let first = unique_message();
+        let another = (0..1000).map(|_| unique_message()).find(|message| *message != first);
+        assert!(another.is_some());
+    }
+}

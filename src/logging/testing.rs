@@ -1,0 +1,21 @@
+//! What the loggers' unit tests share: a log that is read to its end.
+
+use super::plain;
+use crate::settings::{LogFormat, LogSettings};
+use slog::{Level, Logger};
+use std::io::{self, Read};
+
+pub fn settings(format: LogFormat) -> LogSettings {
+    LogSettings { level: Level::Info, format }
+}
+
+/// What `write` logs, from the first byte to the end.
+pub fn logged(format: LogFormat, write: impl FnOnce(&Logger)) -> String {
+    let (mut reader, writer) = io::pipe().unwrap();
+    let (log, guard) = plain(&settings(format), writer);
+    write(&log);
+    drop((log, guard));
+    let mut text = String::new();
+    reader.read_to_string(&mut text).unwrap();
+    text
+}

@@ -1,0 +1,25 @@
+//! What the settings' unit tests share: one value, read as a file would give it.
+
+use super::layers::{Layered, defaults};
+
+/// Loads a document of one assignment, given as `section.key = value`.
+pub fn read<S: Layered>(assignment: &str) -> Result<S, String> {
+    let (key, value) = assignment.split_once(" = ").unwrap();
+    let (section, key) = key.split_once('.').unwrap();
+    let loaded = defaults().with_document("a.toml", &format!("[{section}]\n{key} = {value}\n"));
+    loaded.map(|loaded| loaded.settings).map_err(|error| {
+        let error = error.to_string();
+        let prefix = format!("a.toml: {section}.{key}: invalid ");
+        error.strip_prefix(&prefix).unwrap_or_else(|| panic!("{error}")).to_owned()
+    })
+}
+
+/// The values at both ends of a range are read, those beyond them are refused.
+pub fn check_range<S: Layered>(key: &str, least: &str, below: &str, most: &str, above: &str) {
+    for good in [least, most] {
+        assert!(read::<S>(&format!("{key} = {good}")).is_ok(), "{key} = {good}");
+    }
+    for bad in [below, above] {
+        assert!(read::<S>(&format!("{key} = {bad}")).is_err(), "{key} = {bad}");
+    }
+}

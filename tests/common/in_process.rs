@@ -1,0 +1,82 @@
+//! A server in this process, for a service or a log that no program has.
+
+use super::{Log, PATIENCE, Records, free_address, kernel};
+use rustix::process::getpid;
+use slog::{Drain, Logger, Never, OwnedKVList, Record, o};
+use socket2::Socket;
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{
+        Mutex,
+        mpsc::{Receiver, channel},
+    },
+    thread,
+};
+use supervised_echo::{Error, Handle, Report, Service, Settings};
+
+/// The defaults, on a free address.
+pub fn settings() -> Settings {
+    let mut settings = Settings::default();
+    settings.listen.address = free_address();
+    settings
+}
+
+pub struct InProcess {
+    pub address: SocketAddr,
+    pub handle: Handle,
+    pub log: Log,
+    report: Receiver<Result<Report, Error>>,
+}
+
+impl InProcess {
+    pub fn start<S: Service>(settings: Settings, service: S) -> Self {
+        Self::start_with(settings, service, |_| {})
+    }
+
+    /// With something that is called for each record, on the thread that logs it, before it is written.
+    pub fn start_with<S: Service>(settings: Settings, service: S, before: fn(&Record<'_>)) -> Self {
+        let (reader, writer) = io::pipe().unwrap();
+        let (started, start) = channel();
+        let (ended, report) = channel();
+        thread::spawn(move || {
+            actix::System::new().block_on(async {
+                let drain = Before { before, drain: Mutex::new(slog_json::Json::default(writer)) };
+                let server = supervised_echo::Server::bind(settings, service).unwrap();
+                started.send((server.address(), server.handle())).unwrap();
+                let _ = ended.send(server.with_log(Logger::root(drain, o!())).run().await);
+            });
+        });
+        let (address, handle) = start.recv_timeout(PATIENCE).unwrap();
+        Self { address, handle, log: Log::of(reader), report }
+    }
+
+    /// A handle of its listening socket.
+    pub fn listener(&self) -> Socket {
+        kernel::listener_of(getpid(), self.address).0
+    }
+
+    /// Waits for its end.
+    pub fn end(mut self) -> (Report, Records) {
+        let report = self.report.recv_timeout(PATIENCE).expect("the server ends").unwrap();
+        // A thread that is left behind keeps the log open.
+        self.log.wait("stopped");
+        (report, self.log.heard())
+    }
+}
+
+struct Before<D> {
+    before: fn(&Record<'_>),
+    drain: D,
+}
+
+impl<D: Drain> Drain for Before<D> {
+    type Ok = ();
+    type Err = Never;
+
+    fn log(&self, record: &Record<'_>, values: &OwnedKVList) -> Result<(), Never> {
+        (self.before)(record);
+        let _ = self.drain.log(record, values);
+        Ok(())
+    }
+}
