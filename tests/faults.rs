@@ -454,12 +454,15 @@ fn a_stop_that_is_forced_before_there_are_descriptors_counts_whoever_is_in_the_b
     server.signal(Signal::TERM);
     server.log.wait("acceptor stopped");
     // None of them ends, so no descriptor comes back.
-    server.signal(Signal::TERM);
+    server.signal_again(Signal::TERM);
     let ended = server.end();
     assert_eq!((ended.code, number(ended.log.one("stopped"), "forced")), (Some(3), 25));
     ended.log.assert_totals_add_up();
     for client in &mut queued {
-        assert!(client.read_to_end(&mut Vec::new()).is_err(), "an end by force is no clean end");
+        // The Acceptor's own descriptor lets one of them in, to be drained and then forced while it lingers.
+        let mut echo = Vec::new();
+        let ended = client.read_to_end(&mut echo);
+        assert!(ended.is_err() || echo == b"owed", "an end by force is no clean end");
     }
     drop(served);
 }
@@ -655,7 +658,7 @@ fn at_a_stop_a_vanished_client_is_waited_for_while_it_is_owed_bytes_and_ended_cl
     assert_eq!(read_to_eof(&mut comes_back), b"owed");
     let close = server.log.wait_of("connection closed", &comes_back);
     assert_eq!((close["reason"].as_str(), number(&close, "echoed")), (Some("stopped"), 4));
-    server.signal(Signal::TERM); // the other one would be waited for to the deadline
+    server.signal_again(Signal::TERM); // the other one would be waited for to the deadline
     let ended = server.end();
     assert_eq!((ended.code, number(ended.log.one("stopped"), "forced")), (Some(3), 1));
     assert_eq!(ended.log.close_of(&owed)["reason"], "forced");

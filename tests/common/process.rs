@@ -82,6 +82,12 @@ impl Process {
         pidfd_send_signal(&self.pidfd, signal).unwrap();
     }
 
+    /// One more signal that is news: it comes when the time is over in which it would be the echo of the last.
+    pub fn signal_again(&self, signal: Signal) {
+        std::thread::sleep(Duration::from_millis(300));
+        self.signal(signal);
+    }
+
     /// Its exit code, once it has ended by itself, and what it wrote to standard error, if that was not taken.
     pub fn exit(mut self) -> (Option<i32>, String) {
         let patience = Timespec::try_from(PATIENCE).unwrap();

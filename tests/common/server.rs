@@ -70,6 +70,10 @@ impl Server {
         self.process.signal(signal);
     }
 
+    pub fn signal_again(&self, signal: Signal) {
+        self.process.signal_again(signal);
+    }
+
     /// Waits for its end.
     pub fn end(self) -> Ended {
         let log = self.log.all();
