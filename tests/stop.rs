@@ -505,8 +505,10 @@ fn at_info_the_echo_path_logs_nothing() {
 fn two_signals_at_once_are_one_and_reset_no_client() {
     for signals in [[Signal::TERM, Signal::TERM], [Signal::INT, Signal::TERM], [Signal::TERM, Signal::INT]] {
         let mut server = Server::start(&[LONG_LINGER]);
-        let mut client = server.connect_served();
+        let mut client = server.connect();
+        round_trip(&mut client);
         client.write_all(b"owed").unwrap();
+        wait_until_arrived(&client);
         signals.into_iter().for_each(|signal| server.signal(signal));
         server.log.wait("stopping");
         assert_eq!(read_to_eof(&mut client), b"owed");
