@@ -56,9 +56,20 @@ pub use client::{
     Client, healthcheck,
     report::{ClientReport, RoundTrip},
 };
-pub use decisions::{connection::CloseReason, ids::WorkerId, stop::StopReason};
+pub use decisions::{
+    connection::{CloseReason, Ending},
+    ids::WorkerId,
+    stop::StopReason,
+};
 pub use error::Error;
-pub use server::{Server, connection::socket::Socket, descriptors, echo::Echo, report::Report, service::Service};
+pub use server::{
+    Server,
+    connection::socket::Socket,
+    descriptors,
+    echo::Echo,
+    report::Report,
+    service::{AtStop, Service},
+};
 pub use settings::Settings;
 pub use signals::Signals;
 pub use stop::Handle;

@@ -34,6 +34,12 @@ pub struct Tally {
     pub forced: usize,
     /// Panicked, ever.
     pub crashed: usize,
+    /// Of those acknowledged, those that their clients reset.
+    pub reset: usize,
+    /// Of those acknowledged, those whose services failed.
+    pub failed: usize,
+    /// Bytes that came too late to be answered, of all that were alive at the close or taken in later.
+    pub discarded: u64,
 }
 
 /// What a departure brings about.
@@ -106,14 +112,18 @@ impl Admission {
         id
     }
 
-    /// A connection is over, wherever it stood. A slot that it frees is the oldest waiter's before anyone can ask for it.
-    pub fn leave(&mut self, id: ConnectionId, reason: CloseReason) -> Departure {
+    /// A connection is over, wherever it stood; it has thrown `discarded` bytes away. A slot that it frees is the oldest
+    /// waiter's before anyone can ask for it.
+    pub fn leave(&mut self, id: ConnectionId, reason: CloseReason, discarded: u64) -> Departure {
         self.alive -= 1;
         self.tally.crashed += usize::from(reason == CloseReason::Crashed);
-        match (self.closed, reason) {
-            (None, _) => {}
-            (Some(_), CloseReason::Forced) => self.tally.forced += 1,
-            (Some(_), _) => self.tally.acknowledged += 1,
+        if self.closed.is_some() {
+            let forced = reason == CloseReason::Forced;
+            self.tally.forced += usize::from(forced);
+            self.tally.acknowledged += usize::from(!forced);
+            self.tally.reset += usize::from(reason == CloseReason::Reset);
+            self.tally.failed += usize::from(reason == CloseReason::Failed);
+            self.tally.discarded += discarded;
         }
         let had_slot = !self.waiting.remove(&id);
         let handed_to = if had_slot && self.closed.is_none() { self.waiting.pop_first() } else { None };
@@ -164,7 +174,7 @@ mod tests {
     #[test]
     fn a_freed_slot_goes_to_the_oldest_waiter() {
         let (mut admission, ids) = full(1, 2);
-        assert_eq!(admission.leave(ids[0], CloseReason::Client).handed_to, Some(ids[1]));
+        assert_eq!(admission.leave(ids[0], CloseReason::Client, 0).handed_to, Some(ids[1]));
         assert!(admission.is_served(ids[1]));
         assert!(!admission.is_served(ids[2]));
     }
@@ -172,10 +182,10 @@ mod tests {
     #[test]
     fn a_waiter_that_leaves_frees_its_place_and_no_slot() {
         let (mut admission, ids) = full(1, 2);
-        assert_eq!(admission.leave(ids[1], CloseReason::Client).handed_to, None);
+        assert_eq!(admission.leave(ids[1], CloseReason::Client, 0).handed_to, None);
         assert!(admission.has_room());
         assert_eq!((admission.served(), admission.waiting()), (1, 1));
-        assert_eq!(admission.leave(ids[0], CloseReason::Client).handed_to, Some(ids[2]));
+        assert_eq!(admission.leave(ids[0], CloseReason::Client, 0).handed_to, Some(ids[2]));
     }
 
     #[test]
@@ -197,7 +207,7 @@ mod tests {
     fn after_the_close_nobody_enters_and_no_slot_is_handed_on() {
         let (mut admission, ids) = full(1, 1);
         assert_eq!(admission.close(), Census { connections: 1, pending: 1 });
-        assert_eq!(admission.leave(ids[0], CloseReason::Client), Departure { handed_to: None, in_stop: true });
+        assert_eq!(admission.leave(ids[0], CloseReason::Client, 0), Departure { handed_to: None, in_stop: true });
         assert!(!admission.has_room());
         assert!(!admission.is_served(ids[1]));
     }
@@ -205,16 +215,16 @@ mod tests {
     #[test]
     fn the_tally_accounts_for_everyone_who_was_there_at_the_close_or_came_later() {
         let (mut admission, ids) = full(5, 1);
-        admission.leave(ids[0], CloseReason::Crashed);
-        admission.leave(ids[4], CloseReason::Forced);
+        admission.leave(ids[0], CloseReason::Crashed, 0);
+        admission.leave(ids[4], CloseReason::Forced, 0);
         let census = admission.close();
         let taken_in = admission.take_in();
-        admission.leave(ids[1], CloseReason::Stopped);
-        admission.leave(ids[2], CloseReason::Crashed);
-        admission.leave(ids[3], CloseReason::Forced);
-        admission.leave(taken_in, CloseReason::Client);
+        admission.leave(ids[1], CloseReason::Stopped, 0);
+        admission.leave(ids[2], CloseReason::Crashed, 3);
+        admission.leave(ids[3], CloseReason::Forced, 0);
+        admission.leave(taken_in, CloseReason::Failed, 4);
         let tally = admission.tally();
-        assert_eq!(tally, Tally { acknowledged: 3, forced: 2, crashed: 2 });
+        assert_eq!(tally, Tally { acknowledged: 3, forced: 2, crashed: 2, reset: 0, failed: 1, discarded: 7 });
         assert_eq!(tally.acknowledged + tally.forced, census.connections + census.pending + 1);
     }
 
@@ -222,7 +232,7 @@ mod tests {
     fn a_second_close_gives_the_first_census() {
         let (mut admission, ids) = full(2, 0);
         let census = admission.close();
-        admission.leave(ids[0], CloseReason::Client);
+        admission.leave(ids[0], CloseReason::Client, 0);
         admission.take_in();
         assert_eq!(admission.close(), census);
     }
@@ -244,7 +254,7 @@ mod tests {
                     let oldest = alive.iter().copied().find(|&id| !admission.is_served(id));
                     let leaver = alive.remove(step % alive.len());
                     let had_slot = admission.is_served(leaver);
-                    let handed_to = admission.leave(leaver, CloseReason::Client).handed_to;
+                    let handed_to = admission.leave(leaver, CloseReason::Client, 0).handed_to;
                     prop_assert_eq!(handed_to, if had_slot { oldest } else { None });
                 }
                 let served = alive.iter().filter(|&&id| admission.is_served(id)).count();

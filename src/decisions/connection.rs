@@ -13,8 +13,10 @@ pub enum CloseReason {
     Stopped,
     /// Nothing moved for `idle_timeout`.
     Idle,
-    /// The client reset it, or the service failed.
+    /// The client reset it, or has vanished while it was owed bytes.
     Reset,
+    /// The service failed. The client gets what the service had written, then it sees a reset.
+    Failed,
     /// The service or the actor panicked. The client sees a reset.
     Crashed,
     /// It was still open at the deadline. The client sees a reset.
@@ -29,6 +31,7 @@ impl CloseReason {
             Self::Stopped => "stopped",
             Self::Idle => "idle",
             Self::Reset => "reset",
+            Self::Failed => "failed",
             Self::Crashed => "crashed",
             Self::Forced => "forced",
         }
@@ -61,6 +64,8 @@ pub enum ConnectionState {
     Draining(Ending),
     /// The service is done and FIN is sent: the client still gets what it is owed.
     Closing(Option<Ending>),
+    /// The service has failed: the client still gets what it is owed, and then a reset.
+    Failing,
 }
 
 /// Why the input of a connection ends before the client ends it.
@@ -85,6 +90,7 @@ impl ConnectionState {
         match self {
             Self::Waiting | Self::Serving | Self::Draining(_) => Self::Draining(ending),
             Self::Closing(_) => Self::Closing(Some(ending)),
+            Self::Failing => Self::Failing,
         }
     }
 
@@ -94,21 +100,28 @@ impl ConnectionState {
         Self::Closing(self.ending())
     }
 
+    /// The service has failed.
+    #[must_use]
+    pub fn fail(self) -> Self {
+        Self::Failing
+    }
+
     /// What has ended its input, if it was not the client.
     pub fn ending(self) -> Option<Ending> {
         match self {
-            Self::Waiting | Self::Serving => None,
+            Self::Waiting | Self::Serving | Self::Failing => None,
             Self::Draining(ending) => Some(ending),
             Self::Closing(ending) => ending,
         }
     }
 
-    /// What a clean end is called now.
+    /// What an end is called that comes now and is not by force.
     pub fn reason(self) -> CloseReason {
-        match self.ending() {
-            None => CloseReason::Client,
-            Some(Ending::Idle) => CloseReason::Idle,
-            Some(Ending::Stopped) => CloseReason::Stopped,
+        match (self, self.ending()) {
+            (Self::Failing, _) => CloseReason::Failed,
+            (_, None) => CloseReason::Client,
+            (_, Some(Ending::Idle)) => CloseReason::Idle,
+            (_, Some(Ending::Stopped)) => CloseReason::Stopped,
         }
     }
 }
@@ -135,6 +148,14 @@ mod tests {
         let idle = ConnectionState::Serving.end_input(Ending::Idle);
         assert_eq!(idle.end_input(Ending::Stopped).finish().reason(), CloseReason::Stopped);
         assert_eq!(idle.finish().end_input(Ending::Stopped).reason(), CloseReason::Stopped);
+    }
+
+    #[test]
+    fn a_failure_is_called_one_though_a_stop_or_an_idle_timeout_comes_before_or_after_it() {
+        for (ending, _) in ENDINGS {
+            assert_eq!(ConnectionState::Serving.end_input(ending).fail().reason(), CloseReason::Failed);
+            assert_eq!(ConnectionState::Serving.fail().end_input(ending).reason(), CloseReason::Failed);
+        }
     }
 
     #[test]

@@ -92,10 +92,10 @@ impl Gate {
         Permit { gate: Some(self.clone()), connection, worker }
     }
 
-    fn leave(&self, connection: ConnectionId, worker: WorkerId, reason: CloseReason) -> bool {
+    fn leave(&self, connection: ConnectionId, worker: WorkerId, reason: CloseReason, discarded: u64) -> bool {
         let (woken, parked, in_stop) = {
             let mut state = self.lock();
-            let departure = state.admission.leave(connection, reason);
+            let departure = state.admission.leave(connection, reason, discarded);
             *state.alive.entry(worker).or_default() -= 1;
             state.waiters.remove(&connection);
             let woken = departure.handed_to.and_then(|waiter| state.waiters.remove(&waiter));
@@ -141,16 +141,17 @@ impl Permit {
         })
     }
 
-    /// Gives the place back and says why. True if the gate had closed: then the stop owes an account of this connection.
-    pub fn give_back(&mut self, reason: CloseReason) -> bool {
-        self.gate.take().is_some_and(|gate| gate.leave(self.connection, self.worker, reason))
+    /// Gives the place back and says why, and how many bytes were thrown away. True if the gate had closed: then the stop owes
+    /// an account of this connection.
+    pub fn give_back(&mut self, reason: CloseReason, discarded: u64) -> bool {
+        self.gate.take().is_some_and(|gate| gate.leave(self.connection, self.worker, reason, discarded))
     }
 }
 
 impl Drop for Permit {
     /// Without a word only if no actor ever came of it: its client sees a reset.
     fn drop(&mut self) {
-        self.give_back(CloseReason::Forced);
+        self.give_back(CloseReason::Forced, 0);
     }
 }
 
@@ -286,13 +287,13 @@ mod tests {
     fn a_permit_given_back_after_the_close_says_so_and_counts_once() {
         let gate = Gate::new(2, 0);
         let (mut early, mut late) = (enter(&gate), enter(&gate));
-        assert!(!early.give_back(CloseReason::Client));
+        assert!(!early.give_back(CloseReason::Client, 0));
         assert_eq!(gate.close(), Census { connections: 1, pending: 0 });
         let mut taken_in = gate.take_in(WORKER);
         assert_eq!(gate.alive(WORKER), 2);
-        assert!(late.give_back(CloseReason::Stopped) && taken_in.give_back(CloseReason::Stopped));
-        assert!(!late.give_back(CloseReason::Stopped));
-        assert_eq!(gate.tally(), Tally { acknowledged: 2, forced: 0, crashed: 0 });
+        assert!(late.give_back(CloseReason::Stopped, 0) && taken_in.give_back(CloseReason::Stopped, 0));
+        assert!(!late.give_back(CloseReason::Stopped, 0));
+        assert_eq!(gate.tally(), Tally { acknowledged: 2, ..Tally::default() });
         assert_eq!(gate.alive(WORKER), 0);
     }
 }

@@ -8,7 +8,6 @@ pub(crate) mod connection;
 pub mod descriptors;
 pub(crate) mod echo;
 mod gate;
-#[cfg_attr(not(test), expect(dead_code, reason = "the stop does not ask yet"))]
 mod handshakes;
 mod listener;
 pub mod messages;
@@ -172,7 +171,8 @@ impl<S: Service> Server<S> {
 
         report.stuck.extend(join(arbiters, &report.stuck, &log).await);
         slog::info!(log, "stopped"; "acknowledged" => report.acknowledged, "forced" => report.forced,
-            "crashed" => report.crashed, "elapsed_ms" => report.elapsed.as_millis() as u64);
+            "crashed" => report.crashed, "reset" => report.reset, "failed" => report.failed,
+            "discarded" => report.discarded, "elapsed_ms" => report.elapsed.as_millis() as u64);
         Ok(report)
     }
 }

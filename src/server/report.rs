@@ -1,6 +1,6 @@
 //! What a stopped server has to say.
 
-use crate::decisions::{ids::WorkerId, stop::StopReason};
+use crate::decisions::{admission::Tally, ids::WorkerId, stop::StopReason, supervisor::Verdict};
 use std::time::Duration;
 
 /// What a stopped server has to say.
@@ -15,6 +15,12 @@ pub struct Report {
     pub forced: usize,
     /// Connections that crashed, ever.
     pub crashed: usize,
+    /// Of those acknowledged, connections that their clients reset during the stop.
+    pub reset: usize,
+    /// Of those acknowledged, connections whose services failed during the stop.
+    pub failed: usize,
+    /// Bytes that came too late to be answered, of all connections that the stop ended.
+    pub discarded: u64,
     /// Whether supervision gave up: too many restarts, or a Worker that panicked.
     pub gave_up: bool,
     /// Workers that did not answer, or whose threads did not end: they were left behind.
@@ -24,6 +30,12 @@ pub struct Report {
 }
 
 impl Report {
+    pub(crate) fn new(tally: Tally, verdict: Verdict, elapsed: Duration) -> Self {
+        let Tally { acknowledged, forced, crashed, reset, failed, discarded } = tally;
+        let Verdict { reason, gave_up, stuck } = verdict;
+        Self { reason, acknowledged, forced, crashed, reset, failed, discarded, gave_up, stuck, elapsed }
+    }
+
     /// What a program should exit with: 0, or 1 if supervision gave up, or 3 if a connection had to be forced.
     pub fn exit_code(&self) -> u8 {
         match self {

@@ -13,7 +13,6 @@
 use crate::{
     decisions::{
         accept_error::AcceptError,
-        admission::Tally,
         ids::WorkerId,
         stop::{Stop, StopReason},
         supervisor::{Event, Step, SupervisorState, Timer, Verdict},
@@ -183,12 +182,11 @@ impl Supervisor {
     }
 
     fn report(&mut self, verdict: Verdict, ctx: &mut Context<Self>) {
-        let Tally { acknowledged, forced, crashed } = self.gate.tally();
-        let Verdict { reason, gave_up, stuck } = verdict;
-        let elapsed = self.stopping_since.elapsed();
+        let tally = self.gate.tally();
+        let report = Report::new(tally, verdict, self.stopping_since.elapsed());
         if let Some(report_to) = self.report_to.take() {
             // Whoever ran the server has stopped waiting; then nobody wants it.
-            let _ = report_to.send(Report { reason, acknowledged, forced, crashed, gave_up, stuck, elapsed });
+            let _ = report_to.send(report);
         }
         ctx.stop();
     }
@@ -327,7 +325,7 @@ mod tests {
         tree.acceptors_stopped();
         assert_eq!(tree.told(1, Stop::Finish).await, []);
         assert_eq!(tree.told(2, Stop::Finish).await, [Stop::Drain]);
-        clients.iter_mut().for_each(|client| assert!(client.give_back(CloseReason::Stopped)));
+        clients.iter_mut().for_each(|client| assert!(client.give_back(CloseReason::Stopped, 0)));
         tree.stopped(1);
         tree.stopped(1);
         tree.supervisor.send(Stopped(AcceptorExit { worker: WorkerId(1), crash: None })).await.unwrap();
@@ -367,7 +365,7 @@ mod tests {
         let mut client = tree.client(1);
         tree.stop(StopReason::Sigterm);
         tree.told(1, Stop::Abort).await;
-        client.give_back(CloseReason::Forced);
+        client.give_back(CloseReason::Forced, 0);
         tree.stopped(1);
         let report = tree.report.await.unwrap();
         assert_eq!((report.acknowledged, report.forced, report.exit_code()), (0, 1, 3));
@@ -409,8 +407,8 @@ mod tests {
         let [mut done, _silent, mut other] = [1, 1, 2].map(|worker| tree.client(worker));
         tree.stop(StopReason::Sigterm);
         tree.told(2, Stop::Abort).await;
-        done.give_back(CloseReason::Stopped);
-        other.give_back(CloseReason::Forced);
+        done.give_back(CloseReason::Stopped, 0);
+        other.give_back(CloseReason::Forced, 0);
         tree.stopped(2);
         let report = tree.report.await.unwrap();
         logged(&mut tree.log, "worker stuck").await;
@@ -424,7 +422,7 @@ mod tests {
         tree.supervisor.do_send(Stopped(AcceptorExit { worker: WorkerId(1), crash: Some("broken".into()) }));
         tree.told(2, Stop::Drain).await;
         tree.acceptors_stopped();
-        client.give_back(CloseReason::Forced);
+        client.give_back(CloseReason::Forced, 0);
         tree.stopped(1);
         tree.stopped(2);
         let report = tree.report.await.unwrap();
@@ -440,7 +438,7 @@ mod tests {
         tree.told(2, Stop::Drain).await;
         tree.supervisor.do_send(Stopped(AcceptorExit { worker: WorkerId(2), crash: None }));
         tree.told(2, Stop::Finish).await;
-        client.give_back(CloseReason::Stopped);
+        client.give_back(CloseReason::Stopped, 0);
         tree.stopped(2);
         let report = tree.report.await.unwrap();
         assert_eq!((report.reason, report.acknowledged, report.forced), (StopReason::Restarts, 1, 1));

@@ -141,7 +141,7 @@ impl stateright::Model for Model {
             Action::HalfClose(n) => house.clients[n].as_mut()?.half_closed = true,
             Action::Leave(n, reason) => {
                 let id = house.clients[n].take()?.id;
-                let handed_to = house.admission.leave(id, reason).handed_to;
+                let handed_to = house.admission.leave(id, reason, 0).handed_to;
                 let next = house.clients.iter_mut().flatten().find(|client| Some(client.id) == handed_to);
                 if let Some(next) = next {
                     next.woken = true;

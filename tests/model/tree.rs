@@ -260,7 +260,7 @@ impl Tree {
     }
 
     fn leave(&mut self, id: ConnectionId, reason: CloseReason) {
-        self.admission.leave(id, reason);
+        self.admission.leave(id, reason, 0);
     }
 
     fn end(&mut self, id: ConnectionId, reason: CloseReason) {

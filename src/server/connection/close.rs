@@ -1,4 +1,4 @@
-//! How a connection comes to a clean end: FIN, and then no close before the client has everything.
+//! How a connection ends after its service: the lingering close, or the delivery of what a failed service has written.
 //!
 //! A close while the client still sends is a reset, and a reset can destroy what it has not read; a process that ends, and
 //! with it a container's network, takes along what was not delivered. So the stream stays open until neither can happen.
@@ -11,25 +11,32 @@ use tokio::time::{Instant, sleep};
 const FIRST_LOOK: Duration = Duration::from_millis(1);
 const LAST_LOOK: Duration = Duration::from_millis(50);
 
-/// Sends FIN and returns when the connection may be closed: the client's system has acknowledged every byte, and the client
-/// has sent its FIN, or has had `linger` (of the settings) for it. What it sends meanwhile is read and discarded.
+/// Sends FIN and returns when the connection may be closed: the client's system has acknowledged every byte and the FIN, and
+/// the client has sent its own FIN. From when every byte is acknowledged it has `linger` (of the settings) for the rest. What
+/// it sends meanwhile is read and discarded.
 ///
-/// While bytes are owed it stays, however long: it is the caller who knows a deadline.
+/// While bytes are owed it stays, however long: the deadline, the idle timeout and the Worker's look after vanished clients
+/// are not its own.
+///
+/// # Errors
+/// If the client has reset the connection.
 pub(crate) async fn lingering_close(stream: &Stream) -> io::Result<()> {
     stream.finish()?;
     let mut look = FIRST_LOOK;
     let mut delivered_at = None;
     loop {
         let client_done = stream.discard()?;
-        // The FIN is the last to be acknowledged, and what is delivered stays delivered.
-        let delivered = delivered_at.is_some() || stream.unacknowledged()? <= 1;
-        let pause = match (delivered, client_done) {
-            (true, true) => break,
-            (true, false) => {
-                let delivered_at = delivered_at.get_or_insert_with(Instant::now);
-                stream.record.linger().saturating_sub(delivered_at.elapsed())
-            }
-            (false, _) => look,
+        // The FIN is the last to be acknowledged, and counts as one. What is delivered stays delivered.
+        let owed = stream.unacknowledged()?;
+        if owed <= 1 {
+            delivered_at.get_or_insert_with(Instant::now);
+        }
+        let left = delivered_at.map(|at| stream.record.linger().saturating_sub(at.elapsed()));
+        let pause = match (owed, left) {
+            (0, _) if client_done => break,
+            (0, Some(left)) => left,
+            (_, Some(left)) => left.min(look),
+            (_, None) => look,
         };
         if pause.is_zero() {
             break;
@@ -44,4 +51,18 @@ pub(crate) async fn lingering_close(stream: &Stream) -> io::Result<()> {
         }
     }
     stream.earned_clean_end()
+}
+
+/// Returns when the client's system has acknowledged every byte, however long that takes.
+///
+/// # Errors
+/// If the client has reset the connection.
+pub(crate) async fn deliver(stream: &Stream) -> io::Result<()> {
+    let mut look = FIRST_LOOK;
+    while stream.unacknowledged()? > 0 {
+        stream.check()?;
+        sleep(look).await;
+        look = LAST_LOOK.min(look * 2);
+    }
+    Ok(())
 }

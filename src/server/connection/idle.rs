@@ -7,7 +7,8 @@ use crate::{
 use std::{future::pending, rc::Rc, time::Duration};
 use tokio::time::sleep;
 
-/// Ends the input of a connection on which nothing has moved for `timeout`; resolves if after that nothing moves either.
+/// Ends the input of a connection on which nothing has moved for `timeout`, while its service waits for the client; resolves
+/// if after that nothing moves either.
 pub(super) async fn watch_idle(stream: Rc<Stream>, timeout: Duration) {
     let mut owed = 0;
     loop {
@@ -25,13 +26,16 @@ pub(super) async fn watch_idle(stream: Rc<Stream>, timeout: Duration) {
         }
         match stream.state() {
             ConnectionState::Waiting => {}
+            // The service is at work: it is not the client that is idle.
+            ConnectionState::Serving | ConnectionState::Draining(Ending::Idle) if !stream.waits_for_client() => {}
             ConnectionState::Serving | ConnectionState::Closing(None) => stream.end_input(Ending::Idle),
             ConnectionState::Draining(Ending::Idle) | ConnectionState::Closing(Some(Ending::Idle)) => {
-                // Who has everything is waited for by `linger`.
+                // A client that has everything is waited for by `linger`.
                 if !stream.is_lingering() {
                     return;
                 }
             }
+            ConnectionState::Failing => return,
             // From here on the deadline of the stop is what counts.
             ConnectionState::Draining(Ending::Stopped) | ConnectionState::Closing(Some(Ending::Stopped)) => {
                 pending().await

@@ -7,6 +7,7 @@
 mod close;
 mod context;
 mod idle;
+mod kernel;
 pub(crate) mod record;
 pub(crate) mod socket;
 mod stream;
@@ -14,24 +15,28 @@ mod stream;
 use crate::{
     decisions::{
         admission::Place,
-        connection::{CloseReason, Ending},
+        connection::{CloseReason, ConnectionState, Ending},
         stop::Stop,
     },
     server::{
         connection::{
-            close::lingering_close,
+            close::{deliver, lingering_close},
             context::{Live, OneFuture},
             record::Record,
             socket::Socket,
             stream::Stream,
         },
-        service::Service,
+        service::{AtStop, Service},
     },
 };
-use actix::prelude::*;
+use actix::{WeakAddr, prelude::*};
 use futures_util::FutureExt;
 use idle::watch_idle;
-use std::{panic::AssertUnwindSafe, rc::Rc, sync::Arc};
+use std::{
+    panic::AssertUnwindSafe,
+    rc::{Rc, Weak},
+    sync::Arc,
+};
 use tokio::net::TcpStream;
 
 /// The actor of one client.
@@ -41,28 +46,32 @@ pub(crate) struct ConnectionActor {
 
 impl ConnectionActor {
     /// Starts the actor of a client that was given this place; `None` if it was taken in from the backlog, only to be drained.
-    pub fn start<S: Service>(tcp: TcpStream, record: Record, service: Arc<S>, place: Option<Place>) -> Addr<Self> {
+    pub fn start<S: Service>(tcp: TcpStream, record: Record, service: Arc<S>, place: Option<Place>) -> Connection {
         let idle_timeout = record.context.settings.idle_timeout;
         if let Some(Place::Waiting(pending)) = place {
             slog::debug!(record.context.log, "connection waiting"; "connection" => record.connection().get(),
                 "peer" => %record.peer, "pending" => pending);
         }
-        let stream = Rc::new(Stream::new(tcp, record, !idle_timeout.is_zero()));
+        let stream = Rc::new(Stream::new(tcp, record, S::AT_STOP == AtStop::Notify, !idle_timeout.is_zero()));
         let conversation = converse(Socket(stream.clone()), service, place == Some(Place::Served));
         // A panic of the service ends here, and with it this connection.
         let conversation =
             AssertUnwindSafe(conversation).catch_unwind().map(|ended| ended.unwrap_or(CloseReason::Crashed));
-        if idle_timeout.is_zero() {
-            return context::start(Self { stream }, conversation);
-        }
-        let watch = Box::pin(watch_idle(stream.clone(), idle_timeout));
-        context::start(Self { stream }, async move {
-            tokio::select! {
-                biased;
-                reason = conversation => reason,
-                () = watch => CloseReason::Idle,
-            }
-        })
+        let weak = Rc::downgrade(&stream);
+        let actor = if idle_timeout.is_zero() {
+            context::start(Self { stream }, conversation)
+        } else {
+            let watched = stream.clone();
+            let watch = Box::pin(watch_idle(stream.clone(), idle_timeout));
+            context::start(Self { stream }, async move {
+                tokio::select! {
+                    biased;
+                    reason = conversation => reason,
+                    () = watch => watched.state().reason(),
+                }
+            })
+        };
+        Connection { actor: actor.downgrade(), stream: weak }
     }
 }
 
@@ -91,6 +100,42 @@ impl Handler<Stop> for ConnectionActor {
     }
 }
 
+/// The Worker to one of its connections, whose client has gone without a word: end.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct ClientGone;
+
+impl Handler<ClientGone> for ConnectionActor {
+    type Result = ();
+
+    fn handle(&mut self, _: ClientGone, ctx: &mut Self::Context) {
+        let failing = self.stream.state() == ConnectionState::Failing;
+        self.end(if failing { CloseReason::Failed } else { CloseReason::Reset });
+        ctx.stop();
+    }
+}
+
+/// How a Worker reaches one of its connections: weakly, for its data plane keeps it alive, and an `Addr` costs 120 bytes.
+#[derive(Clone)]
+pub(crate) struct Connection {
+    actor: WeakAddr<ConnectionActor>,
+    stream: Weak<Stream>,
+}
+
+impl Connection {
+    /// Gives it an order. If it is gone, its `Stopped` is in the Worker's mailbox.
+    pub fn tell(&self, stop: Stop) {
+        self.actor.upgrade().into_iter().for_each(|actor| actor.do_send(stop));
+    }
+
+    /// Ends it if its client has gone without a word.
+    pub fn look(&self) {
+        if self.stream.upgrade().is_some_and(|stream| stream.client_is_gone()) {
+            self.actor.upgrade().into_iter().for_each(|actor| actor.do_send(ClientGone));
+        }
+    }
+}
+
 /// The data plane, from the first byte to the last.
 ///
 /// The waiting and the lingering close are boxed when they come: kept in place, the larger of them would take its room in every
@@ -105,11 +150,22 @@ fn converse<S: Service>(mut socket: Socket, service: Arc<S>, has_slot: bool) -> 
             return reason;
         }
         socket.0.serve();
-        if service.serve(&mut socket).await.is_err() {
-            return CloseReason::Reset;
-        }
+        let served = service.serve(&mut socket).await;
         let stream = &socket.0;
-        Box::pin(lingering_close(stream)).await.map_or(CloseReason::Reset, |()| stream.state().reason())
+        match served {
+            Ok(()) => match Box::pin(lingering_close(stream)).await {
+                Ok(()) => stream.state().reason(),
+                Err(_) => CloseReason::Reset,
+            },
+            // The client was the first to fail.
+            Err(_) if stream.is_broken() => CloseReason::Reset,
+            Err(error) => {
+                stream.fail(error);
+                // If that fails too, the service has still failed first.
+                let _ = Box::pin(deliver(stream)).await;
+                stream.state().reason()
+            }
+        }
     }
 }
 
@@ -117,7 +173,7 @@ fn converse<S: Service>(mut socket: Socket, service: Arc<S>, has_slot: bool) -> 
 async fn wait(stream: &Stream) -> Option<CloseReason> {
     tokio::select! {
         biased;
-        () = stream.input_ended() => None,
+        () = stream.told_to_end() => None,
         () = stream.record.permit.served() => None,
         reason = stream.gone() => {
             // One that has only ended its input may still listen, and nothing is owed to it but a clean end.
@@ -143,7 +199,7 @@ mod tests {
     use std::io;
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
-        sync::mpsc::UnboundedReceiver,
+        sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
     };
 
     const NEVER: Duration = Duration::ZERO;
@@ -167,6 +223,33 @@ mod tests {
         }
     }
 
+    /// On the first byte it writes a long answer and fails.
+    struct Failing;
+
+    impl Failing {
+        const ANSWER: usize = 300_000;
+    }
+
+    impl Service for Failing {
+        async fn serve(&self, socket: &mut Socket) -> io::Result<()> {
+            socket.read_u8().await?;
+            socket.write_all(&vec![1; Self::ANSWER]).await?;
+            Err(io::ErrorKind::InvalidData.into())
+        }
+    }
+
+    fn reset(client: TcpStream) {
+        client.set_zero_linger().expect("it is a socket");
+    }
+
+    /// Both ends of a connection on which the server's system takes a long answer, and the client's does not.
+    async fn narrow() -> (TcpStream, TcpStream) {
+        let (stream, client) = connection().await;
+        SockRef::from(&stream).set_send_buffer_size(512 << 10).unwrap();
+        SockRef::from(&client).set_recv_buffer_size(32 << 10).unwrap();
+        (stream, client)
+    }
+
     /// Makes the actor itself panic, not the service.
     #[derive(Message)]
     #[rtype(result = "()")]
@@ -180,12 +263,21 @@ mod tests {
         }
     }
 
+    fn start<S: Service>(
+        tcp: TcpStream,
+        record: Record,
+        service: Arc<S>,
+        place: Option<Place>,
+    ) -> Addr<ConnectionActor> {
+        ConnectionActor::start(tcp, record, service, place).actor.upgrade().expect("it has just been started")
+    }
+
     type Heard = UnboundedReceiver<ConnectionStopped>;
 
     async fn served<S: Service>(service: S) -> (Addr<ConnectionActor>, TcpStream, Heard) {
         let (stream, client) = connection().await;
         let (context, heard) = context(NEVER);
-        let actor = ConnectionActor::start(stream, record(context), service.into(), Some(Place::Served));
+        let actor = start(stream, record(context), service.into(), Some(Place::Served));
         (actor, client, heard)
     }
 
@@ -197,7 +289,7 @@ mod tests {
         for place in [Place::Served, Place::Waiting(1)] {
             let (stream, client) = connection().await;
             let record = record_at(&gate, context.clone());
-            actors.push((ConnectionActor::start(stream, record, Echo.into(), Some(place)), client));
+            actors.push((start(stream, record, Echo.into(), Some(place)), client));
         }
         let Ok(actors) = actors.try_into() else { unreachable!("there are two") };
         (actors, heard)
@@ -281,7 +373,7 @@ mod tests {
         let (context, mut heard) = context(NEVER);
         let gate = Gate::new(1, 0);
         let record = record_at(&gate, context);
-        ConnectionActor::start(stream, record, Moody.into(), Some(Place::Served));
+        start(stream, record, Moody.into(), Some(Place::Served));
         client.write_all(b"!").await.unwrap();
         assert!(is_reset(all(&mut client).await));
         assert_eq!(reason(&mut heard).await, CloseReason::Crashed);
@@ -293,7 +385,7 @@ mod tests {
         for place in [Some(Place::Served), Some(Place::Waiting(1)), None] {
             let (stream, mut client) = connection().await;
             let (context, mut heard) = context(NEVER);
-            let actor = ConnectionActor::start(stream, record(context), Moody.into(), place);
+            let actor = start(stream, record(context), Moody.into(), place);
             client.write_all(b"!").await.unwrap();
             actor.do_send(Stop::Drain);
             assert!(is_reset(all(&mut client).await));
@@ -318,11 +410,11 @@ mod tests {
             let (context, mut heard) = context(NEVER);
             let (stream, mut other) = connection().await;
             let record = record_at(&gate, context.clone());
-            ConnectionActor::start(stream, record, Moody.into(), Some(Place::Served));
+            start(stream, record, Moody.into(), Some(Place::Served));
             let (stream, mut client) = connection().await;
             let record = record_at(&gate, context);
             let place = if waits { Place::Waiting(1) } else { Place::Served };
-            let actor = ConnectionActor::start(stream, record, Moody.into(), Some(place));
+            let actor = start(stream, record, Moody.into(), Some(place));
 
             client.write_all(says.as_bytes()).await.unwrap();
             let order = if stopped { Stop::Drain } else { Stop::Accepting };
@@ -353,11 +445,151 @@ mod tests {
     }
 
     #[actix::test]
-    async fn a_service_that_fails_resets_its_client() {
-        let (_, mut client, mut heard) = served(Moody).await;
+    async fn what_a_service_wrote_before_it_failed_is_delivered_and_then_comes_a_reset() {
+        let (stream, mut client) = narrow().await;
+        let (context, mut heard) = context(NEVER);
+        let actor = start(stream, record(context), Failing.into(), Some(Place::Served));
+        // It is more than both systems hold, and an order to drain takes nothing away.
         client.write_all(b"?").await.unwrap();
-        assert!(is_reset(all(&mut client).await));
+        actor.send(Stop::Drain).await.unwrap();
+        let mut answer = vec![0; Failing::ANSWER];
+        client.read_exact(&mut answer).await.unwrap();
+        assert!(is_reset(client.read(&mut answer).await));
+        assert_eq!(reason(&mut heard).await, CloseReason::Failed);
+        and_no_more(heard).await;
+    }
+
+    #[actix::test]
+    async fn a_failed_service_whose_client_resets_or_is_aborted_lets_go() {
+        for abort in [false, true] {
+            let (stream, mut client) = narrow().await;
+            let (context, mut heard) = context(NEVER);
+            let actor = start(stream, record(context), Failing.into(), Some(Place::Served));
+            client.write_all(b"?").await.unwrap();
+            client.read_u8().await.unwrap();
+            if abort {
+                actor.do_send(Stop::Abort);
+            } else {
+                reset(client);
+            }
+            assert_eq!(reason(&mut heard).await, if abort { CloseReason::Forced } else { CloseReason::Failed });
+        }
+    }
+
+    #[actix::test]
+    async fn a_failed_service_whose_client_reads_nothing_is_given_up_when_it_is_idle() {
+        let (stream, mut client) = narrow().await;
+        let (context, mut heard) = context(Duration::from_millis(20));
+        start(stream, record(context), Failing.into(), Some(Place::Served));
+        client.write_all(b"?").await.unwrap();
+        assert_eq!(reason(&mut heard).await, CloseReason::Failed);
+    }
+
+    #[actix::test]
+    async fn a_client_that_is_killed_after_its_fin_with_its_echo_unread_gives_its_slot_back() {
+        let (_, mut client, mut heard) = served(Echo).await;
+        client.write_all(&[1; 100_000]).await.unwrap();
+        client.shutdown().await.unwrap();
+        client.read_u8().await.unwrap();
+        drop(client); // with bytes unread: its system resets the connection
         assert_eq!(reason(&mut heard).await, CloseReason::Reset);
+    }
+
+    /// Notified only: on a byte it waits for the end and then says goodbye, on FIN it ends.
+    struct Polite;
+
+    impl Service for Polite {
+        const AT_STOP: AtStop = AtStop::Notify;
+
+        async fn serve(&self, socket: &mut Socket) -> io::Result<()> {
+            let mut byte = [0];
+            let stopping = socket.stopping();
+            tokio::select! {
+                biased;
+                read = socket.read(&mut byte) => if read? == 0 { return Ok(()) },
+                () = stopping => {}
+            }
+            socket.stopping().await;
+            assert!(socket.ending().is_some());
+            // The input is still open.
+            socket.read_exact(&mut byte).await?;
+            socket.write_all(&byte).await
+        }
+    }
+
+    #[actix::test]
+    async fn a_service_that_is_notified_keeps_its_input_and_finishes_what_it_is_at() {
+        for first in ["", "a"] {
+            let (actor, mut client, mut heard) = served(Polite).await;
+            client.write_all(first.as_bytes()).await.unwrap();
+            actor.send(Stop::Drain).await.unwrap();
+            client.write_all(b"b").await.unwrap();
+            assert_eq!(all(&mut client).await.unwrap(), "b");
+            drop(client);
+            assert_eq!(reason(&mut heard).await, CloseReason::Stopped);
+        }
+    }
+
+    #[actix::test]
+    async fn a_service_that_is_idle_is_notified_and_then_given_up_but_one_at_work_is_not_idle() {
+        let (context, mut heard) = context(Duration::from_millis(20));
+        let (stream, mut client) = connection().await;
+        start(stream, record(context.clone()), Polite.into(), Some(Place::Served));
+        // Nothing was said: it is told to end, waits for its client again, and the client says nothing.
+        assert!(is_reset(all(&mut client).await));
+        assert_eq!(reason(&mut heard).await, CloseReason::Idle);
+
+        // This one waits for its own stop, not for its client: of the two the other is idle first.
+        let [(stream, mut at_work), (other, mut idle)] = [connection().await, connection().await];
+        let actor = start(stream, record(context.clone()), Polite.into(), Some(Place::Served));
+        at_work.write_all(b"a").await.unwrap();
+        start(other, record(context), Echo.into(), Some(Place::Served));
+        assert_eq!(all(&mut idle).await.unwrap(), "");
+        drop(idle);
+        assert_eq!(reason(&mut heard).await, CloseReason::Idle);
+        actor.do_send(Stop::Drain);
+        at_work.write_all(b"b").await.unwrap();
+        assert_eq!(all(&mut at_work).await.unwrap(), "b");
+    }
+
+    #[actix::test]
+    async fn a_task_that_waits_for_the_stop_of_a_connection_hears_of_its_end() {
+        struct Leaves(UnboundedSender<()>);
+        impl Service for Leaves {
+            async fn serve(&self, socket: &mut Socket) -> io::Result<()> {
+                let (stopping, ended) = (socket.stopping(), self.0.clone());
+                actix_rt::spawn(async move {
+                    stopping.await;
+                    let _ = ended.send(());
+                });
+                Ok(())
+            }
+        }
+        let (ended, mut hears) = unbounded_channel();
+        let (_, client, mut heard) = served(Leaves(ended)).await;
+        drop(client);
+        assert_eq!(reason(&mut heard).await, CloseReason::Client);
+        assert_eq!(hears.recv().await, Some(()));
+    }
+
+    #[actix::test]
+    async fn a_service_that_sends_fin_goes_on_reading() {
+        struct HalfClose;
+        impl Service for HalfClose {
+            async fn serve(&self, socket: &mut Socket) -> io::Result<()> {
+                socket.write_all(b"done").await?;
+                socket.shutdown().await?;
+                let mut rest = String::new();
+                socket.read_to_string(&mut rest).await?;
+                assert_eq!(rest, "but I am not");
+                Ok(())
+            }
+        }
+        let (_, mut client, mut heard) = served(HalfClose).await;
+        assert_eq!(all(&mut client).await.unwrap(), "done");
+        client.write_all(b"but I am not").await.unwrap();
+        drop(client);
+        assert_eq!(reason(&mut heard).await, CloseReason::Client);
     }
 
     #[actix::test]
@@ -436,7 +668,7 @@ mod tests {
     async fn an_idle_client_is_ended_cleanly() {
         let (stream, mut client) = connection().await;
         let (context, mut heard) = context(Duration::from_millis(20));
-        ConnectionActor::start(stream, record(context), Echo.into(), Some(Place::Served));
+        start(stream, record(context), Echo.into(), Some(Place::Served));
         assert_eq!(all(&mut client).await.unwrap(), "");
         drop(client);
         assert_eq!(reason(&mut heard).await, CloseReason::Idle);
@@ -446,7 +678,7 @@ mod tests {
     async fn an_idle_client_that_owes_its_reading_is_given_up() {
         let (stream, mut client) = connection().await;
         let (context, mut heard) = context(Duration::from_millis(20));
-        ConnectionActor::start(stream, record(context), Echo.into(), Some(Place::Served));
+        start(stream, record(context), Echo.into(), Some(Place::Served));
         // More than the socket buffers of both sides hold, so the write ends only with the connection.
         assert!(client.write_all(&vec![0; 64 << 20]).await.is_err());
         assert_eq!(reason(&mut heard).await, CloseReason::Idle);
@@ -459,7 +691,7 @@ mod tests {
         SockRef::from(&stream).set_send_buffer_size(512 << 10).unwrap();
         SockRef::from(&client).set_recv_buffer_size(32 << 10).unwrap();
         let (context, mut heard) = context(Duration::from_millis(500));
-        ConnectionActor::start(stream, record(context), Echo.into(), Some(Place::Served));
+        start(stream, record(context), Echo.into(), Some(Place::Served));
         let (mut reader, mut writer) = client.into_split();
         let sent = vec![7; 320 << 10];
         let mut received = Vec::new();

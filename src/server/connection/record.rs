@@ -14,7 +14,7 @@ use crate::{
 };
 use actix::prelude::*;
 use slog::Logger;
-use std::{cell::Cell, net::SocketAddr, rc::Rc, time::Duration};
+use std::{cell::Cell, io, net::SocketAddr, rc::Rc, time::Duration};
 use tokio::time::Instant;
 
 /// What all connections of one Worker have in common.
@@ -40,6 +40,8 @@ pub(crate) struct Record {
     pub discarded: Cell<u64>,
     /// `Crashed` until the data plane has come to another end.
     pub(super) reason: Cell<CloseReason>,
+    /// Of what the service failed.
+    pub(super) error: Cell<Option<io::Error>>,
     pub(super) context: Rc<ConnectionContext>,
 }
 
@@ -53,6 +55,7 @@ impl Record {
             echoed: Cell::new(0),
             discarded: Cell::new(0),
             reason: Cell::new(CloseReason::Crashed),
+            error: Cell::new(None),
             context,
         }
     }
@@ -78,20 +81,22 @@ impl Drop for Record {
             reason => reason,
         };
         let connection = self.connection();
-        let in_stop = self.permit.give_back(reason);
+        let in_stop = self.permit.give_back(reason, self.discarded.get());
         macro_rules! closed {
-            ($level:ident) => {
+            ($level:ident $(, $key:literal => $value:expr)?) => {
                 slog::$level!(
                     self.context.log, "connection closed";
                     "connection" => connection.get(), "peer" => %self.peer, "reason" => reason.as_str(),
                     "received" => self.received.get(), "echoed" => self.echoed.get(),
-                    "discarded" => self.discarded.get(), "elapsed_ms" => self.since.elapsed().as_millis() as u64,
+                    "discarded" => self.discarded.get(), $($key => $value,)?
+                    "elapsed_ms" => self.since.elapsed().as_millis() as u64,
                 )
             };
         }
-        match reason {
-            CloseReason::Crashed => closed!(error),
-            CloseReason::Forced => closed!(warn),
+        match (reason, self.error.take()) {
+            (CloseReason::Crashed, _) => closed!(error),
+            (CloseReason::Failed, Some(error)) => closed!(warn, "error" => error.to_string()),
+            (CloseReason::Forced | CloseReason::Failed, _) => closed!(warn),
             _ if in_stop => closed!(info),
             _ => closed!(debug),
         }

@@ -1,6 +1,6 @@
 //! A connection as its service sees it.
 
-use crate::server::connection::stream::Stream;
+use crate::{decisions::connection::Ending, server::connection::stream::Stream};
 use std::{
     future::poll_fn,
     io::{self, ErrorKind},
@@ -25,6 +25,52 @@ impl Socket {
     /// The client's address, IPv4 also where it came through a dual-stack socket.
     pub fn peer(&self) -> std::net::SocketAddr {
         self.0.record.peer
+    }
+
+    /// Why the server wants the service to end, as soon as it does. An end of the input without it is the client's.
+    pub fn ending(&self) -> Option<Ending> {
+        self.0.state().ending()
+    }
+
+    /// Resolves when the server wants the service to end ([`ending`](Self::ending) tells why), or when the connection is over.
+    ///
+    /// It borrows nothing, so it can be waited for beside a read or a write, and in another task.
+    ///
+    /// ```
+    /// # use std::io;
+    /// # use supervised_echo::{AtStop, Service, Socket};
+    /// # use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    /// /// Answers each request of four bytes with the same four. What has arrived of the next one at a stop is not executed.
+    /// struct Requests;
+    ///
+    /// impl Service for Requests {
+    ///     const AT_STOP: AtStop = AtStop::Notify;
+    ///
+    ///     async fn serve(&self, socket: &mut Socket) -> io::Result<()> {
+    ///         let mut request = [0; 4];
+    ///         let mut stopping = std::pin::pin!(socket.stopping());
+    ///         loop {
+    ///             tokio::select! {
+    ///                 biased; // what has arrived is answered first
+    ///                 read = socket.read_exact(&mut request) => read?,
+    ///                 () = &mut stopping => return Ok(()),
+    ///             };
+    ///             socket.write_all(&request).await?;
+    ///         }
+    ///     }
+    /// }
+    /// ```
+    pub fn stopping(&self) -> impl Future<Output = ()> + use<> {
+        let (stream, bell) = (Rc::downgrade(&self.0), self.0.bell().clone());
+        async move {
+            loop {
+                let rung = bell.notified();
+                if stream.upgrade().is_none_or(|stream| stream.state().ending().is_some()) {
+                    return;
+                }
+                rung.await;
+            }
+        }
     }
 
     /// Waits until [`try_read`](Self::try_read) may bring something, the end of the input included. One task at a time can
@@ -81,8 +127,8 @@ impl AsyncWrite for Socket {
         Poll::Ready(Ok(()))
     }
 
-    /// Nothing to do: FIN is sent when the service returns.
+    /// Sends FIN: the client sees the end, and may go on sending. Without it FIN is sent when the service returns.
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+        Poll::Ready(self.0.send_fin())
     }
 }

@@ -4,59 +4,89 @@
 use crate::{
     buffer::{READS_IN_A_ROW, with_buffer},
     decisions::connection::{CloseReason, ConnectionState, Ending},
-    server::connection::record::Record,
+    server::connection::{kernel, record::Record},
 };
-use rustix::{io::ioctl_fionread, ioctl};
+use rustix::io::ioctl_fionread;
 use socket2::SockRef;
 use std::{
-    cell::{Cell, RefCell},
+    cell::{Cell, OnceCell, RefCell},
     future::poll_fn,
     io::{self, ErrorKind, Read},
     net::Shutdown,
+    rc::Rc,
     task::{Context, Poll, Waker},
     time::Duration,
 };
-use tokio::{io::Interest, net::TcpStream, time::Instant};
+use tokio::{io::Interest, net::TcpStream, sync::Notify, time::Instant};
 
 pub(crate) struct Stream {
     // Dropped in this order: the stream is closed before its end is logged and acknowledged.
     tcp: TcpStream,
     pub record: Record,
     state: Cell<ConnectionState>,
+    /// Whether the service is only notified when it is to end: then its input stays open.
+    notify: bool,
     /// Of the bytes that had arrived when the input ended, those still to be read.
     due: Cell<u64>,
     /// Whether the client's FIN has been read.
     client_done: Cell<bool>,
+    /// Whether our own FIN has been sent.
+    finished: Cell<bool>,
+    /// Whether the socket has failed: the client has reset the connection.
+    broken: Cell<bool>,
+    /// Whether the client was silent at the Worker's last look.
+    silent: Cell<bool>,
+    /// Whether the service was last seen to wait for its client, to send or to read.
+    waits: Cell<bool>,
     /// Whether to note when a byte moves: only an idle timeout asks for it.
     watch_idle: bool,
     active: Cell<Instant>,
-    /// Whoever waits for input, to be told that it has ended.
+    /// The task that waits for input, to be told that it has ended.
     reader: RefCell<Option<Waker>>,
+    /// Rung when the service is to end, and when the connection is over. Made when somebody first listens.
+    bell: OnceCell<Rc<Notify>>,
 }
 
 impl Stream {
-    pub fn new(tcp: TcpStream, record: Record, watch_idle: bool) -> Self {
+    pub fn new(tcp: TcpStream, record: Record, notify: bool, watch_idle: bool) -> Self {
         Self {
             tcp,
             record,
             state: Cell::new(ConnectionState::Waiting),
+            notify,
             due: Cell::new(0),
             client_done: Cell::new(false),
+            finished: Cell::new(false),
+            broken: Cell::new(false),
+            silent: Cell::new(false),
+            waits: Cell::new(false),
             watch_idle,
             active: Cell::new(Instant::now()),
             reader: RefCell::new(None),
+            bell: OnceCell::new(),
         }
     }
 
     // Orders.
 
-    /// Ends the input after what has arrived by now, so that a client that keeps sending cannot keep it open.
+    /// The server wants the service to end. Its input ends after what has arrived by now, so that a client that keeps sending
+    /// cannot keep it open; unless the service asked to be notified only.
     pub fn end_input(&self, ending: Ending) {
-        if self.state.replace(self.state().end_input(ending)).ending().is_none() {
+        let before = self.state.replace(self.state().end_input(ending));
+        if before.ending().is_some() || self.state().ending().is_none() {
+            return;
+        }
+        if !self.notify {
             // A socket that cannot tell is broken, and reading from it says so.
             self.due.set(ioctl_fionread(&self.tcp).unwrap_or(0));
-            self.reader.take().into_iter().for_each(Waker::wake);
         }
+        self.reader.take().into_iter().for_each(Waker::wake);
+        self.bell.get().into_iter().for_each(|bell| bell.notify_waiters());
+    }
+
+    /// What rings when the server wants the service to end.
+    pub fn bell(&self) -> &Rc<Notify> {
+        self.bell.get_or_init(Rc::default)
     }
 
     pub fn state(&self) -> ConnectionState {
@@ -64,7 +94,7 @@ impl Stream {
     }
 
     fn input_has_ended(&self) -> bool {
-        self.state().ending().is_some()
+        !self.notify && self.state().ending().is_some()
     }
 
     fn wake_at_the_end(&self, cx: &Context<'_>) {
@@ -75,11 +105,11 @@ impl Stream {
         }
     }
 
-    /// Resolves when the input has been ended from this side.
-    pub async fn input_ended(&self) {
+    /// Resolves when the server wants a connection to end whose service has not begun.
+    pub async fn told_to_end(&self) {
         poll_fn(|cx| {
             self.wake_at_the_end(cx);
-            if self.input_has_ended() { Poll::Ready(()) } else { Poll::Pending }
+            if self.state().ending().is_some() { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
     }
@@ -113,7 +143,17 @@ impl Stream {
             return Poll::Ready(Ok(()));
         }
         self.wake_at_the_end(cx);
-        self.tcp.poll_read_ready(cx)
+        self.note_wait(self.tcp.poll_read_ready(cx))
+    }
+
+    fn note_wait<T>(&self, poll: Poll<T>) -> Poll<T> {
+        self.waits.set(poll.is_pending());
+        poll
+    }
+
+    /// Whether the service waits for its client. Otherwise it is at work, or waits for something else.
+    pub fn waits_for_client(&self) -> bool {
+        self.waits.get()
     }
 
     /// Reads what is there, up to the end of the input, which is `Ok(0)`; `WouldBlock` if nothing is.
@@ -145,21 +185,34 @@ impl Stream {
                 Err(ref error) => Err(error.kind().into()),
             }
         });
-        let n = received?;
+        let n = self.note_failure(received)?;
         self.client_done.set(n == 0);
         self.moved(count, n);
         Ok(n)
     }
 
     pub fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.tcp.poll_write_ready(cx)
+        self.note_wait(self.tcp.poll_write_ready(cx))
     }
 
     /// Writes what the socket takes; `WouldBlock` if it takes nothing.
     pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
-        let n = self.tcp.try_write(bytes)?;
+        let n = self.note_failure(self.tcp.try_write(bytes))?;
         self.moved(&self.record.echoed, n);
         Ok(n)
+    }
+
+    fn note_failure<T>(&self, moved: io::Result<T>) -> io::Result<T> {
+        moved.inspect_err(|error| {
+            if error.kind() != ErrorKind::WouldBlock {
+                self.broken.set(true);
+            }
+        })
+    }
+
+    /// Whether the socket has failed under the service.
+    pub fn is_broken(&self) -> bool {
+        self.broken.get()
     }
 
     fn moved(&self, count: &Cell<u64>, n: usize) {
@@ -184,10 +237,22 @@ impl Stream {
         CloseReason::Reset
     }
 
-    /// Sends FIN.
+    /// Sends FIN, once.
+    pub fn send_fin(&self) -> io::Result<()> {
+        // A second one would be an error if the client has ended meanwhile.
+        if self.finished.replace(true) { Ok(()) } else { SockRef::from(&self.tcp).shutdown(Shutdown::Write) }
+    }
+
+    /// The service is done.
     pub fn finish(&self) -> io::Result<()> {
         self.state.set(self.state().finish());
-        SockRef::from(&self.tcp).shutdown(Shutdown::Write)
+        self.send_fin()
+    }
+
+    /// The service has failed.
+    pub fn fail(&self, error: io::Error) {
+        self.state.set(self.state().fail());
+        self.record.error.set(Some(error));
     }
 
     /// Whether everything is delivered and only the client's FIN is waited for, which `linger` bounds.
@@ -199,6 +264,8 @@ impl Stream {
     pub fn discard(&self) -> io::Result<bool> {
         for _ in 0..READS_IN_A_ROW {
             if self.client_done.get() {
+                // After the FIN no read tells of a reset any more.
+                self.check()?;
                 break;
             }
             match with_buffer(|buffer| self.receive(buffer, &self.record.discarded)) {
@@ -216,14 +283,32 @@ impl Stream {
 
     /// Bytes that the client's system has not acknowledged yet. A FIN counts as one.
     pub fn unacknowledged(&self) -> io::Result<u64> {
-        type SendQueue = ioctl::Getter<{ libc::TIOCOUTQ as ioctl::Opcode }, libc::c_int>;
-        // SAFETY: SIOCOUTQ (TIOCOUTQ by its other name) writes one int, which is what this getter reads.
-        let bytes = unsafe { ioctl::ioctl(&self.tcp, SendQueue::new()) }?;
-        Ok(u64::try_from(bytes).unwrap_or(0))
+        kernel::unacknowledged(&self.tcp)
+    }
+
+    /// An error if the connection has failed. It takes the error from the socket, and reads give an end of input after that: so
+    /// ask only where the service is done.
+    pub fn check(&self) -> io::Result<()> {
+        self.tcp.take_error()?.map_or(Ok(()), Err)
+    }
+
+    /// Whether the client has gone without a word that the service or the lingering close would hear: it was silent at the
+    /// last look and is still, or it has reset a connection whose service waits for something else.
+    pub fn client_is_gone(&self) -> bool {
+        let silent = self.unacknowledged().unwrap_or(0) > 0 && kernel::is_silent(&self.tcp);
+        let vanished = self.silent.replace(silent) && silent;
+        let deaf = self.state() == ConnectionState::Serving && !self.waits_for_client();
+        vanished || (deaf && !self.finished.get() && kernel::is_closed(&self.tcp))
     }
 
     /// The connection has come to a good end: closing it from here on is no reset.
     pub fn earned_clean_end(&self) -> io::Result<()> {
         SockRef::from(&self.tcp).set_linger(None::<Duration>)
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.bell.get().into_iter().for_each(|bell| bell.notify_waiters());
     }
 }

@@ -1,0 +1,49 @@
+//! What the kernel knows of a connection, and neither std nor tokio asks for.
+//!
+//! The one place of the server with `unsafe`: two questions whose answers the kernel writes.
+
+use rustix::ioctl;
+use std::{io, mem::MaybeUninit, os::fd::AsRawFd, time::Duration};
+use tokio::net::TcpStream;
+
+/// A client to which bytes are owed is silent if its system has acknowledged nothing for so long, and owes an answer: to a
+/// retransmission, or to a window probe if it has stopped reading.
+const SILENCE: Duration = Duration::from_secs(20);
+/// `TCP_CLOSE` of `linux/tcp_states.h`: the connection is over.
+const CLOSED: u8 = 7;
+
+/// Bytes that the client's system has not acknowledged yet. A FIN counts as one.
+pub(super) fn unacknowledged(tcp: &TcpStream) -> io::Result<u64> {
+    type SendQueue = ioctl::Getter<{ libc::TIOCOUTQ as ioctl::Opcode }, libc::c_int>;
+    // SAFETY: SIOCOUTQ (TIOCOUTQ by its other name) writes one int, which is what this getter reads.
+    let bytes = unsafe { ioctl::ioctl(tcp, SendQueue::new()) }?;
+    Ok(u64::try_from(bytes).unwrap_or(0))
+}
+
+/// Whether the client, to which bytes are owed, is silent. One that has stopped reading but answers window probes is not, though
+/// these are up to two minutes apart. While an answer is on its way it looks silent: so ask twice.
+pub(super) fn is_silent(tcp: &TcpStream) -> bool {
+    info(tcp).is_ok_and(|info| {
+        let owes_answer = info.tcpi_retransmits > 0 || info.tcpi_probes > 0;
+        owes_answer && u128::from(info.tcpi_last_ack_recv) >= SILENCE.as_millis()
+    })
+}
+
+/// Whether the connection is over in both directions.
+pub(super) fn is_closed(tcp: &TcpStream) -> bool {
+    info(tcp).is_ok_and(|info| info.tcpi_state == CLOSED)
+}
+
+fn info(tcp: &TcpStream) -> io::Result<libc::tcp_info> {
+    let mut info = MaybeUninit::<libc::tcp_info>::zeroed();
+    let mut length = size_of::<libc::tcp_info>() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `length` bytes to `info`, which has room for them.
+    let got = unsafe {
+        libc::getsockopt(tcp.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_INFO, info.as_mut_ptr().cast(), &raw mut length)
+    };
+    if got != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: it is made of numbers, for which zeroes are as good as what the kernel has written.
+    Ok(unsafe { info.assume_init() })
+}
