@@ -1,7 +1,8 @@
 //! Rule 2, a slot always comes back, as a table: every state of a client, every state of its connection, every way for the client
 //! to go, and everything that can happen then. The cells are generated; what each of them must come to follows from the rules.
 //!
-//! `CELL="Draining"` plays only the cells whose name has this in it.
+//! `CELL="Draining"` plays only the cells whose name has this in it. Beside the table: stops at random moments among clients of
+//! all kinds at once, with every byte accounted for. `STOPS=300` makes more of them, `SEED=7` those of that seed.
 
 #[path = "states/cell.rs"]
 mod cell;
@@ -9,6 +10,8 @@ mod cell;
 mod house;
 #[path = "states/kernel.rs"]
 mod kernel;
+#[path = "states/mixed.rs"]
+mod mixed;
 #[path = "states/play.rs"]
 mod play;
 
@@ -20,10 +23,10 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Mutex,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     thread,
-    time::Instant,
+    time::{Instant, SystemTime},
 };
 
 /// How often a cell may find that its state was over before it got there.
@@ -84,7 +87,7 @@ fn cells() -> Vec<Cell> {
 
 #[test]
 fn a_slot_comes_back_whatever_a_client_does_in_whatever_state() {
-    prove_all("the table", cells().into_iter().filter(|cell| !cell.is_long()).collect(), 64);
+    prove_all("the table", cells().into_iter().filter(|cell| !cell.is_long()).collect(), 128);
 }
 
 #[test]
@@ -92,4 +95,35 @@ fn a_client_that_vanishes_while_it_is_owed_bytes_is_given_up_and_a_paused_reader
     let cells: Vec<_> = cells().into_iter().filter(Cell::is_long).collect();
     let all = cells.len();
     prove_all("the long cells", cells, all);
+}
+
+#[test]
+fn at_a_stop_among_clients_of_all_kinds_every_byte_is_accounted_for() {
+    let number = |name| env::var(name).ok().map(|value| value.parse::<u64>().expect("a number"));
+    let stops = number("STOPS").unwrap_or(20);
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis() as u64;
+    let first = number("SEED").unwrap_or(now);
+    let (begin, next) = (Instant::now(), AtomicU64::new(first));
+    let (wrong, all) = (Mutex::new(Vec::new()), Mutex::new(mixed::Books::default()));
+    thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= first + stops {
+                        return;
+                    }
+                    match catch_unwind(|| mixed::stop(seed)) {
+                        Ok(Ok(books)) => all.lock().unwrap().add(&books),
+                        Ok(Err(what)) => wrong.lock().unwrap().push(format!("SEED={seed}: {what}")),
+                        Err(panic) => wrong.lock().unwrap().push(format!("SEED={seed}: {}", panicked(&*panic))),
+                    }
+                }
+            });
+        }
+    });
+    let (wrong, all) = (wrong.into_inner().unwrap(), all.into_inner().unwrap());
+    let took = begin.elapsed().as_secs_f64();
+    println!("{stops} stops from SEED={first}: {} wrong, {took:.1} s; {all:?}", wrong.len());
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }

@@ -203,9 +203,14 @@ impl Cell {
         self.half_closed && matches!(self.place, Place::ClosingByStop | Place::ClosingByIdle)
     }
 
+    /// The client has said nothing and ended its input, and nobody has noticed yet.
+    fn has_only_ended(&self) -> bool {
+        self.place == Place::Backlog && self.sent == Sent::Nothing && self.half_closed
+    }
+
     /// A stop finds no more to do than to deliver: the client has ended its input, and its kernel has room for the echo.
     fn ends_at_a_stop(&self) -> bool {
-        self.half_closed && !self.has_slot() && self.sent <= Sent::Little && self.goes == Goes::Stays
+        self.half_closed && !self.has_slot() && self.sent <= Sent::Little
     }
 
     pub fn has_slot(&self) -> bool {
@@ -263,20 +268,20 @@ impl Cell {
             Goes::IsKilled if !self.has_slot() && self.sent > Sent::Nothing => expected(Reset, PROMPT),
             // Only a FIN, and everything is delivered: a clean end, whichever of the two is first.
             Goes::IsKilled => {
-                let mut expected = expected(self.end(), PROMPT);
-                match self.place {
-                    Place::ClosingByIdle if self.is_stopped() => expected.reasons.push(Idle),
-                    _ if self.is_stopped() && !self.is_stopped_before() => expected.reasons.push(Client),
-                    _ => {}
-                }
-                expected
+                let before = if self.place == Place::ClosingByIdle { Idle } else { Client };
+                let crosses = self.is_stopped() && !self.is_stopped_before();
+                let first = crosses.then_some(before).into_iter();
+                Expected { reasons: first.chain([self.end()]).collect(), ..expected(self.end(), PROMPT) }
+            }
+            // The same for one that has ended its input and stays or vanishes; the server's FIN has `linger` to be acknowledged, and
+            // an idle timeout may be as short.
+            _ if self.has_only_ended() => {
+                let clean = (self.goes == Goes::Stays && self.resumes()).then_some(true);
+                let second = if self.event == Event::Idle { Idle } else { self.end() };
+                Expected { reasons: vec![Client, second], within: idle, clean }
             }
             // The deadline holds (rule 5); before it nothing ends what is still waited for.
             Goes::Vanishes if self.event == Event::Abort => expected(Forced, DEADLINE + PROMPT),
-            // Only the server's FIN is not acknowledged, and has had `linger` for it; meanwhile the idle timeout may elapse as well.
-            Goes::Vanishes if self.event == Event::Idle && !self.has_slot() && self.half_closed && !self.is_owed() => {
-                Expected { reasons: vec![Client, Idle], ..expected(Client, idle) }
-            }
             // Nothing moves: an idle timeout ends it, whether bytes are owed or not. Once it is stopped the idle timeout counts no
             // more.
             Goes::Vanishes if self.event == Event::Idle && !self.is_stopped() => expected(Idle, idle),
@@ -307,7 +312,11 @@ impl Cell {
 
     /// Whether the only end that is left for it is that `linger` has passed.
     fn lingers_to_its_end(&self) -> bool {
-        self.event != Event::Abort && (self.goes == Goes::Vanishes || self.goes == Goes::Stays && self.idle_ends_it())
+        match self.goes {
+            Goes::Vanishes => self.event != Event::Abort || self.has_only_ended(),
+            Goes::Stays => self.idle_ends_it(),
+            Goes::Resets | Goes::IsKilled => false,
+        }
     }
 
     /// A second slot: for somebody by whose end it shows that the stop has reached the connections.

@@ -71,14 +71,22 @@ pub struct Client {
 impl Client {
     /// A client whose kernel takes in little for it.
     pub fn connect(server: SocketAddr) -> Self {
+        Self::try_connect(server).expect("it listens")
+    }
+
+    /// `None` if it is refused.
+    pub fn try_connect(server: SocketAddr) -> Option<Self> {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         socket.set_recv_buffer_size(4096).unwrap();
         socket.set_send_buffer_size(16 * 1024).unwrap();
-        socket.connect_timeout(&server.into(), Duration::from_secs(30)).unwrap();
+        match socket.connect_timeout(&server.into(), Duration::from_secs(30)) {
+            Err(error) if error.kind() == ErrorKind::ConnectionRefused => return None,
+            connected => connected.unwrap(),
+        }
         socket.set_nonblocking(true).unwrap();
         let stream = TcpStream::from(socket);
         let name = stream.local_addr().unwrap();
-        Self { stream, name, sent: 0, got: 0, end: None, last_read: Instant::now() }
+        Some(Self { stream, name, sent: 0, got: 0, end: None, last_read: Instant::now() })
     }
 
     /// Sends what the kernel takes, up to this much in all. True once it is sent.
@@ -124,7 +132,7 @@ impl Client {
         Ok(self.end.is_some())
     }
 
-    fn shut(&self) {
+    pub fn shut(&self) {
         let _ = self.stream.shutdown(Shutdown::Write); // one that is reset already is not asked
     }
 
