@@ -86,7 +86,7 @@ fn cells() -> Vec<Cell> {
 }
 
 #[test]
-fn a_slot_comes_back_whatever_a_client_does_in_whatever_state() {
+fn a_slot_comes_back_from_every_client_in_every_state() {
     prove_all("the table", cells().into_iter().filter(|cell| !cell.is_long()).collect(), 128);
 }
 

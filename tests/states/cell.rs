@@ -10,6 +10,9 @@ use supervised_echo::{CloseReason, CloseReason::*, Settings};
 pub const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
 /// How exact that is.
 pub const MARGIN: Duration = Duration::from_secs(10);
+/// How long a paused reader pauses. The kernel probes its closed window ever more rarely: the probe after 50 s comes 50 s
+/// later, so that between them the last acknowledgement of a reader in good health is older than `UNACKNOWLEDGED`.
+pub const PAUSE: Duration = Duration::from_secs(100);
 /// How long anything may take that has an event of its own, on a busy machine.
 pub const PROMPT: Duration = Duration::from_secs(5);
 /// The idle timeout where it is to elapse.
@@ -83,7 +86,7 @@ pub enum Event {
     Abort,
     /// The time passes in which an idle timeout may elapse.
     Idle,
-    /// The client does nothing for longer than a client may that is owed bytes and does not acknowledge.
+    /// The client does nothing for far longer than a client may that is owed bytes and does not acknowledge.
     Pause,
 }
 
@@ -203,7 +206,7 @@ impl Cell {
         self.half_closed && matches!(self.place, Place::ClosingByStop | Place::ClosingByIdle)
     }
 
-    /// The client has said nothing and ended its input, and nobody has noticed yet.
+    /// The client has said nothing and ended its input, and the server has not accepted it.
     fn has_only_ended(&self) -> bool {
         self.place == Place::Backlog && self.sent == Sent::Nothing && self.half_closed
     }

@@ -308,11 +308,11 @@ fn books(house: &House, gone: &[Option<Gone>], deadline: Instant) -> Result<Book
         }
         let clean = matches!(reason, "client" | "stopped");
         holds &= !clean || !client.read_all || client.got == echoed;
-        // No client is reset that has seen a clean end, or that behaves, unless it resets itself.
+        // The server resets no client that has seen a clean end, and none that behaves.
         holds &= !client.read_all || reason != "reset" || client.kind == Kind::Resets;
         let behaves = matches!(client.kind, Kind::Echoes | Kind::HalfCloses | Kind::Pauses);
         holds &= !behaves || reason != "reset";
-        // The deadline finds nobody who has gone well before it.
+        // The deadline forces no client that has gone well before it.
         holds &= reason != "forced" || client.at + DEADLINE / 2 > deadline;
         if !holds {
             return Err(format!("{client:?}, {close:?}"));
@@ -328,7 +328,7 @@ fn books(house: &House, gone: &[Option<Gone>], deadline: Instant) -> Result<Book
         numbers.into_iter().for_each(|(sum, number)| *sum += number);
     }
     if !closes.is_empty() {
-        return Err(format!("records of nobody: {:?}", closes.keys().collect::<BTreeSet<_>>()));
+        return Err(format!("records of no client: {:?}", closes.keys().collect::<BTreeSet<_>>()));
     }
     if books.received != books.echoed + books.owed {
         return Err(format!("the sums differ: {books:?}"));

@@ -4,7 +4,7 @@
 //! as a timeout, a cell that finds it over has proved nothing, and is played again.
 
 use crate::{
-    cell::{Cell, DEADLINE, Event, Expected, Goes, IDLE, MARGIN, PROMPT, Place, Reads, Sent, UNACKNOWLEDGED},
+    cell::{Cell, DEADLINE, Event, Expected, Goes, IDLE, PAUSE, PROMPT, Place, Reads, Sent},
     house::{House, Told},
     kernel::{self, FIN_WAIT_1, FIN_WAIT_2, LAST_ACK, Seen, Served},
 };
@@ -435,13 +435,13 @@ impl Play<'_> {
         match cell.event {
             Event::Stop | Event::Abort => self.stop()?,
             Event::Idle if !cell.idle_ends_it() => self.pass(3 * IDLE, expected)?,
-            Event::Pause => self.pass(UNACKNOWLEDGED + MARGIN, expected)?,
+            Event::Pause => self.pass(PAUSE, expected)?,
             Event::Nothing | Event::Idle => {}
         }
         if cell.goes == Goes::Stays && cell.event != Event::Pause {
             self.in_time_to_resume()?;
         }
-        // Whoever has the slot that is waited for leaves it.
+        // The companion leaves, and its slot goes to the client of the cell.
         self.companion = None;
         Ok(())
     }
