@@ -2,8 +2,8 @@
 //! and loses packets.
 //!
 //! The namespaces have no names. They live as long as something holds them open, so that nothing is left of them however a test
-//! ends. What becomes of a packet depends on the seed, its client's port, its direction and its number alone, not on the order in which
-//! clients come. It takes the privilege to make namespaces, `/dev/net/tun` and the program `ip`.
+//! ends. What becomes of a packet depends on the seed, its client's port, its direction and its number alone, not on the order in
+//! which clients come. It takes the privilege to make namespaces, `/dev/net/tun` and the program `ip`.
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
@@ -13,7 +13,7 @@ use rustix::{
 use std::{
     cmp::Reverse,
     collections::{BinaryHeap, HashMap},
-    fs::{File, OpenOptions},
+    fs::{self, File, OpenOptions},
     io::{self, ErrorKind, PipeReader, PipeWriter, Read, Write},
     net::Ipv4Addr,
     os::{
@@ -58,8 +58,8 @@ pub struct Network {
     running: Option<PipeWriter>,
 }
 
-/// For each client, by its port: when the first packet of it that was not a SYN has been given to the server's kernel. With that packet,
-/// if there is room in the backlog, the handshake ends.
+/// For each client, by its port: when its first packet that was not a SYN was given to the server's kernel. With that packet the
+/// handshake ends, if there is room in the backlog.
 pub type Traffic = HashMap<u16, Instant>;
 
 impl Network {
@@ -113,6 +113,20 @@ impl Namespace {
         })
     }
 
+    /// Sets one of the kernel's settings under `net.ipv4` in here.
+    pub fn set(&self, name: &str, value: &str) {
+        self.enter(|| fs::write(format!("/proc/sys/net/ipv4/{name}"), value)).unwrap().unwrap();
+    }
+
+    /// One of the kernel's counters of TCP in here.
+    pub fn counter(&self, name: &str) -> usize {
+        let table = self.enter(|| fs::read_to_string("/proc/thread-self/net/netstat")).unwrap().unwrap();
+        let mut rows = table.lines().map(str::split_whitespace);
+        let (names, values) = (rows.next().unwrap(), rows.next().unwrap());
+        let (_, value) = names.zip(values).find(|(is, _)| *is == name).expect("the kernel has it");
+        value.parse().unwrap()
+    }
+
     /// Makes the device that is the whole network as seen from in here.
     fn tun(&self, address: Ipv4Addr) -> io::Result<File> {
         self.enter(|| {
@@ -134,9 +148,9 @@ impl Namespace {
 }
 
 fn ip(arguments: &str) -> io::Result<()> {
-    let output = Command::new("ip").args(arguments.split(' ')).output()?;
-    let errors = String::from_utf8_lossy(&output.stderr);
-    if output.status.success() { Ok(()) } else { Err(io::Error::other(format!("ip {arguments}: {errors}"))) }
+    let failed = |reason: &str| io::Error::other(format!("ip {arguments}: {reason}"));
+    let output = Command::new("ip").args(arguments.split(' ')).output().map_err(|error| failed(&error.to_string()))?;
+    if output.status.success() { Ok(()) } else { Err(failed(&String::from_utf8_lossy(&output.stderr))) }
 }
 
 /// Carries packets from each device to the other.
