@@ -330,7 +330,8 @@ impl Play<'_> {
         }
         if cell.half_closed && !cell.half_closes_late() {
             self.client.shut();
-            if cell.sent == Sent::Much {
+            // A client with a FIN of its own on the way would go on sending it after it has vanished.
+            if cell.sent == Sent::Much || cell.goes == Goes::Vanishes {
                 let arrived = |play: &mut Self| Ok(kernel::state(&play.client.stream) == FIN_WAIT_2);
                 self.until("the FIN has arrived", PROMPT, arrived)?;
             }
