@@ -414,7 +414,7 @@ fn without_descriptors_accepting_pauses_once_without_spinning_and_resumes_and_no
 
 /// Leaves the server no descriptor for another client, and waits until it has felt it: so many are in the backlog, and are
 /// owed an echo.
-fn starve(server: &mut Server, clients: usize) -> Vec<TcpStream> {
+fn exhaust(server: &mut Server, clients: usize) -> Vec<TcpStream> {
     let open = server.process.descriptors();
     let free = (0..).find(|number| !open.contains(number)).unwrap();
     server.process.limit_descriptors(free as u64);
@@ -432,7 +432,7 @@ fn starve(server: &mut Server, clients: usize) -> Vec<TcpStream> {
 fn a_stop_without_descriptors_takes_in_everybody_as_those_before_them_leave() {
     let mut server = Server::start(&[ONE_WORKER, DEBUG, LONG_LINGER, LONG_TIMEOUT]);
     let mut served: Vec<_> = (0..5).map(|_| server.connect_served()).collect();
-    let queued = starve(&mut server, 20);
+    let queued = exhaust(&mut server, 20);
     server.signal(Signal::TERM);
     served.iter_mut().for_each(|client| assert!(read_to_eof(client).is_empty()));
     drop(served);
@@ -450,7 +450,7 @@ fn a_stop_without_descriptors_takes_in_everybody_as_those_before_them_leave() {
 fn a_stop_that_is_forced_before_there_are_descriptors_counts_whoever_is_in_the_backlog() {
     let mut server = Server::start(&[ONE_WORKER, DEBUG, LONG_LINGER, LONG_TIMEOUT]);
     let served: Vec<_> = (0..5).map(|_| server.connect_served()).collect();
-    let mut queued = starve(&mut server, 20);
+    let mut queued = exhaust(&mut server, 20);
     server.signal(Signal::TERM);
     server.log.wait("acceptor stopped");
     // None of them ends, so no descriptor comes back.

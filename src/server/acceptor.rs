@@ -13,6 +13,7 @@ use crate::{
 };
 use actix::prelude::*;
 use slog::Logger;
+use socket2::SockRef;
 use std::{
     future::{pending, poll_fn},
     io,
@@ -37,11 +38,21 @@ const CALM: Duration = Duration::from_secs(1);
 /// Where an Acceptor's clients come from: the socket, or in a test whatever can go wrong with one.
 pub(crate) trait Listen: 'static {
     fn poll_accept(&mut self, cx: &mut task::Context<'_>) -> Poll<io::Result<(TcpStream, SocketAddr)>>;
+
+    /// Fails if the system has nothing to give for one more client.
+    fn probe(&self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 impl Listen for TcpListener {
     fn poll_accept(&mut self, cx: &mut task::Context<'_>) -> Poll<io::Result<(TcpStream, SocketAddr)>> {
         TcpListener::poll_accept(self, cx)
+    }
+
+    /// One more handle of the socket takes what a client would: a descriptor, and a watch of epoll.
+    fn probe(&self) -> io::Result<()> {
+        TcpListener::from_std(SockRef::from(self).try_clone()?.into()).map(drop)
     }
 }
 
@@ -147,8 +158,15 @@ async fn accept_all(
                 AcceptError::Client => {}
                 AcceptError::Exhausted => {
                     let exhaustion = exhaustion.get_or_insert_with(|| Exhaustion::new(error, &exhaustions, &log));
-                    exhaustion.last_failure = Instant::now();
-                    sleep(BACK_OFF).await;
+                    // A client for whom there is no watch is accepted and lost: so the next one stays in the backlog
+                    // until there is one.
+                    loop {
+                        exhaustion.last_failure = Instant::now();
+                        sleep(BACK_OFF).await;
+                        if listener.probe().is_ok() {
+                            break;
+                        }
+                    }
                 }
                 AcceptError::Listener => return error,
             },
@@ -164,7 +182,7 @@ async fn calm(exhaustion: &Option<Exhaustion>) {
     }
 }
 
-/// The Acceptors of all Workers whose listener has no descriptor or memory for another client. An episode of exhaustion
+/// The Acceptors of all Workers for which the system has nothing to give for another client. An episode of exhaustion
 /// begins with the first of them and ends with the last: it is told once, however many Acceptors feel it.
 #[derive(Clone, Default)]
 pub(crate) struct Exhaustions(Arc<AtomicUsize>);
@@ -181,8 +199,8 @@ impl Exhaustions {
     }
 }
 
-/// This Acceptor's part in an episode of exhaustion.
-struct Exhaustion {
+/// One Acceptor's part in an episode of exhaustion.
+pub(crate) struct Exhaustion {
     reason: io::Error,
     last_failure: Instant,
     episode: Exhaustions,
@@ -190,7 +208,7 @@ struct Exhaustion {
 }
 
 impl Exhaustion {
-    fn new(reason: io::Error, episode: &Exhaustions, log: &Logger) -> Self {
+    pub fn new(reason: io::Error, episode: &Exhaustions, log: &Logger) -> Self {
         if episode.begin() {
             slog::warn!(log, "accept paused"; "reason" => %reason);
         }
@@ -215,7 +233,7 @@ mod tests {
         testing::{self, logged, probe},
     };
     use rustix::io::Errno;
-    use std::collections::VecDeque;
+    use std::{cell::Cell, collections::VecDeque};
     use tokio::sync::mpsc::UnboundedReceiver;
 
     /// Fails in the given ways first, then asks the real listener.
@@ -326,7 +344,7 @@ mod tests {
     }
 
     #[actix::test]
-    async fn starving_is_logged_once_an_episode_and_survived() {
+    async fn exhaustion_is_logged_once_an_episode_and_survived() {
         let (listener, address) = listener();
         let failures = EXHAUSTED.into();
         let flaky = Flaky { failures, listener: listener.acceptor().unwrap() };
@@ -348,7 +366,38 @@ mod tests {
     }
 
     #[actix::test]
-    async fn starving_ends_though_nobody_is_there() {
+    async fn while_there_is_no_watch_for_a_client_none_is_accepted_and_lost() {
+        /// Fails once, then has nothing to give for two probes.
+        struct Full {
+            failed: bool,
+            probes: Cell<usize>,
+            listener: TcpListener,
+        }
+        impl Listen for Full {
+            fn poll_accept(&mut self, cx: &mut task::Context<'_>) -> Poll<io::Result<(TcpStream, SocketAddr)>> {
+                if !std::mem::replace(&mut self.failed, true) {
+                    return Poll::Ready(Err(Errno::NOSPC.into()));
+                }
+                assert_eq!(self.probes.get(), 3, "the client would have been lost");
+                self.listener.poll_accept(cx)
+            }
+
+            fn probe(&self) -> io::Result<()> {
+                self.probes.set(self.probes.get() + 1);
+                if self.probes.get() < 3 { Err(Errno::NOSPC.into()) } else { Ok(()) }
+            }
+        }
+        let (listener, address) = listener();
+        let client = TcpStream::connect(address).await.unwrap();
+        let full = Full { failed: false, probes: Cell::new(0), listener: listener.acceptor().unwrap() };
+        assert!(full.listener.probe().is_ok());
+        let (_acceptor, mut heard) = start(&Gate::new(1, 0), Box::new(full));
+        assert_eq!(heard.accepted.recv().await.unwrap().peer, client.local_addr().unwrap());
+        assert_eq!(heard.log.recv().await.unwrap(), "accept paused");
+    }
+
+    #[actix::test]
+    async fn exhaustion_ends_though_no_client_comes() {
         let (listener, _) = listener();
         let flaky = Flaky { failures: [Errno::NFILE].into(), listener: listener.acceptor().unwrap() };
         let (_acceptor, mut heard) = start(&Gate::new(1, 0), Box::new(flaky));

@@ -13,7 +13,7 @@ use crate::{
         worker::{Event, Step, WorkerState},
     },
     server::{
-        acceptor::{Acceptor, Exhaustions, OpenListener, Parent},
+        acceptor::{Acceptor, Exhaustion, Exhaustions, OpenListener, Parent},
         connection::{
             Connection, ConnectionActor,
             record::{ConnectionContext, Record},
@@ -71,6 +71,8 @@ pub(crate) struct Worker<S: Service> {
     open_listener: Option<OpenListener>,
     gate: Arc<Gate>,
     exhaustions: Exhaustions,
+    /// While the listener cannot be opened.
+    exhaustion: Option<Exhaustion>,
     started: Instant,
     superior: Superior,
     log: Logger,
@@ -95,6 +97,7 @@ impl<S: Service> Worker<S> {
             open_listener: Some(seed.open_listener),
             gate: seed.gate,
             exhaustions: seed.exhaustions,
+            exhaustion: None,
             started: Instant::now(),
             superior: seed.superior,
             log: seed.log,
@@ -124,13 +127,17 @@ impl<S: Service> Worker<S> {
         let parent = Parent { accepted: ctx.address().recipient(), stopped: ctx.address().recipient() };
         match open_listener() {
             Ok(listener) => {
+                self.exhaustion = None;
                 let (gate, exhaustions) = (self.gate.clone(), self.exhaustions.clone());
                 let acceptor = Acceptor::new(self.worker, gate, exhaustions, listener, parent, self.log.clone());
                 self.acceptor = Some(acceptor.start());
             }
             Err(error) => match AcceptError::of(&error) {
-                AcceptError::Exhausted => self.on(Event::AcceptorExhausted, ctx),
-                AcceptError::Client | AcceptError::Listener => self.acceptor_stopped(Some(error.to_string()), ctx),
+                AcceptError::Client | AcceptError::Exhausted => {
+                    self.exhaustion.get_or_insert_with(|| Exhaustion::new(error, &self.exhaustions, &self.log));
+                    self.on(Event::AcceptorExhausted, ctx);
+                }
+                AcceptError::Listener => self.acceptor_stopped(Some(error.to_string()), ctx),
             },
         }
     }
@@ -143,6 +150,7 @@ impl<S: Service> Worker<S> {
 
     fn accepting_is_over(&mut self, given_up: bool) {
         self.open_listener = None;
+        self.exhaustion = None;
         let crash = self.crash.take();
         if given_up {
             slog::error!(self.log, "acceptor given up"; "worker" => self.worker.0, "reason" => &crash);
@@ -404,6 +412,22 @@ mod tests {
     }
 
     #[actix::test]
+    async fn a_listener_that_cannot_be_opened_for_want_of_anything_is_told_of_once_and_opened_later() {
+        let (listener, address) = listener();
+        let mut queued = client(address).await;
+        let opened = AtomicUsize::new(0);
+        let open: OpenListener = Box::new(move || match opened.fetch_add(1, Ordering::Relaxed) {
+            0 | 1 => Err(rustix::io::Errno::NOSPC.into()),
+            _ => Ok(Box::new(listener.acceptor()?)),
+        });
+        let (_worker, mut heard) = start(&Gate::new(1, 0), 0, open);
+        echoed(&mut queued).await;
+        assert_eq!(heard.log.recv().await.unwrap(), "accept paused");
+        assert_eq!(heard.log.recv().await.unwrap(), "accept resumed");
+        assert!(heard.acceptor.try_recv().is_err());
+    }
+
+    #[actix::test]
     async fn a_crashed_acceptor_is_replaced_and_no_queued_client_is_lost() {
         let (listener, address) = listener();
         let mut queued = client(address).await;
@@ -425,22 +449,10 @@ mod tests {
 
     #[actix::test]
     async fn a_handle_that_cannot_be_opened_counts_as_a_crash() {
-        let none = || io::Result::<Box<dyn Listen>>::Err(io::Error::other("no handle"));
+        let broken = io::Error::from(rustix::io::Errno::BADF).to_string();
+        let none = || io::Result::<Box<dyn Listen>>::Err(rustix::io::Errno::BADF.into());
         let (_worker, mut heard) = start(&Gate::new(1, 0), 0, Box::new(none));
-        assert_eq!(heard.acceptor.recv().await.unwrap().0.crash, Some("no handle".into()));
-    }
-
-    #[actix::test]
-    async fn a_handle_for_which_there_is_no_descriptor_is_tried_again_and_counts_as_nothing() {
-        let (listener, address) = listener();
-        let tries = AtomicUsize::new(0);
-        let open_listener = move || match tries.fetch_add(1, Ordering::Relaxed) {
-            0 | 1 => Err(rustix::io::Errno::MFILE.into()),
-            _ => Ok(Box::new(listener.acceptor()?) as Box<dyn Listen>),
-        };
-        let (_worker, mut heard) = start(&Gate::new(1, 0), 0, Box::new(open_listener));
-        echoed(&mut client(address).await).await;
-        assert!(heard.acceptor.try_recv().is_err());
+        assert_eq!(heard.acceptor.recv().await.unwrap().0.crash, Some(broken));
     }
 
     #[actix::test]
