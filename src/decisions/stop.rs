@@ -1,6 +1,6 @@
 //! How far a stop goes, and what began it.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 /// The broadcast, from parent to child, and how far it goes. Each step includes those before it, so a later one may come
 /// without them, and an earlier one that comes late changes nothing.
@@ -48,5 +48,52 @@ impl StopReason {
 impl fmt::Display for StopReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
+    }
+}
+
+/// How soon after a signal another one is its echo: `timeout` and a shell's trap send two at once, and a person who means a
+/// second one is slower.
+const ECHO: Duration = Duration::from_millis(250);
+
+/// Tells signals that are news from the echoes of those before them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct Echoes {
+    /// When the last signal was heard, news or not.
+    last: Option<Duration>,
+}
+
+impl Echoes {
+    /// A signal is heard at `now` (since any fixed moment). True if it is news; an echo changes nothing.
+    pub fn signal(&mut self, now: Duration) -> bool {
+        self.last.replace(now).is_none_or(|last| now.saturating_sub(last) >= ECHO)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Which of the signals that are heard at these milliseconds are news.
+    fn news<const N: usize>(heard: [u64; N]) -> [bool; N] {
+        let mut echoes = Echoes::default();
+        heard.map(|at| echoes.signal(Duration::from_millis(at)))
+    }
+
+    #[test]
+    fn the_first_signal_is_news_whenever_it_comes() {
+        assert_eq!(news([0]), [true]);
+        assert_eq!(news([1_000]), [true]);
+    }
+
+    #[test]
+    fn a_signal_within_a_quarter_of_a_second_is_an_echo_and_a_later_one_is_news() {
+        assert_eq!(news([100, 100, 1_000]), [true, false, true]);
+        assert_eq!(news([100, 349]), [true, false]);
+        assert_eq!(news([100, 350]), [true, true]);
+    }
+
+    #[test]
+    fn an_echo_may_have_an_echo() {
+        assert_eq!(news([0, 200, 400, 600, 850]), [true, false, false, false, true]);
     }
 }
