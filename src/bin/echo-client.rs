@@ -87,8 +87,8 @@ fn send(settings: ClientSettings) -> Result<ClientReport, Error> {
     let (log, _written_to_the_end) = logging::logger(&settings.log, logging::Stream::Stderr);
     actix::System::new().block_on(async {
         let signals = Signals::register()?;
-        let client = Client::new(settings).with_log(log);
-        signals.forward_to(client.handle());
+        let client = Client::new(settings).with_log(log.clone());
+        signals.with_log(log).forward_to(client.handle());
         client.run().await
     })
 }

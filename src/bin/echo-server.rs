@@ -69,8 +69,8 @@ fn serve(args: Args) -> Result<u8, Error> {
     let Some(settings) = settings(args)? else { return Ok(0) };
     let (log, _written_to_the_end) = logging::logger(&settings.log, logging::Stream::Stdout);
     system.block_on(async {
-        let server = Server::bind(settings, Echo)?.with_log(log);
-        signals.forward_to(server.handle());
+        let server = Server::bind(settings, Echo)?.with_log(log.clone());
+        signals.with_log(log).forward_to(server.handle());
         Ok(server.run().await?.exit_code())
     })
 }

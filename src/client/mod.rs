@@ -185,13 +185,30 @@ mod tests {
         let mut bench = start(traffic(0));
         let mut stream = bench.clients.accept().await;
         receive(&mut stream).await;
-        let started = tokio::time::Instant::now();
         bench.handle.shutdown(StopReason::Sigterm);
+        tokio::time::sleep(Duration::from_millis(250)).await;
+        let started = tokio::time::Instant::now();
         bench.handle.shutdown(StopReason::Sigint);
         let report = bench.report().await;
         assert!(started.elapsed() < Duration::from_millis(10), "{:?}", started.elapsed());
         assert_eq!(counts(&report), [0, 0, 0, 0, 1]);
         assert_eq!((report.exit_code(), report.stopped, report.forced), (3, Some(StopReason::Sigterm), true));
+    }
+
+    #[actix::test]
+    async fn the_echo_of_a_signal_forces_nothing() {
+        let mut bench = start(traffic(0));
+        let mut stream = bench.clients.accept().await;
+        receive(&mut stream).await;
+        bench.handle.shutdown(StopReason::Sigterm);
+        bench.handle.shutdown(StopReason::Sigterm);
+        tokio::time::sleep(Duration::from_millis(240)).await;
+        bench.handle.shutdown(StopReason::Sighup);
+        logged(&mut bench.log, "stopping").await;
+        stream.write_all(b"1\n").await.unwrap();
+        expect_end(stream).await;
+        let report = bench.report().await;
+        assert_eq!((report.verified, report.forced, report.exit_code()), (1, false, 0));
     }
 
     #[actix::test]

@@ -19,7 +19,7 @@ use std::{
     io::{self, BufRead, BufReader, ErrorKind, Read, Write},
     net::{Shutdown, SocketAddr, TcpStream},
     os::fd::{AsRawFd, OwnedFd},
-    process::{Child, ChildStdout, Command, Stdio},
+    process::{Child, ChildStderr, ChildStdout, Command, Stdio},
     sync::{
         LazyLock, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -221,13 +221,20 @@ impl Process {
         pidfd_send_signal(&self.pidfd, signal).unwrap();
     }
 
+    /// What it writes to standard error, for a test that wants it before its end.
+    pub fn errors(&mut self) -> ChildStderr {
+        self.child.stderr.take().unwrap()
+    }
+
     /// Its exit code and what it wrote to standard error, once it has ended by itself.
     pub fn exit(mut self) -> (Option<i32>, String) {
         let patience = Timespec::try_from(PATIENCE).unwrap();
         let ended = poll(&mut [PollFd::new(&self.pidfd, PollFlags::IN)], Some(&patience)).unwrap();
         assert_eq!(ended, 1, "the server does not end");
         let mut errors = String::new();
-        self.child.stderr.take().unwrap().read_to_string(&mut errors).unwrap();
+        if let Some(mut stderr) = self.child.stderr.take() {
+            stderr.read_to_string(&mut errors).unwrap();
+        }
         (self.child.wait().unwrap().code(), errors)
     }
 
