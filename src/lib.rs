@@ -35,6 +35,7 @@
 //! * `server`: the actors that carry the decisions out, the data plane, and what a protocol is.
 //! * `client`: the verifying client, with the same messages and roster.
 //! * [`settings`]: what both are told, and how its layers are put together. [`logging`]: how they log.
+//! * [`resources`]: what a program must have of the system before it starts.
 //! * `stop`: the messages of a stop, and the handle that begins one. `signals` turns the system's into them.
 //! * `bin`: the two programs.
 #![warn(missing_docs)]
@@ -45,6 +46,7 @@ pub mod decisions;
 mod error;
 pub mod healthcheck;
 pub mod logging;
+pub mod resources;
 mod server;
 pub mod settings;
 mod signals;
@@ -59,7 +61,7 @@ pub use client::{
 };
 pub use decisions::{connection::CloseReason, ids::WorkerId, stop::StopReason};
 pub use error::Error;
-pub use server::{Server, connection::socket::Socket, descriptors, echo::Echo, report::Report, service::Service};
+pub use server::{Server, connection::socket::Socket, echo::Echo, report::Report, service::Service};
 pub use settings::Settings;
 pub use signals::Signals;
 pub use stop::Handle;

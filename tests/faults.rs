@@ -776,7 +776,7 @@ fn the_server_of_another_test() {
     }
     panic::set_hook(Box::new(|_| {})); // the log tells of each
     let settings = load::<Settings>(None, env::vars_os(), []).unwrap().settings;
-    let (log, written_to_the_end) = logger(&settings.log, Stream::Stderr);
+    let (log, written_to_the_end) = logger(&settings.log, Stream::Stderr).unwrap();
     let code = actix::System::new().block_on(async {
         let signals = Signals::register().unwrap();
         let server = supervised_echo::Server::bind(settings, Panicky).unwrap().with_log(log);

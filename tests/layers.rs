@@ -7,17 +7,18 @@ use std::{
 };
 
 /// What each layer may use, besides itself. `error`, `text`, `buffer` and `testing` are for all but the decisions.
-const ARROWS: [(&str, &[&str]); 10] = [
+const ARROWS: [(&str, &[&str]); 11] = [
     ("decisions", &[]),
     ("text", &[]),
     ("buffer", &[]),
     ("stop", &["decisions"]),
     ("settings", &["text"]),
-    ("logging", &["settings", "text"]),
+    ("logging", &["error", "resources", "settings", "text"]),
     ("error", &["settings"]),
+    ("resources", &["error"]),
     ("signals", &["decisions", "error", "stop"]),
-    ("server", &["buffer", "decisions", "error", "logging", "settings", "stop", "testing", "text"]),
-    ("client", &["buffer", "decisions", "error", "logging", "settings", "stop", "testing", "text"]),
+    ("server", &["buffer", "decisions", "error", "logging", "resources", "settings", "stop", "testing", "text"]),
+    ("client", &["buffer", "decisions", "error", "logging", "resources", "settings", "stop", "testing", "text"]),
 ];
 
 fn files(folder: &Path) -> Vec<PathBuf> {

@@ -2,7 +2,7 @@
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
-use supervised_echo::{Echo, Error, Server, Settings, Signals, descriptors, healthcheck, logging};
+use supervised_echo::{Echo, Error, Server, Settings, Signals, healthcheck, logging, resources};
 
 mod shared;
 
@@ -38,7 +38,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    shared::exit("echo-server", run(Args::parse()))
+    shared::run("echo-server", run)
 }
 
 fn run(mut args: Args) -> Result<u8, Error> {
@@ -61,13 +61,11 @@ fn settings(args: Args) -> Result<Option<Settings>, Error> {
 }
 
 fn serve(args: Args) -> Result<u8, Error> {
-    // Descriptors first, the runtime needs some. Then the signals: process 1 of a container loses those that come before.
-    descriptors::raise()?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Runtime)?;
-    let system = actix::System::with_tokio_rt(|| runtime);
+    // The signals before anything that may take its time: process 1 of a container loses those that come before.
+    let system = resources::system()?;
     let signals = system.block_on(async { Signals::register() })?;
     let Some(settings) = settings(args)? else { return Ok(0) };
-    let (log, _written_to_the_end) = logging::logger(&settings.log, logging::Stream::Stdout);
+    let (log, _written_to_the_end) = logging::logger(&settings.log, logging::Stream::Stdout)?;
     system.block_on(async {
         let server = Server::bind(settings, Echo)?.with_log(log.clone());
         signals.with_log(log).forward_to(server.handle());

@@ -17,6 +17,7 @@ mod verify;
 use crate::{
     client::{connect::TcpServer, report::ClientReport, session::Plan},
     error::Error,
+    resources,
     settings::ClientSettings,
     stop::{Handle, Shutdown},
 };
@@ -87,7 +88,7 @@ impl Client {
         let id = if client.id.is_empty() { host_name() } else { client.id };
         let log = self.log.new(o!("client" => id.clone()));
         // Each connection takes a descriptor. If that fails, the system says so when there is none left.
-        let _ = rlimit::increase_nofile_limit(u64::MAX);
+        resources::raise_descriptors();
 
         let tcp = Rc::new(TcpServer::new(server.address.clone()));
         let plan = Plan { id, server: server.address, traffic, connect_timeout: server.connect_timeout };

@@ -5,7 +5,7 @@
 
 mod acceptor;
 pub(crate) mod connection;
-pub mod descriptors;
+mod descriptors;
 pub(crate) mod echo;
 mod gate;
 mod listener;
@@ -15,10 +15,10 @@ pub(crate) mod service;
 mod supervisor;
 #[cfg(test)]
 pub(crate) mod testing;
+mod threads;
 mod worker;
 
 use crate::{
-    decisions::ids::WorkerId,
     error::Error,
     server::{
         acceptor::{Listen, OpenListener},
@@ -28,6 +28,7 @@ use crate::{
         report::Report,
         service::Service,
         supervisor::{Supervisor, WorkerHandle},
+        threads::Threads,
         worker::{Superior, Worker, WorkerSeed},
     },
     settings::Settings,
@@ -35,11 +36,8 @@ use crate::{
 };
 use actix::prelude::*;
 use slog::{Discard, Logger, o};
-use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, thread, time::Duration};
+use std::{net::SocketAddr, sync::Arc, thread};
 use tokio::sync::{mpsc, oneshot};
-
-/// How long the threads whose Workers have acknowledged may take to end, all together.
-const JOIN_PATIENCE: Duration = Duration::from_millis(250);
 
 /// A server that is bound to its address, but does not accept yet: clients wait in the backlog.
 ///
@@ -122,7 +120,7 @@ impl<S: Service> Server<S> {
                 "max_connections_asked" => asked.max_connections, "max_connections" => max_connections,
                 "max_pending_asked" => asked.max_pending, "max_pending" => max_pending);
         }
-        let arbiters = start_threads(self.workers)?;
+        let threads = Threads::start(self.workers)?;
         slog::info!(log, "listening"; "address" => %self.address, "workers" => self.workers,
             "max_connections" => max_connections, "max_pending" => max_pending);
 
@@ -131,10 +129,10 @@ impl<S: Service> Server<S> {
         let (handle, mut received) = self.orders;
         Supervisor::create(|ctx| {
             ctx.add_stream(futures_util::stream::poll_fn(move |cx| received.poll_recv(cx)));
-            let workers = arbiters.iter().map(|(worker, arbiter)| {
+            let workers = threads.iter().map(|(worker, arbiter)| {
                 let listener = self.listener.clone();
                 let seed = WorkerSeed {
-                    worker: *worker,
+                    worker,
                     service: self.service.clone(),
                     open_listener: Box::new(move || Ok(Box::new(listener.acceptor()?) as Box<dyn Listen>))
                         as OpenListener,
@@ -147,8 +145,8 @@ impl<S: Service> Server<S> {
                     },
                     log: log.clone(),
                 };
-                let address = Worker::start_in_arbiter(&arbiter.handle(), move |ctx| Worker::new(seed, ctx));
-                (*worker, WorkerHandle { stop: address.clone().recipient(), take_in: address.recipient() })
+                let address = Worker::start_in_arbiter(&arbiter, move |ctx| Worker::new(seed, ctx));
+                (worker, WorkerHandle { stop: address.clone().recipient(), take_in: address.recipient() })
             });
             let timeout = self.settings.supervisor.shutdown_timeout;
             Supervisor::new(
@@ -167,55 +165,9 @@ impl<S: Service> Server<S> {
 
         let mut report = report?;
 
-        report.stuck.extend(join(arbiters, &report.stuck, &log).await);
+        report.stuck.extend(threads.join(&report.stuck, &log).await);
         slog::info!(log, "stopped"; "acknowledged" => report.acknowledged, "forced" => report.forced,
             "crashed" => report.crashed, "elapsed_ms" => report.elapsed.as_millis() as u64);
         Ok(report)
     }
-}
-
-/// Starts as many threads as there are Workers; none, if one of them fails.
-fn start_threads(workers: usize) -> Result<Vec<(WorkerId, Arbiter)>, Error> {
-    let mut arbiters = Vec::new();
-    for worker in (1..=workers).map(WorkerId) {
-        match Arbiter::try_new() {
-            Ok(arbiter) => arbiters.push((worker, arbiter)),
-            Err(error) => {
-                for (_, arbiter) in arbiters {
-                    arbiter.stop();
-                }
-                return Err(Error::Thread(error));
-            }
-        }
-    }
-    Ok(arbiters)
-}
-
-/// Ends all threads and waits for those whose Worker has acknowledged. Gives the ones that do not end: what a service left
-/// running there may hold them. They go on to their end, as those of stuck Workers do, but nobody waits for it.
-async fn join(arbiters: Vec<(WorkerId, Arbiter)>, stuck: &[WorkerId], log: &Logger) -> BTreeSet<WorkerId> {
-    let (ended, mut ends) = mpsc::unbounded_channel();
-    let mut running = BTreeSet::new();
-    for (worker, arbiter) in arbiters {
-        arbiter.stop();
-        if !stuck.contains(&worker) {
-            running.insert(worker);
-            let ended = ended.clone();
-            // Not a blocking task of the runtime: the end of that would be waited for as well.
-            thread::spawn(move || {
-                let _ = arbiter.join();
-                let _ = ended.send(worker);
-            });
-        }
-    }
-    drop(ended);
-    let all = async {
-        while let Some(worker) = ends.recv().await {
-            running.remove(&worker);
-            slog::info!(log, "arbiter joined"; "worker" => worker.0);
-        }
-    };
-    let _ = tokio::time::timeout(JOIN_PATIENCE, all).await;
-    running.iter().for_each(|worker| slog::error!(log, "arbiter stuck"; "worker" => worker.0));
-    running
 }

@@ -19,7 +19,7 @@ use std::{
     io::{self, BufRead, BufReader, ErrorKind, Read, Write},
     net::{Shutdown, SocketAddr, TcpStream},
     os::fd::{AsRawFd, OwnedFd},
-    process::{Child, ChildStderr, ChildStdout, Command, Stdio},
+    process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio},
     sync::{
         LazyLock, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -227,7 +227,13 @@ impl Process {
     }
 
     /// Its exit code and what it wrote to standard error, once it has ended by itself.
-    pub fn exit(mut self) -> (Option<i32>, String) {
+    pub fn exit(self) -> (Option<i32>, String) {
+        let (status, errors) = self.status();
+        (status.code(), errors)
+    }
+
+    /// As `exit`, for one that a signal may have killed.
+    pub fn status(mut self) -> (ExitStatus, String) {
         let patience = Timespec::try_from(PATIENCE).unwrap();
         let ended = poll(&mut [PollFd::new(&self.pidfd, PollFlags::IN)], Some(&patience)).unwrap();
         assert_eq!(ended, 1, "the server does not end");
@@ -235,10 +241,10 @@ impl Process {
         if let Some(mut stderr) = self.child.stderr.take() {
             stderr.read_to_string(&mut errors).unwrap();
         }
-        (self.child.wait().unwrap().code(), errors)
+        (self.child.wait().unwrap(), errors)
     }
 
-    fn pid(&self) -> Pid {
+    pub fn pid(&self) -> Pid {
         Pid::from_child(&self.child)
     }
 
