@@ -329,7 +329,7 @@ fn a_thread_that_does_not_end_is_named_and_left_behind_though_its_worker_has_ack
     assert!(read_to_eof(&mut client).is_empty());
     drop(client);
     let (report, log) = server.end();
-    assert_eq!((report.acknowledged, report.forced, report.exit_code()), (1, 0, 0));
+    assert_eq!((report.acknowledged, report.forced, report.exit_code()), (1, 0, 3));
     assert_eq!(report.stuck.iter().map(|worker| worker.0).collect::<Vec<_>>(), [worker]);
     assert_eq!(number(log.one("arbiter stuck"), "worker") as usize, worker);
 }

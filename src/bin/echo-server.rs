@@ -9,7 +9,8 @@ mod shared;
 /// A TCP echo server that acknowledges every stop.
 ///
 /// Settings come from the built-in defaults, the file, variables such as ECHO_SERVER_LISTEN__ADDRESS, and flags; later
-/// ones win. Exit codes: 0 stopped, 1 could not serve, 2 usage, 3 connections were forced to end, 78 settings.
+/// ones win. Exit codes: 0 stopped, 1 could not serve, 2 usage, 3 connections were forced to end or a worker was stuck,
+/// 78 settings.
 #[derive(Parser)]
 #[command(name = "echo-server", version, propagate_version = true)]
 struct Args {
