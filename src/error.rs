@@ -50,6 +50,11 @@ pub enum Error {
     /// The runtime could not be started.
     #[error("cannot start the runtime: {0}")]
     Runtime(#[source] io::Error),
+    /// There is no actix [`System`](actix::System) for the actors to run in.
+    #[error(
+        "needs an actix System: begin with #[actix::main], not #[tokio::main], or with actix::System::new().block_on(..)"
+    )]
+    NoSystem,
     /// The signals could not be taken over.
     #[error("cannot register signal handlers: {0}")]
     Signals(#[source] io::Error),

@@ -9,6 +9,8 @@ use std::{
     net::TcpListener,
     process::{ChildStdout, Command},
 };
+use supervised_echo::{Echo, Error, Signals};
+use tokio::runtime;
 
 const STOPS: [(Signal, &str); 4] =
     [(Signal::TERM, "SIGTERM"), (Signal::INT, "SIGINT"), (Signal::QUIT, "SIGQUIT"), (Signal::HUP, "SIGHUP")];
@@ -122,4 +124,26 @@ fn a_server_that_was_started_to_ignore_a_hangup_outlives_its_terminal() {
     server.log.wait("signal ignored");
     round_trip(&mut server.connect());
     assert_eq!(server.stop().log.one("stopping")["reason"], "SIGTERM");
+}
+
+/// Not a test, but the program of one: signals that are taken over stay so.
+#[test]
+#[ignore = "it is started by the next test"]
+fn a_program_without_an_actix_system() {
+    for runtime in [runtime::Builder::new_current_thread(), runtime::Builder::new_multi_thread()].iter_mut() {
+        let ended = runtime.enable_all().build().unwrap().block_on(async {
+            let server = supervised_echo::Server::bind(settings(), Echo).unwrap();
+            Signals::register().unwrap().forward_to(server.handle());
+            server.run().await
+        });
+        assert!(matches!(ended, Err(Error::NoSystem)));
+    }
+}
+
+#[test]
+fn signals_are_forwarded_without_an_actix_system_too_so_that_the_server_can_say_what_is_missing() {
+    let mut program = Command::new(std::env::current_exe().unwrap());
+    program.args(["--ignored", "--exact", "a_program_without_an_actix_system"]);
+    let ended = program.output().unwrap();
+    assert!(ended.status.success(), "{ended:?}");
 }

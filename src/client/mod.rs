@@ -82,8 +82,9 @@ impl Client {
     /// What is wrong, lost or unreachable is in the report.
     ///
     /// # Errors
-    /// [`Error::Supervisor`] if the root of the tree itself crashed.
+    /// [`Error::NoSystem`] where there is no actix [`System`]; [`Error::Supervisor`] if the root of the tree itself crashed.
     pub async fn run(self) -> Result<ClientReport, Error> {
+        System::try_current().ok_or(Error::NoSystem)?;
         let ClientSettings { server, client, traffic, .. } = self.settings;
         let id = if client.id.is_empty() { host_name() } else { client.id };
         let log = self.log.new(o!("client" => id.clone()));
@@ -265,6 +266,12 @@ mod tests {
         let report = report.await.unwrap();
         assert_eq!((report.verified, report.crashed, report.exit_code()), (1, 1, 1));
         assert_eq!(report.problem().unwrap(), "crashed connections: 1");
+    }
+
+    #[tokio::test]
+    async fn without_an_actix_system_it_says_what_to_do() {
+        let error = Client::new(ClientSettings::default()).run().await.unwrap_err();
+        assert!(error.to_string().contains("#[actix::main]"), "{error}");
     }
 
     #[test]

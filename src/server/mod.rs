@@ -35,6 +35,7 @@ use crate::{
     stop::{Handle, Shutdown},
 };
 use actix::prelude::*;
+use futures_util::stream::{Stream, poll_fn};
 use slog::{Discard, Logger, o};
 use std::{net::SocketAddr, sync::Arc, thread};
 use tokio::sync::{mpsc, oneshot};
@@ -111,8 +112,16 @@ impl<S: Service> Server<S> {
     /// Await it to the end: dropped before, it leaves the server running, and a [`Handle`] as the only way to stop it.
     ///
     /// # Errors
-    /// [`Error::Thread`] if a thread could not be started; [`Error::Supervisor`] if the root of the tree itself crashed.
-    pub async fn run(self) -> Result<Report, Error> {
+    /// [`Error::NoSystem`] where there is no actix [`System`]; [`Error::Thread`], [`Error::Memory`] or [`Error::Runtime`] if a
+    /// thread could not be started; [`Error::Supervisor`] if the root of the tree itself crashed: then everything is ended by
+    /// force.
+    pub async fn run(mut self) -> Result<Report, Error> {
+        let (_handle, mut received) = std::mem::replace(&mut self.orders, Handle::new());
+        self.supervise(poll_fn(move |cx| received.poll_recv(cx))).await
+    }
+
+    async fn supervise(self, orders: impl Stream<Item = Shutdown> + 'static) -> Result<Report, Error> {
+        System::try_current().ok_or(Error::NoSystem)?;
         let Caps { limit, reserved, max_connections, max_pending } = self.caps;
         let (log, asked) = (self.log, &self.settings.supervisor);
         if (max_connections, max_pending) != (asked.max_connections, asked.max_pending) {
@@ -126,9 +135,8 @@ impl<S: Service> Server<S> {
 
         let gate = Gate::new(max_connections, max_pending);
         let (report_to, report) = oneshot::channel();
-        let (handle, mut received) = self.orders;
         Supervisor::create(|ctx| {
-            ctx.add_stream(futures_util::stream::poll_fn(move |cx| received.poll_recv(cx)));
+            ctx.add_stream(orders);
             let workers = threads.iter().map(|(worker, arbiter)| {
                 let listener = self.listener.clone();
                 let seed = WorkerSeed {
@@ -160,14 +168,64 @@ impl<S: Service> Server<S> {
         });
         // The Supervisor's copy is the last one once the Workers' are gone.
         drop(self.listener);
-        let report = report.await.map_err(|_| Error::Supervisor);
-        drop(handle);
-
-        let mut report = report?;
-
+        let Ok(mut report) = report.await else {
+            // It had the Workers' addresses. With their threads end what they have: each client of theirs is reset.
+            threads.join(&[], &log).await;
+            return Err(Error::Supervisor);
+        };
         report.stuck.extend(threads.join(&report.stuck, &log).await);
         slog::info!(log, "stopped"; "acknowledged" => report.acknowledged, "forced" => report.forced,
             "crashed" => report.crashed, "elapsed_ms" => report.elapsed.as_millis() as u64);
         Ok(report)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        server::echo::Echo,
+        testing::{log, logged},
+    };
+    use std::io;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpStream,
+    };
+
+    fn server() -> Server<Echo> {
+        let mut settings = Settings::default();
+        settings.listen.address = ([127, 0, 0, 1], 0).into();
+        settings.supervisor.workers = 3;
+        Server::bind(settings, Echo).unwrap()
+    }
+
+    #[actix::test]
+    async fn a_supervisor_that_crashes_leaves_no_thread_and_no_listener_behind() {
+        let ((log, mut told), (crash, mut crashes)) = (log(), mpsc::unbounded_channel::<()>());
+        let server = server().with_log(log);
+        let address = server.address();
+        let orders = poll_fn(move |cx| crashes.poll_recv(cx).map(|_| -> Option<Shutdown> { panic!("a defect") }));
+        let running = actix_rt::spawn(server.supervise(orders));
+        logged(&mut told, "listening").await;
+        let mut client = TcpStream::connect(address).await.unwrap();
+        client.write_all(b"a").await.unwrap();
+        assert_eq!(client.read_u8().await.unwrap(), b'a');
+        crash.send(()).unwrap();
+        assert!(matches!(running.await.unwrap(), Err(Error::Supervisor)));
+        let told: Vec<_> = std::iter::from_fn(|| told.try_recv().ok()).collect();
+        assert_eq!(told.iter().filter(|msg| *msg == "arbiter joined").count(), 3, "{told:?}");
+        assert_eq!(client.read_u8().await.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+        assert_eq!(TcpStream::connect(address).await.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+    }
+
+    #[test]
+    fn without_an_actix_system_it_says_what_to_do() {
+        let current = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let several = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+        for runtime in [current, several] {
+            let error = runtime.block_on(async { server().run().await.unwrap_err() });
+            assert!(error.to_string().contains("#[actix::main]"), "{error}");
+        }
     }
 }
