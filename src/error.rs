@@ -17,13 +17,21 @@ pub enum Error {
     },
     /// The limit of file descriptors leaves none for a connection.
     #[error(
-        "the limit of {limit} file descriptors leaves none for a connection: {reserved} are needed for the server itself"
+        "the limit of {limit} file descriptors leaves none for a connection: {reserved} are needed for the program itself"
     )]
     Descriptors {
         /// The soft limit, after it was raised to the hard one.
         limit: usize,
-        /// What the server needs for itself, spare ones included.
+        /// What the program needs for itself, with those that it has inherited and spare ones.
         reserved: usize,
+    },
+    /// There is too little memory to start with.
+    #[error("the limit of {}memory leaves less than {} MiB to go on with", figure(limit.map(|bytes| bytes >> 10), "KiB of "), needed >> 20)]
+    Memory {
+        /// How many bytes there must be.
+        needed: u64,
+        /// Of address space or data, in bytes; `None` if it is the system that has no more.
+        limit: Option<u64>,
     },
     /// The settings, made by hand, let nobody in.
     #[error("max_connections is 0: nobody could be served")]
@@ -42,6 +50,11 @@ pub enum Error {
     /// The runtime could not be started.
     #[error("cannot start the runtime: {0}")]
     Runtime(#[source] io::Error),
+    /// There is no actix [`System`](actix::System) for the actors to run in.
+    #[error(
+        "needs an actix System: begin with #[actix::main], not #[tokio::main], or with actix::System::new().block_on(..)"
+    )]
+    NoSystem,
     /// The signals could not be taken over.
     #[error("cannot register signal handlers: {0}")]
     Signals(#[source] io::Error),
@@ -51,9 +64,19 @@ pub enum Error {
     /// The Supervisor itself has crashed: a defect of this library.
     #[error("the supervisor crashed")]
     Supervisor,
-    /// A Worker's thread could not be started.
-    #[error("cannot start a thread: {0}")]
-    Thread(#[source] io::Error),
+    /// A thread could not be started.
+    #[error("cannot start a thread: {source}: the limit of {}processes and threads is reached, or a container's own", figure(*limit, ""))]
+    Thread {
+        /// What the system said.
+        source: io::Error,
+        /// How many the user may have; `None` if that is not limited.
+        limit: Option<u64>,
+    },
+}
+
+/// A limit's figure with its unit, where it has one.
+fn figure(limit: Option<u64>, unit: &str) -> String {
+    limit.map_or_else(String::new, |limit| format!("{limit} {unit}"))
 }
 
 impl Error {

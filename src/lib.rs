@@ -35,6 +35,7 @@
 //! * `server`: the actors that carry the decisions out, the data plane, and what a protocol is.
 //! * `client`: the verifying client, with the same messages and roster.
 //! * [`settings`]: what both are told, and how its layers are put together. [`logging`]: how they log.
+//! * [`resources`]: what a program must have of the system before it starts.
 //! * `stop`: the messages of a stop, and the handle that begins one. `signals` turns the system's into them.
 //! * `bin`: the two programs.
 #![warn(missing_docs)]
@@ -44,6 +45,7 @@ mod client;
 pub mod decisions;
 mod error;
 pub mod logging;
+pub mod resources;
 mod server;
 pub mod settings;
 mod signals;
@@ -65,7 +67,6 @@ pub use error::Error;
 pub use server::{
     Server,
     connection::socket::Socket,
-    descriptors,
     echo::Echo,
     report::Report,
     service::{AtStop, Service},

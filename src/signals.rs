@@ -1,39 +1,85 @@
-//! Turns SIGTERM and SIGINT into [`Shutdown`](crate::stop::Shutdown) messages.
+//! Turns the signals that stop a program into [`Shutdown`](crate::stop::Shutdown) messages, and tells of those that it ignores.
 //!
 //! From their registration on the signals do nothing by themselves: a second one only ends a stop by force because it is
-//! forwarded too.
+//! forwarded too. SIGPIPE is ignored by Rust itself.
 
-use crate::{decisions::stop::StopReason, error::Error, stop::Handle};
+use crate::{decisions::stop::StopReason, error::Error, logging::contained, stop::Handle};
+use slog::{Discard, Logger, o};
+use std::{
+    future::poll_fn,
+    io,
+    task::{Context, Poll},
+};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// The process's SIGTERM and SIGINT.
+/// What a signal means to a server and to a client.
+#[derive(Debug, Clone, Copy)]
+enum Meaning {
+    Stop(StopReason),
+    /// Nothing, by this name: by default it would kill the process.
+    Ignored(&'static str),
+}
+
+/// The process's signals: SIGTERM, SIGINT, SIGQUIT and SIGHUP stop it, SIGUSR1 and SIGUSR2 are ignored.
 #[derive(Debug)]
 pub struct Signals {
-    sigterm: Signal,
-    sigint: Signal,
+    signals: Vec<(Signal, Meaning)>,
+    log: Logger,
 }
 
 impl Signals {
-    /// Takes both signals over; best before the listening socket is bound, so that none can hit a server half started.
+    /// Takes the signals over; best before the listening socket is bound, so that none can hit a server half started.
+    ///
+    /// A SIGHUP that was ignored when the process began, as `nohup` has it, stays ignored.
     ///
     /// # Errors
     /// [`Error::Signals`] if the system does not allow it.
     pub fn register() -> Result<Self, Error> {
-        let register = |kind| signal(kind).map_err(Error::Signals);
-        Ok(Self { sigterm: register(SignalKind::terminate())?, sigint: register(SignalKind::interrupt())? })
+        let mut meanings = vec![
+            (SignalKind::terminate(), Meaning::Stop(StopReason::Sigterm)),
+            (SignalKind::interrupt(), Meaning::Stop(StopReason::Sigint)),
+            (SignalKind::quit(), Meaning::Stop(StopReason::Sigquit)),
+            (SignalKind::user_defined1(), Meaning::Ignored("SIGUSR1")),
+            (SignalKind::user_defined2(), Meaning::Ignored("SIGUSR2")),
+        ];
+        if !hangup_is_ignored() {
+            meanings.push((SignalKind::hangup(), Meaning::Stop(StopReason::Sighup)));
+        }
+        let registered = meanings.into_iter().map(|(kind, meaning)| Ok((signal(kind)?, meaning)));
+        let signals = registered.collect::<io::Result<_>>().map_err(Error::Signals)?;
+        Ok(Self { signals, log: Logger::root(Discard, o!()) })
     }
 
-    /// Forwards every signal to a server or a client, as long as the calling thread's [`System`](actix::System) runs.
+    /// Tells `log` of the signals that are ignored.
+    #[must_use]
+    pub fn with_log(self, log: Logger) -> Self {
+        Self { log: contained(log), ..self }
+    }
+
+    /// Forwards every signal that stops to a server or a client, as long as the calling thread's runtime runs.
     pub fn forward_to(mut self, handle: Handle) {
-        actix_rt::spawn(async move {
+        // Not `actix_rt::spawn`: that panics without a `System`, of which `Server::run` has an error to tell.
+        tokio::spawn(async move {
             loop {
-                let reason = tokio::select! {
-                    Some(()) = self.sigterm.recv() => StopReason::Sigterm,
-                    Some(()) = self.sigint.recv() => StopReason::Sigint,
-                    else => return,
-                };
-                handle.shutdown(reason);
+                match poll_fn(|cx| self.poll_heard(cx)).await {
+                    Meaning::Stop(reason) => handle.shutdown(reason),
+                    Meaning::Ignored(name) => slog::info!(self.log, "signal ignored"; "signal" => name),
+                }
             }
         });
+    }
+
+    fn poll_heard(&mut self, cx: &mut Context<'_>) -> Poll<Meaning> {
+        let mut signals = self.signals.iter_mut();
+        let heard = signals.find_map(|(signal, meaning)| signal.poll_recv(cx).is_ready().then_some(*meaning));
+        heard.map_or(Poll::Pending, Poll::Ready)
+    }
+}
+
+fn hangup_is_ignored() -> bool {
+    // SAFETY: without a new action `sigaction` only writes the present one, for which there is room.
+    unsafe {
+        let mut action = std::mem::zeroed::<libc::sigaction>();
+        libc::sigaction(libc::SIGHUP, std::ptr::null(), &raw mut action) == 0 && action.sa_sigaction == libc::SIG_IGN
     }
 }

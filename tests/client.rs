@@ -273,7 +273,7 @@ fn a_second_signal_gives_the_outstanding_echo_up_at_once() {
     assert_eq!(message.recv_timeout(PATIENCE).unwrap(), FIRST.as_bytes());
     client.process.signal(Signal::TERM);
     assert_eq!(client.log.wait_next("stopping")["reason"], "SIGTERM");
-    client.process.signal(Signal::INT);
+    client.process.signal_again(Signal::INT);
     let run = client.end();
     server.join();
     assert_eq!(run.outcome(), (3, [0; 4]));

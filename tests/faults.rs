@@ -326,7 +326,7 @@ fn a_thread_that_does_not_end_is_named_and_left_behind_though_its_worker_has_ack
     assert!(read_to_eof(&mut client).is_empty());
     drop(client);
     let (report, log) = server.end();
-    assert_eq!((report.acknowledged, report.forced, report.exit_code()), (1, 0, 0));
+    assert_eq!((report.acknowledged, report.forced, report.exit_code()), (1, 0, 3));
     assert_eq!(report.stuck.iter().map(|worker| worker.0).collect::<Vec<_>>(), [worker]);
     assert_eq!(number(log.one("arbiter stuck"), "worker") as usize, worker);
 }
@@ -776,7 +776,7 @@ fn the_server_of_another_test() {
     }
     panic::set_hook(Box::new(|_| {})); // the log tells of each
     let settings = load::<Settings>(None, env::vars_os(), []).unwrap().settings;
-    let (log, written_to_the_end) = logger(&settings.log, Stream::Stderr);
+    let (log, written_to_the_end) = logger(&settings.log, Stream::Stderr).unwrap();
     let code = actix::System::new().block_on(async {
         let signals = Signals::register().unwrap();
         let server = supervised_echo::Server::bind(settings, Panicky).unwrap().with_log(log);

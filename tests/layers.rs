@@ -7,20 +7,21 @@ use std::{
 };
 
 /// What each layer may use, besides itself. Every module of `src/` belongs to one of them.
-const ARROWS: [(&str, &[&str]); 13] = [
+const ARROWS: [(&str, &[&str]); 14] = [
     ("decisions", &[]),
     ("text", &[]),
     ("buffer", &[]),
     ("testing", &[]),
     ("stop", &["decisions"]),
     ("settings", &["text"]),
-    ("logging", &["settings", "text"]),
+    ("logging", &["error", "resources", "settings", "text"]),
     ("error", &["settings"]),
-    ("signals", &["decisions", "error", "stop"]),
-    ("server", &["buffer", "decisions", "error", "logging", "settings", "stop", "testing", "text"]),
-    ("client", &["buffer", "decisions", "error", "logging", "settings", "stop", "testing", "text"]),
+    ("resources", &["error"]),
+    ("signals", &["decisions", "error", "logging", "stop"]),
+    ("server", &["buffer", "decisions", "error", "logging", "resources", "settings", "stop", "testing", "text"]),
+    ("client", &["buffer", "decisions", "error", "logging", "resources", "settings", "stop", "testing", "text"]),
     // The library's front gives the others their public names; the programs use nothing but those.
-    ("lib", &["client", "decisions", "error", "logging", "server", "settings", "signals", "stop"]),
+    ("lib", &["client", "decisions", "error", "logging", "resources", "server", "settings", "signals", "stop"]),
     ("bin", &["lib"]),
 ];
 

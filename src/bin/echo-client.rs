@@ -2,7 +2,7 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::Parser;
-use supervised_echo::{Client, ClientReport, Error, Signals, logging, settings::ClientSettings};
+use supervised_echo::{Client, Error, Signals, logging, resources, settings::ClientSettings};
 
 mod shared;
 
@@ -55,7 +55,7 @@ struct Args {
 }
 
 fn main() -> ExitCode {
-    shared::exit("echo-client", run(Args::parse()))
+    shared::run("echo-client", run)
 }
 
 fn run(args: Args) -> Result<u8, Error> {
@@ -71,8 +71,19 @@ fn run(args: Args) -> Result<u8, Error> {
         ("--timeout", "traffic.timeout", args.timeout),
         ("--connect-timeout", "server.connect_timeout", args.connect_timeout),
     ];
-    let Some(settings) = args.shared.settings(args.settings.as_deref(), flags)? else { return Ok(0) };
-    let report = send(settings)?;
+    // The signals before anything that may take its time: process 1 of a container loses those that come before.
+    let system = resources::system()?;
+    let signals = system.block_on(async { Signals::register() })?;
+    let settings = args.shared.settings::<ClientSettings, _>(args.settings.as_deref(), flags)?;
+    let Some(settings) = settings else { return Ok(0) };
+    let report = {
+        let (log, _written_to_the_end) = logging::logger(&settings.log, logging::Stream::Stderr)?;
+        system.block_on(async {
+            let client = Client::new(settings).with_log(log.clone());
+            signals.with_log(log).forward_to(client.handle());
+            client.run().await
+        })?
+    };
     match args.report.as_str() {
         "json" => shared::print(&format_args!("{}\n", report.to_json())),
         _ => shared::print(&report),
@@ -81,14 +92,4 @@ fn run(args: Args) -> Result<u8, Error> {
         shared::complain("echo-client", &problem);
     }
     Ok(report.exit_code())
-}
-
-fn send(settings: ClientSettings) -> Result<ClientReport, Error> {
-    let (log, _written_to_the_end) = logging::logger(&settings.log, logging::Stream::Stderr);
-    actix::System::new().block_on(async {
-        let signals = Signals::register()?;
-        let client = Client::new(settings).with_log(log);
-        signals.forward_to(client.handle());
-        client.run().await
-    })
 }

@@ -2,15 +2,15 @@
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
-use supervised_echo::{Echo, Error, Server, Settings, Signals, descriptors, healthcheck, logging};
-use tokio::runtime::{Builder, Runtime};
+use supervised_echo::{Echo, Error, Server, Settings, Signals, healthcheck, logging, resources};
 
 mod shared;
 
 /// A TCP echo server that acknowledges every stop.
 ///
 /// Settings come from the built-in defaults, the file, variables such as ECHO_SERVER_LISTEN__ADDRESS, and flags; later
-/// ones win. Exit codes: 0 stopped, 1 could not serve, 2 usage, 3 connections were forced to end, 78 settings.
+/// ones win. Exit codes: 0 stopped, 1 could not serve, 2 usage, 3 connections were forced to end or a worker was stuck,
+/// 78 settings.
 #[derive(Parser)]
 #[command(name = "echo-server", version, propagate_version = true)]
 struct Args {
@@ -39,7 +39,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    shared::exit("echo-server", run(Args::parse()))
+    shared::run("echo-server", run)
 }
 
 fn run(mut args: Args) -> Result<u8, Error> {
@@ -47,7 +47,7 @@ fn run(mut args: Args) -> Result<u8, Error> {
         Some(Command::Healthcheck { addr }) => {
             let Some(settings) = settings(args)? else { return Ok(0) };
             let address = addr.unwrap_or(settings.listen.address);
-            let checked = runtime()?.block_on(healthcheck::check(address));
+            let checked = resources::system()?.block_on(healthcheck::check(address));
             checked.map(|()| 0).map_err(|source| Error::Healthcheck { address, source })
         }
         None => serve(args),
@@ -62,22 +62,15 @@ fn settings(args: Args) -> Result<Option<Settings>, Error> {
     args.shared.settings(args.settings.as_deref(), flags)
 }
 
-/// Descriptors first, the runtime needs some.
-fn runtime() -> Result<Runtime, Error> {
-    descriptors::raise()?;
-    Builder::new_current_thread().enable_all().build().map_err(Error::Runtime)
-}
-
 fn serve(args: Args) -> Result<u8, Error> {
-    let runtime = runtime()?;
-    let system = actix::System::with_tokio_rt(|| runtime);
-    // Signals before settings: process 1 of a container loses a signal that comes before its handler.
+    // The signals before anything that may take its time: process 1 of a container loses those that come before.
+    let system = resources::system()?;
     let signals = system.block_on(async { Signals::register() })?;
     let Some(settings) = settings(args)? else { return Ok(0) };
-    let (log, _written_to_the_end) = logging::logger(&settings.log, logging::Stream::Stdout);
+    let (log, _written_to_the_end) = logging::logger(&settings.log, logging::Stream::Stdout)?;
     system.block_on(async {
-        let server = Server::bind(settings, Echo)?.with_log(log);
-        signals.forward_to(server.handle());
+        let server = Server::bind(settings, Echo)?.with_log(log.clone());
+        signals.with_log(log).forward_to(server.handle());
         Ok(server.run().await?.exit_code())
     })
 }

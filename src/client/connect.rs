@@ -3,6 +3,7 @@
 //! A look-up blocks its thread, for as long as it likes. It runs on one of its own, not in the runtime's blocking pool: at
 //! the end of the program that would be waited for.
 
+use crate::resources;
 use futures_util::{
     FutureExt,
     future::{LocalBoxFuture, Shared},
@@ -12,7 +13,6 @@ use std::{
     cell::RefCell,
     io,
     net::{SocketAddr, ToSocketAddrs},
-    thread,
     time::Duration,
 };
 use tokio::{
@@ -126,11 +126,12 @@ impl Connect for TcpServer {
 
 fn look_up(name: String) -> io::Result<Shared<LocalBoxFuture<'static, Addresses>>> {
     let (found, addresses) = oneshot::channel();
-    thread::Builder::new().name("lookup".into()).spawn(move || {
+    let run = move || {
         let addresses = name.to_socket_addrs().map(Vec::from_iter).map_err(|error| error.to_string());
         // Nobody may want to know any more.
         let _ = found.send(addresses);
-    })?;
+    };
+    resources::spawn("lookup", run).map_err(io::Error::other)?;
     let addresses = addresses.map(|found| found.unwrap_or_else(|_| Err("the look-up crashed".into())));
     Ok(addresses.boxed_local().shared())
 }

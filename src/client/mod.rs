@@ -18,6 +18,8 @@ mod verify;
 use crate::{
     client::{connect::TcpServer, report::ClientReport, session::Plan},
     error::Error,
+    logging::contained,
+    resources,
     settings::ClientSettings,
     stop::{Handle, Shutdown},
 };
@@ -67,7 +69,7 @@ impl Client {
     /// Logs to `log`; without it nothing is logged.
     #[must_use]
     pub fn with_log(self, log: Logger) -> Self {
-        Self { log, ..self }
+        Self { log: contained(log), ..self }
     }
 
     /// Stops it, from any thread, also before it runs. An echo that is outstanding is waited for, one second at most; closing
@@ -82,13 +84,14 @@ impl Client {
     /// What is wrong, lost or unreachable is in the report.
     ///
     /// # Errors
-    /// [`Error::Supervisor`] if the root of the tree itself crashed.
+    /// [`Error::NoSystem`] where there is no actix [`System`]; [`Error::Supervisor`] if the root of the tree itself crashed.
     pub async fn run(self) -> Result<ClientReport, Error> {
+        System::try_current().ok_or(Error::NoSystem)?;
         let ClientSettings { server, client, traffic, .. } = self.settings;
         let id = if client.id.is_empty() { host_name() } else { client.id };
         let log = self.log.new(o!("client" => id.clone()));
         // Each connection takes a descriptor. If that fails, the system says so when there is none left.
-        let _ = rlimit::increase_nofile_limit(u64::MAX);
+        resources::raise_descriptors();
 
         let tcp = Rc::new(TcpServer::new(server.address.clone()));
         let plan = Plan { id, server: server.address, traffic, connect_timeout: server.connect_timeout };
@@ -186,13 +189,30 @@ mod tests {
         let mut bench = start(traffic(0));
         let mut stream = bench.clients.accept().await;
         receive(&mut stream).await;
-        let started = tokio::time::Instant::now();
         bench.handle.shutdown(StopReason::Sigterm);
+        tokio::time::sleep(Duration::from_millis(250)).await;
+        let started = tokio::time::Instant::now();
         bench.handle.shutdown(StopReason::Sigint);
         let report = bench.report().await;
         assert!(started.elapsed() < Duration::from_millis(10), "{:?}", started.elapsed());
         assert_eq!(counts(&report), [0, 0, 0, 0, 1]);
         assert_eq!((report.exit_code(), report.stopped, report.forced), (3, Some(StopReason::Sigterm), true));
+    }
+
+    #[actix::test]
+    async fn the_echo_of_a_signal_forces_nothing() {
+        let mut bench = start(traffic(0));
+        let mut stream = bench.clients.accept().await;
+        receive(&mut stream).await;
+        bench.handle.shutdown(StopReason::Sigterm);
+        bench.handle.shutdown(StopReason::Sigterm);
+        tokio::time::sleep(Duration::from_millis(240)).await;
+        bench.handle.shutdown(StopReason::Sighup);
+        logged(&mut bench.log, "stopping").await;
+        stream.write_all(b"1\n").await.unwrap();
+        expect_end(stream).await;
+        let report = bench.report().await;
+        assert_eq!((report.verified, report.forced, report.exit_code()), (1, false, 0));
     }
 
     #[actix::test]
@@ -248,6 +268,12 @@ mod tests {
         let report = report.await.unwrap();
         assert_eq!((report.verified, report.crashed, report.exit_code()), (1, 1, 1));
         assert_eq!(report.problem().unwrap(), "crashed connections: 1");
+    }
+
+    #[tokio::test]
+    async fn without_an_actix_system_it_says_what_to_do() {
+        let error = Client::new(ClientSettings::default()).run().await.unwrap_err();
+        assert!(error.to_string().contains("#[actix::main]"), "{error}");
     }
 
     #[test]

@@ -10,14 +10,14 @@ use crate::{
     },
     decisions::{
         roster::Roster,
-        stop::{Stop, StopReason},
+        stop::{Echoes, Stop, StopReason},
     },
     stop::{Shutdown, Stopped},
 };
 use actix::prelude::*;
 use slog::Logger;
-use std::{cell::RefCell, rc::Rc, time::Instant};
-use tokio::sync::oneshot;
+use std::{cell::RefCell, rc::Rc};
+use tokio::{sync::oneshot, time::Instant};
 
 /// The root of the client's tree: starts the ConnectionActors, turns `Shutdown` into a broadcast `Stop`, collects `Stopped`, and makes
 /// the report.
@@ -32,6 +32,7 @@ pub(super) struct ClientSupervisor<C: Connect> {
     stopped: Option<StopReason>,
     /// Whether a signal has been heard: the second one ends the stop by force.
     signalled: bool,
+    echoes: Echoes,
     started: Instant,
     report_to: Option<oneshot::Sender<ClientReport>>,
     log: Logger,
@@ -49,6 +50,7 @@ impl<C: Connect> ClientSupervisor<C> {
             crashed: 0,
             stopped: None,
             signalled: false,
+            echoes: Echoes::default(),
             started: Instant::now(),
             report_to: Some(report_to),
             log,
@@ -95,8 +97,8 @@ impl<C: Connect> Actor for ClientSupervisor<C> {
 
 impl<C: Connect> StreamHandler<Shutdown> for ClientSupervisor<C> {
     fn handle(&mut self, Shutdown(reason): Shutdown, _: &mut Self::Context) {
-        let again = self.signalled && reason.is_signal();
-        self.signalled |= reason.is_signal();
+        let news = reason.is_signal() && self.echoes.signal(self.started.elapsed());
+        let again = news && std::mem::replace(&mut self.signalled, true);
         if self.stopped.is_none() {
             self.stopped = Some(reason);
             slog::info!(self.log, "stopping"; "reason" => reason.as_str());

@@ -23,6 +23,10 @@ pub enum StopReason {
     Sigterm,
     /// The signal SIGINT, Ctrl-C.
     Sigint,
+    /// The signal SIGQUIT, Ctrl-\\.
+    Sigquit,
+    /// The signal SIGHUP: a terminal was closed.
+    Sighup,
     /// [`Handle::stop`](crate::Handle::stop).
     Handle,
     /// Too many restarts, or a Worker that panicked.
@@ -35,13 +39,15 @@ impl StopReason {
         match self {
             Self::Sigterm => "SIGTERM",
             Self::Sigint => "SIGINT",
+            Self::Sigquit => "SIGQUIT",
+            Self::Sighup => "SIGHUP",
             Self::Handle => "handle",
             Self::Restarts => "restarts",
         }
     }
 
     pub(crate) fn is_signal(self) -> bool {
-        matches!(self, Self::Sigterm | Self::Sigint)
+        matches!(self, Self::Sigterm | Self::Sigint | Self::Sigquit | Self::Sighup)
     }
 }
 

@@ -144,7 +144,7 @@ mod tests {
     fn a_record_that_cannot_be_written_costs_no_other() {
         for format in [LogFormat::Compact, LogFormat::Json] {
             let (reader, writer) = io::pipe().unwrap();
-            let (log, guard) = plain(&settings(format), Faulty(writer, 0));
+            let (log, guard) = plain(&settings(format), Faulty(writer, 0)).unwrap();
             for n in 1..=3 {
                 info!(log, "record"; "n" => n, "m" => n);
             }

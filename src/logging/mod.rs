@@ -3,21 +3,28 @@
 //! A record goes through a bounded queue to the log's own thread, which formats and writes it. A full queue makes the
 //! writer wait: nothing is dropped. It relies on the guard being dropped last; that writes out what is left. Whatever
 //! happens to the stream stays on that thread.
+mod contained;
 mod in_order;
+mod queue;
 #[cfg(test)]
 mod testing;
 
+pub(crate) use contained::contained;
+
 use in_order::{InOrder, Whole};
+pub use queue::Guard;
 use std::{
     io::{self, IsTerminal, Write},
     time::SystemTime,
 };
 
 use slog::{Drain, FnValue, Level, LevelFilter, Logger, PushFnValue, Record, o};
-use slog_async::{Async, AsyncGuard, OverflowStrategy};
 use slog_term::{Decorator, FullFormat, PlainDecorator, TermDecorator};
 
-use crate::settings::{LogFormat, LogSettings};
+use crate::{
+    error::Error,
+    settings::{LogFormat, LogSettings},
+};
 
 /// Records that may wait to be written, before the next one has to.
 const QUEUE: usize = 8192;
@@ -31,20 +38,21 @@ pub enum Stream {
     Stderr,
 }
 
-/// Writes what is left in the queue when it is dropped. Keep it to the end of the program.
-pub type Guard = AsyncGuard;
-
 /// A logger to one of the standard streams.
 ///
 /// A closed stream harms nobody: the records are lost, and that is all.
 ///
+/// # Errors
+/// [`Error::Thread`] or [`Error::Memory`] if there is no thread to write it.
+///
 /// ```
 /// use supervised_echo::{logging::{Stream, logger}, settings::Settings};
 ///
-/// let (log, _guard) = logger(&Settings::default().log, Stream::Stderr);
+/// let (log, _guard) = logger(&Settings::default().log, Stream::Stderr)?;
 /// slog::info!(log, "listening"; "workers" => 2);
+/// # Ok::<(), supervised_echo::Error>(())
 /// ```
-pub fn logger(settings: &LogSettings, stream: Stream) -> (Logger, Guard) {
+pub fn logger(settings: &LogSettings, stream: Stream) -> Result<(Logger, Guard), Error> {
     let terminal = match stream {
         Stream::Stdout => io::stdout().is_terminal(),
         Stream::Stderr => io::stderr().is_terminal(),
@@ -62,7 +70,7 @@ pub fn logger(settings: &LogSettings, stream: Stream) -> (Logger, Guard) {
 }
 
 /// A logger without colours.
-fn plain(settings: &LogSettings, out: impl Write + Send + 'static) -> (Logger, Guard) {
+fn plain(settings: &LogSettings, out: impl Write + Send + 'static) -> Result<(Logger, Guard), Error> {
     let out = Whole { out, record: Vec::new() };
     match settings.format {
         LogFormat::Json => queued(settings.level, json(out)),
@@ -71,10 +79,9 @@ fn plain(settings: &LogSettings, out: impl Write + Send + 'static) -> (Logger, G
 }
 
 /// Puts the queue before `drain`, and the level before the queue: a record that is filtered out costs a comparison.
-fn queued(level: Level, drain: impl Drain + Send + 'static) -> (Logger, Guard) {
-    let queue = Async::new(drain.ignore_res()).chan_size(QUEUE).overflow_strategy(OverflowStrategy::Block);
-    let (queue, guard) = queue.thread_name("log".into()).build_with_guard();
-    (Logger::root(LevelFilter::new(queue, level).ignore_res(), o!()), guard)
+fn queued(level: Level, drain: impl Drain + Send + 'static) -> Result<(Logger, Guard), Error> {
+    let (queue, guard) = queue::queue(QUEUE, drain.ignore_res())?;
+    Ok((Logger::root(LevelFilter::new(queue, level).ignore_res(), o!()), guard))
 }
 
 fn text<D: Decorator>(decorator: D) -> InOrder<FullFormat<D>> {
@@ -142,7 +149,7 @@ mod tests {
     #[test]
     fn a_record_reaches_the_stream_before_the_end() {
         let (reader, writer) = io::pipe().unwrap();
-        let (log, _guard) = plain(&settings(LogFormat::Compact), writer);
+        let (log, _guard) = plain(&settings(LogFormat::Compact), writer).unwrap();
         info!(log, "listening");
         let mut line = String::new();
         BufReader::new(reader).read_line(&mut line).unwrap();
@@ -152,7 +159,7 @@ mod tests {
     #[test]
     fn every_record_is_written_though_many_more_come_than_the_queue_holds() {
         let (reader, writer) = io::pipe().unwrap();
-        let (log, guard) = plain(&settings(LogFormat::Compact), writer);
+        let (log, guard) = plain(&settings(LogFormat::Compact), writer).unwrap();
         let lines = std::thread::spawn(move || BufReader::new(reader).lines().count());
         for n in 0..3 * QUEUE {
             info!(log, "record"; "n" => n);
@@ -166,7 +173,7 @@ mod tests {
         for format in [LogFormat::Compact, LogFormat::Json] {
             let (reader, writer) = io::pipe().unwrap();
             drop(reader);
-            let (log, guard) = plain(&settings(format), writer);
+            let (log, guard) = plain(&settings(format), writer).unwrap();
             for n in 0..3 * QUEUE {
                 info!(log, "record"; "n" => n);
             }

@@ -12,7 +12,7 @@ pub fn settings(format: LogFormat) -> LogSettings {
 /// What `write` logs, from the first byte to the end.
 pub fn logged(format: LogFormat, write: impl FnOnce(&Logger)) -> String {
     let (mut reader, writer) = io::pipe().unwrap();
-    let (log, guard) = plain(&settings(format), writer);
+    let (log, guard) = plain(&settings(format), writer).unwrap();
     write(&log);
     drop((log, guard));
     let mut text = String::new();

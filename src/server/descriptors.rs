@@ -3,8 +3,8 @@
 //! One connection is one descriptor. Running out at run time is survived (see `acceptor`), but it is better not to start
 //! with a promise that cannot be kept.
 
-use crate::error::Error;
-use rlimit::Resource;
+use crate::{error::Error, resources};
+use std::{ffi::OsString, fs};
 
 /// Kept free for whatever opens a file now and then (a log, a name look-up).
 const SPARE: usize = 16;
@@ -21,22 +21,13 @@ pub(crate) struct Caps {
     pub max_pending: usize,
 }
 
-/// Raises the soft limit to the hard one, and gives it. [`Server::bind`](crate::Server::bind) does it too, but the runtime
-/// itself needs descriptors, so a program does it first of all.
-///
-/// # Errors
-/// [`Error::Descriptors`] if not even a runtime would fit into it.
-pub fn raise() -> Result<usize, Error> {
-    let limit = rlimit::increase_nofile_limit(u64::MAX).or_else(|_| Resource::NOFILE.get_soft());
-    // Without a readable limit the system's own answer at run time (EMFILE) is what is left.
-    let limit = limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
-    if limit <= SPARE { Err(Error::Descriptors { limit, reserved: SPARE }) } else { Ok(limit) }
-}
-
 /// Raises the limit and fits the caps into it: first `max_pending` is lowered, then `max_connections`.
 pub(crate) fn reserve(workers: usize, max_connections: usize, max_pending: usize) -> Result<Caps, Error> {
-    let limit = raise()?;
-    let open = std::fs::read_dir("/proc/self/fd").map_or(SPARE, Iterator::count);
+    let limit = resources::raise_descriptors();
+    // Those above the limit take none of it.
+    let counts = |name: OsString| name.to_str().and_then(|name| name.parse().ok()).is_none_or(|fd: usize| fd < limit);
+    let open = fs::read_dir("/proc/self/fd").map(|open| open.flatten().filter(|fd| counts(fd.file_name())).count());
+    let open = open.unwrap_or(SPARE);
     fit(limit, SPARE + open + workers * PER_WORKER, max_connections, max_pending)
 }
 

@@ -5,7 +5,7 @@
 
 mod acceptor;
 pub(crate) mod connection;
-pub mod descriptors;
+mod descriptors;
 pub(crate) mod echo;
 mod gate;
 mod handshakes;
@@ -16,11 +16,12 @@ pub(crate) mod service;
 mod supervisor;
 #[cfg(test)]
 pub(crate) mod testing;
+mod threads;
 mod worker;
 
 use crate::{
-    decisions::ids::WorkerId,
     error::Error,
+    logging::contained,
     server::{
         acceptor::{Exhaustions, Listen, OpenListener},
         descriptors::Caps,
@@ -29,18 +30,17 @@ use crate::{
         report::Report,
         service::Service,
         supervisor::{Supervisor, WorkerHandle},
+        threads::Threads,
         worker::{Superior, Worker, WorkerSeed},
     },
     settings::Settings,
     stop::{Handle, Shutdown},
 };
 use actix::prelude::*;
+use futures_util::stream::{Stream, poll_fn};
 use slog::{Discard, Logger, o};
-use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, thread, time::Duration};
+use std::{net::SocketAddr, sync::Arc, thread};
 use tokio::sync::{mpsc, oneshot};
-
-/// How long the threads whose Workers have acknowledged may take to end, all together.
-const JOIN_PATIENCE: Duration = Duration::from_millis(250);
 
 /// A server that is bound to its address, but does not accept yet: clients wait in the backlog.
 ///
@@ -95,7 +95,7 @@ impl<S: Service> Server<S> {
     /// Logs to `log`; without it nothing is logged.
     #[must_use]
     pub fn with_log(self, log: Logger) -> Self {
-        Self { log, ..self }
+        Self { log: contained(log), ..self }
     }
 
     /// The address it listens on; the real one also where port 0 was asked for.
@@ -114,8 +114,16 @@ impl<S: Service> Server<S> {
     /// Await it to the end: dropped before, it leaves the server running, and a [`Handle`] as the only way to stop it.
     ///
     /// # Errors
-    /// [`Error::Thread`] if a thread could not be started; [`Error::Supervisor`] if the root of the tree itself crashed.
-    pub async fn run(self) -> Result<Report, Error> {
+    /// [`Error::NoSystem`] where there is no actix [`System`]; [`Error::Thread`], [`Error::Memory`] or [`Error::Runtime`] if a
+    /// thread could not be started; [`Error::Supervisor`] if the root of the tree itself crashed: then everything is ended by
+    /// force.
+    pub async fn run(mut self) -> Result<Report, Error> {
+        let (_handle, mut received) = std::mem::replace(&mut self.orders, Handle::new());
+        self.supervise(poll_fn(move |cx| received.poll_recv(cx))).await
+    }
+
+    async fn supervise(self, orders: impl Stream<Item = Shutdown> + 'static) -> Result<Report, Error> {
+        System::try_current().ok_or(Error::NoSystem)?;
         let Caps { limit, reserved, max_connections, max_pending } = self.caps;
         let (log, asked) = (self.log, &self.settings.supervisor);
         if (max_connections, max_pending) != (asked.max_connections, asked.max_pending) {
@@ -123,19 +131,18 @@ impl<S: Service> Server<S> {
                 "max_connections_asked" => asked.max_connections, "max_connections" => max_connections,
                 "max_pending_asked" => asked.max_pending, "max_pending" => max_pending);
         }
-        let arbiters = start_threads(self.workers)?;
+        let threads = Threads::start(self.workers)?;
         slog::info!(log, "listening"; "address" => %self.address, "workers" => self.workers,
             "max_connections" => max_connections, "max_pending" => max_pending);
 
         let (gate, exhaustions) = (Gate::new(max_connections, max_pending), Exhaustions::default());
         let (report_to, report) = oneshot::channel();
-        let (handle, mut received) = self.orders;
         Supervisor::create(|ctx| {
-            ctx.add_stream(futures_util::stream::poll_fn(move |cx| received.poll_recv(cx)));
-            let workers = arbiters.iter().map(|(worker, arbiter)| {
+            ctx.add_stream(orders);
+            let workers = threads.iter().map(|(worker, arbiter)| {
                 let listener = self.listener.clone();
                 let seed = WorkerSeed {
-                    worker: *worker,
+                    worker,
                     service: self.service.clone(),
                     open_listener: Box::new(move || Ok(Box::new(listener.acceptor()?) as Box<dyn Listen>))
                         as OpenListener,
@@ -149,8 +156,8 @@ impl<S: Service> Server<S> {
                     },
                     log: log.clone(),
                 };
-                let address = Worker::start_in_arbiter(&arbiter.handle(), move |ctx| Worker::new(seed, ctx));
-                (*worker, WorkerHandle { stop: address.clone().recipient(), take_in: address.recipient() })
+                let address = Worker::start_in_arbiter(&arbiter, move |ctx| Worker::new(seed, ctx));
+                (worker, WorkerHandle { stop: address.clone().recipient(), take_in: address.recipient() })
             });
             let timeout = self.settings.supervisor.shutdown_timeout;
             Supervisor::new(
@@ -164,12 +171,12 @@ impl<S: Service> Server<S> {
         });
         // The Supervisor's copy is the last one once the Workers' are gone.
         drop(self.listener);
-        let report = report.await.map_err(|_| Error::Supervisor);
-        drop(handle);
-
-        let mut report = report?;
-
-        report.stuck.extend(join(arbiters, &report.stuck, &log).await);
+        let Ok(mut report) = report.await else {
+            // It had the Workers' addresses. With their threads end what they have: each client of theirs is reset.
+            threads.join(&[], &log).await;
+            return Err(Error::Supervisor);
+        };
+        report.stuck.extend(threads.join(&report.stuck, &log).await);
         slog::info!(log, "stopped"; "acknowledged" => report.acknowledged, "forced" => report.forced,
             "crashed" => report.crashed, "reset" => report.reset, "failed" => report.failed,
             "discarded" => report.discarded, "elapsed_ms" => report.elapsed.as_millis() as u64);
@@ -177,48 +184,52 @@ impl<S: Service> Server<S> {
     }
 }
 
-/// Starts as many threads as there are Workers; none, if one of them fails.
-fn start_threads(workers: usize) -> Result<Vec<(WorkerId, Arbiter)>, Error> {
-    let mut arbiters = Vec::new();
-    for worker in (1..=workers).map(WorkerId) {
-        match Arbiter::try_new() {
-            Ok(arbiter) => arbiters.push((worker, arbiter)),
-            Err(error) => {
-                for (_, arbiter) in arbiters {
-                    arbiter.stop();
-                }
-                return Err(Error::Thread(error));
-            }
-        }
-    }
-    Ok(arbiters)
-}
-
-/// Ends all threads and waits for those whose Worker has acknowledged. Gives the ones that do not end: what a service left
-/// running there may hold them. They go on to their end, as those of stuck Workers do, but nobody waits for it.
-async fn join(arbiters: Vec<(WorkerId, Arbiter)>, stuck: &[WorkerId], log: &Logger) -> BTreeSet<WorkerId> {
-    let (ended, mut ends) = mpsc::unbounded_channel();
-    let mut running = BTreeSet::new();
-    for (worker, arbiter) in arbiters {
-        arbiter.stop();
-        if !stuck.contains(&worker) {
-            running.insert(worker);
-            let ended = ended.clone();
-            // Not a blocking task of the runtime: the end of that would be waited for as well.
-            thread::spawn(move || {
-                let _ = arbiter.join();
-                let _ = ended.send(worker);
-            });
-        }
-    }
-    drop(ended);
-    let all = async {
-        while let Some(worker) = ends.recv().await {
-            running.remove(&worker);
-            slog::info!(log, "arbiter joined"; "worker" => worker.0);
-        }
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        server::echo::Echo,
+        testing::{log, logged},
     };
-    let _ = tokio::time::timeout(JOIN_PATIENCE, all).await;
-    running.iter().for_each(|worker| slog::error!(log, "arbiter stuck"; "worker" => worker.0));
-    running
+    use std::io;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpStream,
+    };
+
+    fn server() -> Server<Echo> {
+        let mut settings = Settings::default();
+        settings.listen.address = ([127, 0, 0, 1], 0).into();
+        settings.supervisor.workers = 3;
+        Server::bind(settings, Echo).unwrap()
+    }
+
+    #[actix::test]
+    async fn a_supervisor_that_crashes_leaves_no_thread_and_no_listener_behind() {
+        let ((log, mut told), (crash, mut crashes)) = (log(), mpsc::unbounded_channel::<()>());
+        let server = server().with_log(log);
+        let address = server.address();
+        let orders = poll_fn(move |cx| crashes.poll_recv(cx).map(|_| -> Option<Shutdown> { panic!("a defect") }));
+        let running = actix_rt::spawn(server.supervise(orders));
+        logged(&mut told, "listening").await;
+        let mut client = TcpStream::connect(address).await.unwrap();
+        client.write_all(b"a").await.unwrap();
+        assert_eq!(client.read_u8().await.unwrap(), b'a');
+        crash.send(()).unwrap();
+        assert!(matches!(running.await.unwrap(), Err(Error::Supervisor)));
+        let told: Vec<_> = std::iter::from_fn(|| told.try_recv().ok()).collect();
+        assert_eq!(told.iter().filter(|msg| *msg == "arbiter joined").count(), 3, "{told:?}");
+        assert_eq!(client.read_u8().await.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+        assert_eq!(TcpStream::connect(address).await.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+    }
+
+    #[test]
+    fn without_an_actix_system_it_says_what_to_do() {
+        let current = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let several = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+        for runtime in [current, several] {
+            let error = runtime.block_on(async { server().run().await.unwrap_err() });
+            assert!(error.to_string().contains("#[actix::main]"), "{error}");
+        }
+    }
 }

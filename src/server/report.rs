@@ -36,12 +36,35 @@ impl Report {
         Self { reason, acknowledged, forced, crashed, reset, failed, discarded, gave_up, stuck, elapsed }
     }
 
-    /// What a program should exit with: 0, or 1 if supervision gave up, or 3 if a connection had to be forced.
+    /// What a program should exit with: 0, or 1 if supervision gave up, or 3 if a connection had to be forced or a Worker or
+    /// its thread was stuck.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self { gave_up: true, .. } => 1,
             Self { forced: 1.., .. } => 3,
+            Self { stuck, .. } if !stuck.is_empty() => 3,
             _ => 0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_exit_code_follows_the_table() {
+        for (expected, gave_up, forced, stuck) in [
+            (0, false, 0, vec![]),
+            (1, true, 0, vec![]),
+            (1, true, 1, vec![WorkerId(1)]),
+            (3, false, 1, vec![]),
+            (3, false, 0, vec![WorkerId(1)]),
+        ] {
+            let (reason, elapsed) = (StopReason::Sigterm, Duration::ZERO);
+            let tally = Tally { forced, ..Tally::default() };
+            let report = Report::new(tally, Verdict { reason, gave_up, stuck }, elapsed);
+            assert_eq!(report.exit_code(), expected, "{report:?}");
         }
     }
 }

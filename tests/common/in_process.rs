@@ -7,6 +7,7 @@ use socket2::Socket;
 use std::{
     io,
     net::SocketAddr,
+    panic::{RefUnwindSafe, UnwindSafe},
     sync::{
         Mutex,
         mpsc::{Receiver, channel},
@@ -35,7 +36,10 @@ impl InProcess {
     }
 
     /// With something that is called for each record, on the thread that logs it, before it is written.
-    pub fn start_with<S: Service>(settings: Settings, service: S, before: fn(&Record<'_>)) -> Self {
+    pub fn start_with<S: Service, F>(settings: Settings, service: S, before: F) -> Self
+    where
+        F: Fn(&Record<'_>) + Send + Sync + RefUnwindSafe + UnwindSafe + 'static,
+    {
         let (reader, writer) = io::pipe().unwrap();
         let (started, start) = channel();
         let (ended, report) = channel();
@@ -56,21 +60,26 @@ impl InProcess {
         kernel::listener_of(getpid(), self.address).0
     }
 
+    /// Waits for its report.
+    pub fn report(&self) -> Report {
+        self.report.recv_timeout(PATIENCE).expect("the server ends").unwrap()
+    }
+
     /// Waits for its end.
     pub fn end(mut self) -> (Report, Records) {
-        let report = self.report.recv_timeout(PATIENCE).expect("the server ends").unwrap();
+        let report = self.report();
         // A thread that is left behind keeps the log open.
         self.log.wait("stopped");
         (report, self.log.heard())
     }
 }
 
-struct Before<D> {
-    before: fn(&Record<'_>),
+struct Before<F, D> {
+    before: F,
     drain: D,
 }
 
-impl<D: Drain> Drain for Before<D> {
+impl<F: Fn(&Record<'_>), D: Drain> Drain for Before<F, D> {
     type Ok = ();
     type Err = Never;
 

@@ -9,7 +9,7 @@ use std::{
     env, fs,
     io::Read,
     os::{fd::OwnedFd, unix::process::CommandExt},
-    process::{Child, ChildStderr, ChildStdout, Command, Stdio},
+    process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio},
     sync::mpsc::channel,
     thread,
     time::Duration,
@@ -89,7 +89,13 @@ impl Process {
     }
 
     /// Its exit code, once it has ended by itself, and what it wrote to standard error, if that was not taken.
-    pub fn exit(mut self) -> (Option<i32>, String) {
+    pub fn exit(self) -> (Option<i32>, String) {
+        let (status, errors) = self.status();
+        (status.code(), errors)
+    }
+
+    /// As `exit`, for one that a signal may have killed.
+    pub fn status(mut self) -> (ExitStatus, String) {
         let patience = Timespec::try_from(PATIENCE).unwrap();
         let ended = poll(&mut [PollFd::new(&self.pidfd, PollFlags::IN)], Some(&patience)).unwrap();
         assert_eq!(ended, 1, "it does not end");
@@ -97,7 +103,7 @@ impl Process {
         if let Some(mut stderr) = self.child.stderr.take() {
             stderr.read_to_string(&mut errors).unwrap();
         }
-        (self.child.wait().unwrap().code(), errors)
+        (self.child.wait().unwrap(), errors)
     }
 
     pub fn pid(&self) -> Pid {

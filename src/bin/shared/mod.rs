@@ -7,9 +7,9 @@ use std::{
     process::ExitCode,
 };
 
-use clap::Args;
+use clap::{Args, Parser};
 use supervised_echo::{
-    Error,
+    Error, resources,
     settings::layers::{self, Flag, Layered},
 };
 
@@ -55,8 +55,9 @@ pub fn print(text: &impl Display) -> Result<(), Error> {
     }
 }
 
-/// The end of a program: says what kept it from its work. If nobody reads that, the exit code still tells it.
-pub fn exit(program: &str, result: Result<u8, Error>) -> ExitCode {
+/// A whole program, from its arguments on: says what kept it from its work. If nobody reads that, the exit code still tells it.
+pub fn run<A: Parser>(program: &str, run: impl FnOnce(A) -> Result<u8, Error>) -> ExitCode {
+    let result = resources::memory().and_then(|()| run(A::parse()));
     let code = result.unwrap_or_else(|error| {
         complain(program, &error.to_string());
         error.exit_code()

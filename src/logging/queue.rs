@@ -1,0 +1,61 @@
+//! The bounded queue before a drain, and the thread that empties it into the drain.
+//!
+//! `slog_async` makes the records fit to be sent. Its own queue panics where no thread can be had, so this is one that tells.
+
+use crate::{error::Error, resources};
+use slog::{Drain, Never, OwnedKVList, Record};
+use slog_async::AsyncRecord;
+use std::{
+    sync::mpsc::{Receiver, SyncSender, sync_channel},
+    thread::JoinHandle,
+};
+
+/// What waits in the queue.
+enum Item {
+    Record(AsyncRecord),
+    End,
+}
+
+/// Puts records into the queue, and waits while it is full.
+pub(super) struct Queue(SyncSender<Item>);
+
+/// Writes what is left in the queue when it is dropped. Keep it to the end of the program.
+#[derive(Debug)]
+pub struct Guard {
+    queue: SyncSender<Item>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// A queue of `size` records before `drain`, and the thread between them.
+pub(super) fn queue<D>(size: usize, drain: D) -> Result<(Queue, Guard), Error>
+where
+    D: Drain<Ok = (), Err = Never> + Send + 'static,
+{
+    let (queue, items) = sync_channel(size);
+    let thread = resources::spawn("log", move || write(&items, &drain))?;
+    Ok((Queue(queue.clone()), Guard { queue, thread: Some(thread) }))
+}
+
+fn write(items: &Receiver<Item>, drain: &impl Drain<Ok = (), Err = Never>) {
+    while let Ok(Item::Record(record)) = items.recv() {
+        let Ok(()) = record.log_to(drain);
+    }
+}
+
+impl Drain for Queue {
+    type Ok = ();
+    type Err = Never;
+
+    fn log(&self, record: &Record<'_>, values: &OwnedKVList) -> Result<(), Never> {
+        // Without its guard the thread is gone, and the record lost.
+        let _ = self.0.send(Item::Record(AsyncRecord::from(record, values)));
+        Ok(())
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        let _ = self.queue.send(Item::End);
+        let _ = self.thread.take().map(JoinHandle::join);
+    }
+}

@@ -1,0 +1,149 @@
+//! The Workers' threads: all are started or none, and they are joined without another thread for it.
+//!
+//! An end is seen by what a thread drops last. That relies on its locals being dropped in the reverse order of their making:
+//! the one made first outlives all that a service may have left there.
+
+use crate::{decisions::ids::WorkerId, error::Error, resources};
+use actix::prelude::*;
+use slog::Logger;
+use std::{
+    cell::Cell,
+    sync::{Arc, Weak},
+    time::Duration,
+};
+use tokio::time::{Instant, sleep};
+
+/// How long the threads whose Workers have acknowledged may take to end, all together.
+const JOIN_PATIENCE: Duration = Duration::from_millis(250);
+/// How often it is looked which of them have.
+const LOOK: Duration = Duration::from_millis(1);
+
+thread_local! {
+    /// Held by each Worker's thread to its end.
+    static RUNNING: Cell<Option<Arc<()>>> = const { Cell::new(None) };
+}
+
+/// The thread of one Worker.
+struct Thread {
+    worker: WorkerId,
+    arbiter: Arbiter,
+    running: Weak<()>,
+}
+
+/// The threads of all Workers.
+pub(super) struct Threads(Vec<Thread>);
+
+impl Threads {
+    /// Starts one for each Worker; none, if one of them fails.
+    pub fn start(workers: usize) -> Result<Self, Error> {
+        let mut threads = Vec::new();
+        for worker in (1..=workers).map(WorkerId) {
+            match Thread::start(worker) {
+                Ok(thread) => threads.push(thread),
+                Err(error) => {
+                    for Thread { arbiter, .. } in threads {
+                        arbiter.stop();
+                        // Nothing runs there yet that could hold it up.
+                        let _ = arbiter.join();
+                    }
+                    return Err(error);
+                }
+            }
+        }
+        resources::memory()?;
+        Ok(Self(threads))
+    }
+
+    /// Each Worker, and where it is to run.
+    pub fn iter(&self) -> impl Iterator<Item = (WorkerId, ArbiterHandle)> {
+        self.0.iter().map(|thread| (thread.worker, thread.arbiter.handle()))
+    }
+
+    /// Ends all threads and waits for those whose Worker has acknowledged. Gives the ones that do not end: what a service
+    /// left running there may hold them. They go on to their end, as those of stuck Workers do, but nobody waits for it.
+    pub async fn join(self, stuck: &[WorkerId], log: &Logger) -> Vec<WorkerId> {
+        let mut running = self.0;
+        for thread in &running {
+            thread.arbiter.stop();
+        }
+        running.retain(|thread| !stuck.contains(&thread.worker));
+        let deadline = Instant::now() + JOIN_PATIENCE;
+        loop {
+            for Thread { worker, arbiter, .. } in running.extract_if(.., |thread| thread.has_ended()) {
+                let _ = arbiter.join();
+                slog::info!(log, "arbiter joined"; "worker" => worker.0);
+            }
+            if running.is_empty() || Instant::now() >= deadline {
+                break;
+            }
+            // A look now and then, for a thread at its very end cannot wake a task: that takes locals which are gone by then.
+            sleep(LOOK).await;
+        }
+        let running: Vec<_> = running.into_iter().map(|thread| thread.worker).collect();
+        running.iter().for_each(|worker| slog::error!(log, "arbiter stuck"; "worker" => worker.0));
+        running
+    }
+}
+
+impl Thread {
+    fn start(worker: WorkerId) -> Result<Self, Error> {
+        resources::memory()?;
+        let held = Arc::new(());
+        let running = Arc::downgrade(&held);
+        let arbiter = Arbiter::try_with_tokio_rt(move || {
+            RUNNING.set(Some(held));
+            tokio::runtime::Builder::new_current_thread().enable_all().build()
+        });
+        Ok(Self { worker, arbiter: arbiter.map_err(resources::no_thread)?, running })
+    }
+
+    /// Whether nothing of it is left to be waited for but its return to the system.
+    fn has_ended(&self) -> bool {
+        self.running.strong_count() == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::log;
+    use std::{
+        cell::RefCell,
+        sync::mpsc::{Receiver, channel},
+    };
+
+    #[actix::test]
+    async fn threads_are_joined_and_told_of_one_by_one() {
+        let (log, mut told) = log();
+        assert_eq!(Threads::start(3).unwrap().join(&[], &log).await, []);
+        assert_eq!([(); 3].map(|()| told.try_recv().unwrap()), ["arbiter joined"; 3]);
+    }
+
+    #[actix::test]
+    async fn the_thread_of_a_stuck_worker_is_not_waited_for() {
+        let (log, mut told) = log();
+        assert_eq!(Threads::start(2).unwrap().join(&[WorkerId(1), WorkerId(2)], &log).await, []);
+        assert!(told.try_recv().is_err());
+    }
+
+    #[actix::test]
+    async fn a_thread_that_is_held_up_by_the_last_that_a_service_left_there_is_stuck_and_the_others_are_not() {
+        struct Held(Receiver<()>);
+        impl Drop for Held {
+            fn drop(&mut self) {
+                let _ = self.0.recv();
+            }
+        }
+        thread_local!(static LEFT: RefCell<Option<Held>> = const { RefCell::new(None) });
+
+        let ((go_on, held), (left, is_left), (log, _told)) = (channel(), channel(), log());
+        let threads = Threads::start(2).unwrap();
+        threads.0[0].arbiter.spawn_fn(move || {
+            LEFT.set(Some(Held(held)));
+            left.send(()).unwrap();
+        });
+        is_left.recv().unwrap();
+        assert_eq!(threads.join(&[], &log).await, [WorkerId(1)]);
+        drop(go_on);
+    }
+}
