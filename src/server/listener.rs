@@ -18,7 +18,10 @@ const KEEPALIVE: TcpKeepalive =
 
 /// The listening socket; clones are the same socket, and it is closed for all of them at once.
 #[derive(Debug, Clone)]
-pub(crate) struct Listener(Arc<TcpListener>);
+pub(crate) struct Listener {
+    socket: Arc<TcpListener>,
+    backlog: u32,
+}
 
 impl Listener {
     pub fn bind(settings: &ListenSettings) -> Result<Self, Error> {
@@ -40,16 +43,18 @@ impl Listener {
             socket.listen(i32::try_from(settings.backlog).unwrap_or(i32::MAX))?;
             Ok(socket.into())
         };
-        open().map(|listener| Self(Arc::new(listener))).map_err(|source| Error::Bind { address, source })
+        open()
+            .map(|socket| Self { socket: Arc::new(socket), backlog: settings.backlog })
+            .map_err(|source| Error::Bind { address, source })
     }
 
     pub fn address(&self) -> io::Result<SocketAddr> {
-        self.0.local_addr()
+        self.socket.local_addr()
     }
 
     /// A handle of the socket for one Acceptor, in the reactor of the calling thread.
     pub fn acceptor(&self) -> io::Result<tokio::net::TcpListener> {
-        tokio::net::TcpListener::from_std(self.0.try_clone()?)
+        tokio::net::TcpListener::from_std(self.socket.try_clone()?)
     }
 
     /// Lets no new client in while those in the backlog wait to be taken in.
@@ -59,12 +64,23 @@ impl Listener {
     /// a privilege; `listen(0)` still lets one in after the last has been taken.
     pub fn refuse(&self) -> io::Result<()> {
         const NO_INTERFACE: NonZeroU32 = NonZeroU32::new(i32::MAX as u32).expect("it is not zero");
-        SockRef::from(&*self.0).bind_device_by_index_v4(Some(NO_INTERFACE)) // on Linux the same option for IPv6
+        SockRef::from(&*self.socket).bind_device_by_index_v4(Some(NO_INTERFACE)) // on Linux the same option for IPv6
+    }
+
+    /// The most clients that can be in the backlog at a time.
+    pub fn backlog(&self) -> u32 {
+        self.backlog + 1 // Linux lets one more in than it was told
+    }
+
+    /// Lets more clients into the backlog than it was bound with.
+    #[cfg(test)]
+    pub fn hold(&self, backlog: i32) {
+        SockRef::from(&*self.socket).listen(backlog).expect("it listens");
     }
 
     /// One client from the backlog; `WouldBlock` when it is empty.
     pub fn take(&self) -> io::Result<(TcpStream, SocketAddr)> {
-        let (stream, peer) = self.0.accept()?;
+        let (stream, peer) = self.socket.accept()?;
         stream.set_nonblocking(true)?;
         Ok((stream, peer))
     }
@@ -72,7 +88,7 @@ impl Listener {
     /// Closes the socket for every handle, also one on a thread that is stuck.
     pub fn close(self) {
         // Fails only if the socket is not listening any more, which is what is wanted.
-        let _ = SockRef::from(&*self.0).shutdown(Shutdown::Both);
+        let _ = SockRef::from(&*self.socket).shutdown(Shutdown::Both);
     }
 }
 

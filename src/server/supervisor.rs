@@ -144,11 +144,12 @@ impl Supervisor {
         ctx.run_later(time, move |supervisor, ctx| supervisor.on(Event::Elapsed(timer), ctx));
     }
 
-    /// Hands the clients in the backlog to the Workers. False if there was no descriptor for the next one.
+    /// Hands the clients in the backlog to the Workers, but no more than were in it: if the kernel lets new ones in, they could
+    /// come for ever. False if there was no descriptor for the next one.
     fn take_in_backlog(&mut self) -> bool {
         let Some(listener) = &self.listener else { return true };
         let mut takers = self.state.takers().cycle();
-        loop {
+        for _ in 0..listener.backlog() {
             match listener.take() {
                 Ok((stream, peer)) => {
                     self.taken += 1;
@@ -168,6 +169,7 @@ impl Supervisor {
                 },
             }
         }
+        true
     }
 
     fn close_listener(&mut self) {
@@ -350,6 +352,24 @@ mod tests {
         assert_eq!(tree.told(1, Stop::Finish).await, []);
         logged(&mut tree.log, "listener closed").await;
         assert!(TcpStream::connect(tree.address).await.is_err());
+    }
+
+    #[actix::test]
+    async fn one_sweep_takes_no_more_clients_than_can_be_in_the_backlog() {
+        let (listener, address) = listener();
+        // It was told of 128 and holds more, as if new ones came while the first are taken.
+        listener.hold(1_000);
+        let (gate, (logger, _), (stop, _), (take_in, _)) = (Gate::new(4, 4), testing::log(), probe(), probe());
+        let (report_to, _report) = oneshot::channel();
+        gate.close();
+        let workers = [(WorkerId(1), WorkerHandle { stop, take_in })];
+        let mut supervisor = Supervisor::new(gate, listener, LONG, workers, report_to, logger);
+        let mut clients = Vec::new();
+        for _ in 0..130 {
+            clients.push(TcpStream::connect(address).await.unwrap());
+        }
+        assert!(supervisor.take_in_backlog());
+        assert_eq!(supervisor.taken, 129);
     }
 
     #[actix::test]
