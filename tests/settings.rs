@@ -1,11 +1,13 @@
 //! The settings as a user meets them: files, variables and flags of the built program, its one line and its exit code.
 use std::{
     env, fs,
-    io::{Read, Write},
+    io::{self, Read, Write},
     net::TcpListener,
+    os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
     process::{Command, Output},
     thread,
+    time::{Duration, Instant},
 };
 
 /// A directory of one test's own, removed at its end. The program runs in it, so files are named as a user would.
@@ -32,6 +34,18 @@ impl Place {
         Run::new(command.current_dir(&self.0).envs(variables.iter().copied()).args(args).output().unwrap())
     }
 
+    /// As `run`, but bounded in time and memory, with an open standard input.
+    fn run_bounded(&self, args: &[&str]) -> Run {
+        let mut shell = Command::new("sh");
+        shell.args([
+            "-c",
+            "ulimit -v 1000000 && exec timeout -s KILL 20 \"$0\" \"$@\"",
+            env!("CARGO_BIN_EXE_echo-server"),
+        ]);
+        let (stdin, _open) = io::pipe().unwrap();
+        Run::new(shell.current_dir(&self.0).args(args).stdin(stdin).output().unwrap())
+    }
+
     /// What is wrong with the settings: one line on standard error, nothing on standard output, exit code 78.
     fn refusal(&self, variables: &[(&str, &str)], args: &[&str]) -> String {
         let run = self.run(variables, &[args, &["--check-settings"]].concat());
@@ -46,6 +60,15 @@ impl Place {
     fn file_refusal(self, content: &str) -> String {
         let line = self.with("server.toml", content).refusal(&[], &["--settings", "server.toml"]);
         line.strip_prefix("server.toml: ").unwrap_or_else(|| panic!("{line}")).to_owned()
+    }
+}
+
+/// Asks until it is so: for what has no event.
+fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !is_so() {
+        assert!(Instant::now() < deadline, "not so: {what}");
+        thread::yield_now();
     }
 }
 
@@ -140,6 +163,47 @@ fn a_missing_file_is_refused_by_either_name() {
 fn a_directory_in_place_of_the_file_is_refused_with_the_likely_cause() {
     let line = Place::new("directory").refusal(&[], &["--settings", "."]);
     assert_eq!(line, ".: is a directory, expected a TOML file; did the mount source exist?");
+}
+
+#[test]
+fn what_is_no_regular_file_is_refused_at_once() {
+    let place = Place::new("fifo");
+    assert!(Command::new("mkfifo").arg(place.0.join("fifo")).status().unwrap().success());
+    for file in ["fifo", "/dev/zero", "/dev/null", "/dev/stdin"] {
+        for args in [&["--settings", file][..], &["--settings", file, "--check-settings"]] {
+            let run = place.run_bounded(args);
+            let line = format!("echo-server: {file}: is not a regular file, expected a TOML file\n");
+            assert_eq!((run.code, run.out.as_str(), run.err), (78, "", line));
+        }
+    }
+}
+
+#[test]
+fn a_file_too_large_for_settings_is_refused_and_one_that_just_fits_is_read() {
+    let lines = |bytes: usize| "#234567\n".repeat(bytes / 8);
+    let place = Place::new("large").with("fits.toml", lines(1 << 20)).with("large.toml", lines((1 << 20) + 8));
+    assert_eq!(place.run(&[], &["--settings", "fits.toml", "--check-settings"]).code, 0);
+    let line = place.refusal(&[], &["--settings", "large.toml"]);
+    assert_eq!(line, "large.toml: is larger than 1 MiB, expected a TOML file");
+}
+
+#[test]
+fn a_signal_ends_it_though_nobody_reads_the_settings_that_it_prints() {
+    let (_reader, mut writer) = io::pipe().unwrap();
+    rustix::io::ioctl_fionbio(&writer, true).unwrap();
+    while writer.write(&[b'x'; 4096]).is_ok() {}
+    rustix::io::ioctl_fionbio(&writer, false).unwrap();
+    let mut child =
+        Command::new(env!("CARGO_BIN_EXE_echo-server")).arg("--print-settings").stdout(writer).spawn().unwrap();
+    let call = format!("{} 0x1 ", libc::SYS_write);
+    wait_until("it writes", || fs::read_to_string(format!("/proc/{}/syscall", child.id())).unwrap().starts_with(&call));
+    assert!(Command::new("kill").arg(child.id().to_string()).status().unwrap().success());
+    let mut end = None;
+    wait_until("it ends", || {
+        end = child.try_wait().unwrap();
+        end.is_some()
+    });
+    assert_eq!(end.and_then(|status| status.signal()), Some(libc::SIGTERM));
 }
 
 #[test]

@@ -31,18 +31,19 @@ pub struct SharedArgs {
 }
 
 impl SharedArgs {
-    /// The settings from all their layers, with the program's own `flags`; `None` if they were only to be printed or checked.
-    pub fn settings<S: Layered, const N: usize>(
-        self,
-        file: Option<&Path>,
-        flags: [Flag; N],
-    ) -> Result<Option<S>, Error> {
+    /// Whether the settings are only to be printed or checked. Then a signal may end the program at once.
+    pub fn only_asks(&self) -> bool {
+        self.print_settings || self.check_settings
+    }
+
+    /// The settings from all their layers, with the program's own `flags`; printed, if that was asked for.
+    pub fn settings<S: Layered, const N: usize>(self, file: Option<&Path>, flags: [Flag; N]) -> Result<S, Error> {
         let log = [("--log-level", "log.level", self.log_level), ("--log-format", "log.format", self.log_format)];
         let loaded = layers::load::<S>(file, env::vars_os(), flags.into_iter().chain(log))?;
         if self.print_settings {
             print(&loaded)?;
         }
-        Ok((!self.print_settings && !self.check_settings).then_some(loaded.settings))
+        Ok(loaded.settings)
     }
 }
 
