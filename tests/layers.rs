@@ -12,7 +12,7 @@ const ARROWS: [(&str, &[&str]); 11] = [
     ("text", &[]),
     ("buffer", &[]),
     ("stop", &["decisions"]),
-    ("settings", &["text"]),
+    ("settings", &["decisions", "text"]),
     ("logging", &["error", "resources", "settings", "text"]),
     ("error", &["settings"]),
     ("resources", &["error"]),

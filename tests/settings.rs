@@ -271,6 +271,22 @@ fn good_settings_are_checked_in_silence() {
 }
 
 #[test]
+fn a_stop_that_would_always_be_forced_is_allowed_with_a_warning_that_says_so() {
+    let place = Place::new("forced");
+    let settling = "the 100ms that a stop waits for handshakes: every stop resets all clients and exits with 3";
+    let linger =
+        "connection.linger, 10s: a stop resets clients that do not end their connections by then, and exits with 3";
+    for (timeout, than) in [("0s", Some(settling)), ("99ms", Some(settling)), ("9s", Some(linger)), ("10s", None)] {
+        let variables =
+            [("ECHO_SERVER_SUPERVISOR__SHUTDOWN_TIMEOUT", timeout), ("ECHO_SERVER_CONNECTION__LINGER", "10s")];
+        let run = place.run(&variables, &["--check-settings"]);
+        let warning =
+            |than| format!("echo-server: warning: supervisor.shutdown_timeout, {timeout}, is shorter than {than}\n");
+        assert_eq!((run.code, run.out.as_str(), run.err), (0, "", than.map(warning).unwrap_or_default()));
+    }
+}
+
+#[test]
 fn kubernetes_and_empty_variables_do_no_harm() {
     let variables = [
         ("ECHO_SERVER_PORT", "tcp://10.0.0.1:12345"),

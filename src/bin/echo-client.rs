@@ -84,7 +84,7 @@ fn settings(args: Args) -> Result<ClientSettings, Error> {
         ("--timeout", "traffic.timeout", args.timeout),
         ("--connect-timeout", "server.connect_timeout", args.connect_timeout),
     ];
-    args.shared.settings(args.settings.as_deref(), flags)
+    args.shared.settings("echo-client", args.settings.as_deref(), flags)
 }
 
 fn send(args: Args) -> Result<ClientReport, Error> {

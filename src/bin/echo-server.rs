@@ -62,7 +62,7 @@ fn settings(args: Args) -> Result<Settings, Error> {
         ("--listen", "listen.address", args.listen),
         ("--max-connections", "supervisor.max_connections", args.max_connections),
     ];
-    args.shared.settings(args.settings.as_deref(), flags)
+    args.shared.settings("echo-server", args.settings.as_deref(), flags)
 }
 
 fn serve(args: Args) -> Result<u8, Error> {

@@ -57,6 +57,9 @@ impl fmt::Display for StopReason {
     }
 }
 
+/// How long after the refusal of new clients a stop lets handshakes under way be completed, before anything is drained.
+pub const SETTLING: Duration = Duration::from_millis(100);
+
 /// How soon after a signal another one is its echo: `timeout` and a shell's trap send two at once, and a person who means a
 /// second one is slower.
 const ECHO: Duration = Duration::from_millis(250);

@@ -26,6 +26,11 @@ pub trait Layered: DeserializeOwned {
     /// What the names of its environment variables begin with: `PREFIX` + `SECTION__KEY`, and `PREFIX` + `SETTINGS` for
     /// the file.
     const PREFIX: &'static str;
+
+    /// What is allowed, but hardly meant, each in one line with its consequence.
+    fn warnings(&self) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 /// A flag that sets a key: its name (`--listen`), the key (`listen.address`) and the value, if it was given.

@@ -22,7 +22,7 @@ pub struct SharedArgs {
     /// auto, compact or json
     #[arg(long, value_name = "F")]
     log_format: Option<String>,
-    /// Check the settings, say nothing if all is well, and exit
+    /// Check the settings, say nothing if all is well, warn of what is hardly meant, and exit
     #[arg(long)]
     check_settings: bool,
     /// Print the settings as TOML, each with where it comes from, and exit
@@ -37,11 +37,19 @@ impl SharedArgs {
     }
 
     /// The settings from all their layers, with the program's own `flags`; printed, if that was asked for.
-    pub fn settings<S: Layered, const N: usize>(self, file: Option<&Path>, flags: [Flag; N]) -> Result<S, Error> {
+    pub fn settings<S: Layered, const N: usize>(
+        self,
+        program: &str,
+        file: Option<&Path>,
+        flags: [Flag; N],
+    ) -> Result<S, Error> {
         let log = [("--log-level", "log.level", self.log_level), ("--log-format", "log.format", self.log_format)];
         let loaded = layers::load::<S>(file, env::vars_os(), flags.into_iter().chain(log))?;
         if self.print_settings {
             print(&loaded)?;
+        }
+        if self.check_settings {
+            loaded.settings.warnings().iter().for_each(|warning| complain(program, &format!("warning: {warning}")));
         }
         Ok(loaded.settings)
     }
