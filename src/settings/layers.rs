@@ -72,13 +72,13 @@ pub fn defaults<S: Layered>() -> Loaded<S> {
 ///
 /// # Example
 /// ```
-/// use supervised_echo::{layers::load, settings::Settings};
+/// use supervised_echo::settings::{Settings, layers::load};
 ///
 /// let environment = [("ECHO_SERVER_SUPERVISOR__WORKERS".into(), "2".into())];
 /// let loaded = load::<Settings>(None, environment, [("--listen", "listen.address", Some("[::1]:7".into()))])?;
 /// assert_eq!(loaded.settings.supervisor.workers, 2);
 /// assert!(loaded.to_string().contains("address = \"[::1]:7\" # --listen\n"));
-/// # Ok::<(), supervised_echo::layers::SettingsError>(())
+/// # Ok::<(), supervised_echo::settings::layers::SettingsError>(())
 /// ```
 pub fn load<S: Layered>(
     file: Option<&Path>,
