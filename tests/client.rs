@@ -13,6 +13,7 @@ use std::{
     sync::mpsc::channel,
     thread,
 };
+use supervised_echo::settings::ClientSettings;
 
 /// Runs a client of two messages: the first is served by `first`, the other, on a connection of its own, as it should be.
 fn run_with_first(args: &[&str], first: impl FnOnce(TcpStream) + Send + 'static) -> Run {
@@ -169,11 +170,12 @@ fn an_echo_that_trickles_byte_by_byte_is_verified() {
 #[test]
 fn a_message_larger_than_every_buffer_is_verified() {
     let server = Scripted::start(vec![Box::new(echo_until_end)]);
-    let message = "x".repeat(16 << 20);
-    let place = Place::new("large").with("client.toml", format!("[traffic]\nmessage = \"{message}\"\nmessages = 1\n"));
-    let mut command = client(&["--server", &server.address.to_string(), "--settings", "client.toml"]);
-    command.current_dir(place.path());
-    assert_eq!(Client::spawn(command).end().outcome(), (0, [1, 1, 0, 0]));
+    // In this process: no file of settings may be as large.
+    let mut settings = ClientSettings::default();
+    settings.server.address = server.address.to_string();
+    (settings.traffic.message, settings.traffic.messages) = ("x".repeat(16 << 20), 1);
+    let report = actix::System::new().block_on(supervised_echo::Client::new(settings).run()).unwrap();
+    assert_eq!((report.exit_code(), report.sent, report.verified), (0, 1, 1));
     server.join();
 }
 

@@ -53,6 +53,12 @@ fn a_connection_that_is_forced_exits_with_3() {
     server.log.wait_of("connection closed", &client);
     let ended = server.end();
     assert_eq!((ended.code, number(ended.log.one("stopped"), "forced")), (Some(3), 1));
+    let warning = ended.log.one("questionable settings");
+    assert_eq!(warning["level"], "warn");
+    assert!(
+        warning["problem"].as_str().unwrap().starts_with("supervisor.shutdown_timeout, 0s, is shorter"),
+        "{warning}"
+    );
 }
 
 #[test]

@@ -13,7 +13,7 @@ const ARROWS: [(&str, &[&str]); 14] = [
     ("buffer", &[]),
     ("testing", &[]),
     ("stop", &["decisions"]),
-    ("settings", &["text"]),
+    ("settings", &["decisions", "text"]),
     ("logging", &["error", "resources", "settings", "text"]),
     ("error", &["settings"]),
     ("resources", &["error"]),

@@ -1,4 +1,12 @@
 //! The settings as a user meets them: files, variables and flags of the built program, its one line and its exit code.
+use std::{
+    fs,
+    io::{self, Write},
+    os::unix::process::ExitStatusExt,
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
 
 mod common;
 
@@ -9,6 +17,14 @@ impl Place {
     /// Runs the server with these variables and no other ECHO_ ones.
     fn run(&self, variables: &[(&str, &str)], args: &[&str]) -> Finished {
         finish(command(SERVER).current_dir(self.path()).envs(variables.iter().copied()).args(args))
+    }
+
+    /// As `run`, but bounded in time and memory, with an open standard input.
+    fn run_bounded(&self, args: &[&str]) -> Finished {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "ulimit -v 1000000 && exec timeout -s KILL 20 \"$0\" \"$@\"", SERVER]);
+        let (stdin, _open) = io::pipe().unwrap();
+        finish_with(shell.current_dir(self.path()).args(args), stdin)
     }
 
     /// What is wrong with the settings: one line on standard error, nothing on standard output, exit code 78.
@@ -25,6 +41,15 @@ impl Place {
     fn file_refusal(self, content: &str) -> String {
         let line = self.with("server.toml", content).refusal(&[], &["--settings", "server.toml"]);
         line.strip_prefix("server.toml: ").unwrap_or_else(|| panic!("{line}")).to_owned()
+    }
+}
+
+/// Asks until it is so: for what has no event.
+fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !is_so() {
+        assert!(Instant::now() < deadline, "not so: {what}");
+        thread::yield_now();
     }
 }
 
@@ -100,6 +125,47 @@ fn a_directory_in_place_of_the_file_is_refused_with_the_likely_cause() {
 }
 
 #[test]
+fn what_is_no_regular_file_is_refused_at_once() {
+    let place = Place::new("fifo");
+    assert!(Command::new("mkfifo").arg(place.path().join("fifo")).status().unwrap().success());
+    for file in ["fifo", "/dev/zero", "/dev/null", "/dev/stdin"] {
+        for args in [&["--settings", file][..], &["--settings", file, "--check-settings"]] {
+            let run = place.run_bounded(args);
+            let line = format!("echo-server: {file}: is not a regular file, expected a TOML file\n");
+            assert_eq!((run.code, run.out.as_str(), run.err), (78, "", line));
+        }
+    }
+}
+
+#[test]
+fn a_file_too_large_for_settings_is_refused_and_one_that_just_fits_is_read() {
+    let lines = |bytes: usize| "#234567\n".repeat(bytes / 8);
+    let place = Place::new("large").with("fits.toml", lines(1 << 20)).with("large.toml", lines((1 << 20) + 8));
+    assert_eq!(place.run(&[], &["--settings", "fits.toml", "--check-settings"]).code, 0);
+    let line = place.refusal(&[], &["--settings", "large.toml"]);
+    assert_eq!(line, "large.toml: is larger than 1 MiB, expected a TOML file");
+}
+
+#[test]
+fn a_signal_ends_it_though_nobody_reads_the_settings_that_it_prints() {
+    let (_reader, mut writer) = io::pipe().unwrap();
+    rustix::io::ioctl_fionbio(&writer, true).unwrap();
+    while writer.write(&[b'x'; 4096]).is_ok() {}
+    rustix::io::ioctl_fionbio(&writer, false).unwrap();
+    let mut child =
+        Command::new(env!("CARGO_BIN_EXE_echo-server")).arg("--print-settings").stdout(writer).spawn().unwrap();
+    let call = format!("{} 0x1 ", libc::SYS_write);
+    wait_until("it writes", || fs::read_to_string(format!("/proc/{}/syscall", child.id())).unwrap().starts_with(&call));
+    assert!(Command::new("kill").arg(child.id().to_string()).status().unwrap().success());
+    let mut end = None;
+    wait_until("it ends", || {
+        end = child.try_wait().unwrap();
+        end.is_some()
+    });
+    assert_eq!(end.and_then(|status| status.signal()), Some(libc::SIGTERM));
+}
+
+#[test]
 fn a_bad_variable_is_refused_by_its_name() {
     let line = Place::new("variable").refusal(&[("ECHO_SERVER_SUPERVISOR__WORKERS", "off")], &[]);
     let expected = "supervisor.workers: invalid value: string \"off\", expected an integer from 0 to 1024";
@@ -160,6 +226,23 @@ fn good_settings_are_checked_in_silence() {
     for args in [&["--check-settings"][..], &["--check-settings", "--settings", "server.toml", "--listen", "[::1]:7"]] {
         let run = place.run(&[], args);
         assert_eq!((run.code, run.out.as_str(), run.err.as_str()), (0, "", ""));
+    }
+}
+
+#[test]
+fn a_stop_that_would_always_be_forced_is_allowed_with_a_warning_that_says_so() {
+    let place = Place::new("forced");
+    let settling = "the 100ms that a stop waits for handshakes: a stop resets clients that come last or do not end their \
+                    connections by then, and exits with 3";
+    let linger =
+        "connection.linger, 10s: a stop resets clients that do not end their connections by then, and exits with 3";
+    for (timeout, than) in [("0s", Some(settling)), ("99ms", Some(settling)), ("9s", Some(linger)), ("10s", None)] {
+        let variables =
+            [("ECHO_SERVER_SUPERVISOR__SHUTDOWN_TIMEOUT", timeout), ("ECHO_SERVER_CONNECTION__LINGER", "10s")];
+        let run = place.run(&variables, &["--check-settings"]);
+        let warning =
+            |than| format!("echo-server: warning: supervisor.shutdown_timeout, {timeout}, is shorter than {than}\n");
+        assert_eq!((run.code, run.out.as_str(), run.err), (0, "", than.map(warning).unwrap_or_default()));
     }
 }
 

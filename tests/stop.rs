@@ -464,7 +464,9 @@ fn no_record_is_lost_at_exit() {
 
 #[test]
 fn a_closed_standard_output_harms_nobody() {
-    let (process, stdout) = Process::spawn(program(&[("log.level", "trace"), LONG_LINGER]));
+    // With time enough for a long linger, or the first record were a warning.
+    let settings = [("log.level", "trace"), LONG_LINGER, ("supervisor.shutdown_timeout", "1m")];
+    let (process, stdout) = Process::spawn(program(&settings));
     let mut stdout = BufReader::new(stdout);
     let mut line = String::new();
     stdout.read_line(&mut line).unwrap();

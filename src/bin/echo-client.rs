@@ -2,7 +2,7 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::Parser;
-use supervised_echo::{Client, Error, Signals, logging, resources, settings::ClientSettings};
+use supervised_echo::{Client, ClientReport, Error, Signals, logging, resources, settings::ClientSettings};
 
 mod shared;
 
@@ -59,6 +59,19 @@ fn main() -> ExitCode {
 }
 
 fn run(args: Args) -> Result<u8, Error> {
+    if args.shared.only_asks() {
+        return settings(args).map(|_| 0);
+    }
+    let json = args.report == "json";
+    let report = send(args)?;
+    if json { shared::print(&format_args!("{}\n", report.to_json())) } else { shared::print(&report) }?;
+    if let Some(problem) = report.problem() {
+        shared::complain("echo-client", &problem);
+    }
+    Ok(report.exit_code())
+}
+
+fn settings(args: Args) -> Result<ClientSettings, Error> {
     let flags = [
         ("--server", "server.address", args.server),
         ("--id", "client.id", args.id),
@@ -71,25 +84,18 @@ fn run(args: Args) -> Result<u8, Error> {
         ("--timeout", "traffic.timeout", args.timeout),
         ("--connect-timeout", "server.connect_timeout", args.connect_timeout),
     ];
+    args.shared.settings("echo-client", args.settings.as_deref(), flags)
+}
+
+fn send(args: Args) -> Result<ClientReport, Error> {
     // The signals before anything that may take its time: process 1 of a container loses those that come before.
     let system = resources::system()?;
     let signals = system.block_on(async { Signals::register() })?;
-    let settings = args.shared.settings::<ClientSettings, _>(args.settings.as_deref(), flags)?;
-    let Some(settings) = settings else { return Ok(0) };
-    let report = {
-        let (log, _written_to_the_end) = logging::logger(&settings.log, logging::Stream::Stderr)?;
-        system.block_on(async {
-            let client = Client::new(settings).with_log(log.clone());
-            signals.with_log(log).forward_to(client.handle());
-            client.run().await
-        })?
-    };
-    match args.report.as_str() {
-        "json" => shared::print(&format_args!("{}\n", report.to_json())),
-        _ => shared::print(&report),
-    }?;
-    if let Some(problem) = report.problem() {
-        shared::complain("echo-client", &problem);
-    }
-    Ok(report.exit_code())
+    let settings = settings(args)?;
+    let (log, _written_to_the_end) = logging::logger(&settings.log, logging::Stream::Stderr)?;
+    system.block_on(async {
+        let client = Client::new(settings).with_log(log.clone());
+        signals.with_log(log).forward_to(client.handle());
+        client.run().await
+    })
 }

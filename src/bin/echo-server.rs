@@ -43,10 +43,14 @@ fn main() -> ExitCode {
 }
 
 fn run(mut args: Args) -> Result<u8, Error> {
-    match args.command.take() {
+    let command = args.command.take();
+    if args.shared.only_asks() {
+        return settings(args).map(|_| 0);
+    }
+    match command {
         Some(Command::Healthcheck { addr }) => {
-            let Some(settings) = settings(args)? else { return Ok(0) };
-            let address = addr.unwrap_or(settings.listen.address);
+            let configured = settings(args)?.listen.address;
+            let address = addr.unwrap_or(configured);
             let checked = resources::system()?.block_on(healthcheck::check(address));
             checked.map(|()| 0).map_err(|source| Error::Healthcheck { address, source })
         }
@@ -54,19 +58,19 @@ fn run(mut args: Args) -> Result<u8, Error> {
     }
 }
 
-fn settings(args: Args) -> Result<Option<Settings>, Error> {
+fn settings(args: Args) -> Result<Settings, Error> {
     let flags = [
         ("--listen", "listen.address", args.listen),
         ("--max-connections", "supervisor.max_connections", args.max_connections),
     ];
-    args.shared.settings(args.settings.as_deref(), flags)
+    args.shared.settings("echo-server", args.settings.as_deref(), flags)
 }
 
 fn serve(args: Args) -> Result<u8, Error> {
     // The signals before anything that may take its time: process 1 of a container loses those that come before.
     let system = resources::system()?;
     let signals = system.block_on(async { Signals::register() })?;
-    let Some(settings) = settings(args)? else { return Ok(0) };
+    let settings = settings(args)?;
     let (log, _written_to_the_end) = logging::logger(&settings.log, logging::Stream::Stdout)?;
     system.block_on(async {
         let server = Server::bind(settings, Echo)?.with_log(log.clone());

@@ -57,6 +57,10 @@ impl fmt::Display for StopReason {
     }
 }
 
+/// How long after the refusal of new clients the listening socket stays open in any case: for the Acceptors to answer, and for
+/// handshakes where the kernel does not tell of them.
+pub const SETTLING: Duration = Duration::from_millis(100);
+
 /// How soon after a signal another one is its echo: `timeout` and a shell's trap send two at once, and a person who means a
 /// second one is slower.
 const ECHO: Duration = Duration::from_millis(250);

@@ -15,7 +15,7 @@ use in_order::{InOrder, Whole};
 pub use queue::Guard;
 use std::{
     io::{self, IsTerminal, Write},
-    time::SystemTime,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use slog::{Drain, FnValue, Level, LevelFilter, Logger, PushFnValue, Record, o};
@@ -98,9 +98,15 @@ fn json<W: Write>(out: W) -> InOrder<slog_json::Json<W>> {
     InOrder { drain: drain.set_flush(true).build(), escape: false }
 }
 
-/// RFC 3339, in UTC, to the millisecond.
 fn now() -> String {
-    humantime::format_rfc3339_millis(SystemTime::now()).to_string()
+    rfc3339(SystemTime::now())
+}
+
+/// RFC 3339, in UTC, to the millisecond. Of a time that `humantime` does not write the nearest one that it does: a clock may be
+/// wrong, and the record must not be lost for it.
+fn rfc3339(time: SystemTime) -> String {
+    const LAST: Duration = Duration::from_millis(253_402_300_799_999);
+    humantime::format_rfc3339_millis(time.clamp(UNIX_EPOCH, UNIX_EPOCH + LAST)).to_string()
 }
 
 /// The name that the settings know the level by.
@@ -123,6 +129,19 @@ mod tests {
     };
     use slog::{debug, info};
     use std::io::{BufRead, BufReader};
+
+    #[test]
+    fn a_clock_that_is_wrong_by_ages_silences_no_record() {
+        let year = Duration::from_secs(366 * 24 * 60 * 60);
+        for (time, expected) in [
+            (UNIX_EPOCH - year, "1970-01-01T00:00:00.000Z"),
+            (UNIX_EPOCH, "1970-01-01T00:00:00.000Z"),
+            (UNIX_EPOCH + Duration::from_millis(1), "1970-01-01T00:00:00.001Z"),
+            (UNIX_EPOCH + 9000 * year, "9999-12-31T23:59:59.999Z"),
+        ] {
+            assert_eq!(rfc3339(time), expected);
+        }
+    }
 
     #[test]
     fn each_level_is_called_as_in_the_settings() {

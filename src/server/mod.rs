@@ -33,7 +33,7 @@ use crate::{
         threads::Threads,
         worker::{Superior, Worker, WorkerSeed},
     },
-    settings::Settings,
+    settings::{Settings, layers::Layered},
     stop::{Handle, Shutdown},
 };
 use actix::prelude::*;
@@ -130,6 +130,9 @@ impl<S: Service> Server<S> {
             slog::warn!(log, "caps lowered to fit the descriptor limit"; "limit" => limit, "reserved" => reserved,
                 "max_connections_asked" => asked.max_connections, "max_connections" => max_connections,
                 "max_pending_asked" => asked.max_pending, "max_pending" => max_pending);
+        }
+        for problem in self.settings.warnings() {
+            slog::warn!(log, "questionable settings"; "problem" => problem);
         }
         let threads = Threads::start(self.workers)?;
         slog::info!(log, "listening"; "address" => %self.address, "workers" => self.workers,

@@ -14,7 +14,7 @@ use crate::{
     decisions::{
         accept_error::AcceptError,
         ids::WorkerId,
-        stop::{Stop, StopReason},
+        stop::{SETTLING, Stop, StopReason},
         supervisor::{Event, Step, SupervisorState, Timer, Verdict},
     },
     server::{
@@ -31,9 +31,6 @@ use slog::Logger;
 use std::{fs::File, sync::Arc, time::Duration};
 use tokio::{sync::oneshot, time::Instant};
 
-/// How long after the refusal the socket stays open in any case: for the Acceptors to answer, and for handshakes where the
-/// kernel does not tell of them.
-const SETTLING: Duration = Duration::from_millis(100);
 /// How long it stays open for handshakes under way. Such a client takes itself for connected, and a close would reset it. Its
 /// last packet is a round trip off, or a second if it was lost: then the kernel repeats its own.
 const HANDSHAKES: Duration = Duration::from_millis(1_500);

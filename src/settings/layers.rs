@@ -6,8 +6,11 @@
 use std::{
     collections::BTreeMap,
     ffi::{OsStr, OsString},
-    fmt, fs,
+    fmt,
+    fs::File,
+    io::{self, Read},
     num::ParseIntError,
+    os::unix::fs::OpenOptionsExt,
     path::Path,
 };
 
@@ -23,6 +26,11 @@ pub trait Layered: DeserializeOwned {
     /// What the names of its environment variables begin with: `PREFIX` + `SECTION__KEY`, and `PREFIX` + `SETTINGS` for
     /// the file.
     const PREFIX: &'static str;
+
+    /// What is allowed, but hardly meant, each in one line with its consequence.
+    fn warnings(&self) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 /// A flag that sets a key: its name (`--listen`), the key (`listen.address`) and the value, if it was given.
@@ -200,12 +208,27 @@ fn quoted(text: &str) -> String {
     format!("\"{}\"", escaped.collect::<String>())
 }
 
-/// Reads the file, or says in one line what is wrong with it.
+/// The largest file that is read. Another has no end, or is something else.
+const LARGEST: u64 = 1 << 20;
+
+/// Reads the file, or says in one line what is wrong with it. Only a regular file is read: anything else may keep its reader
+/// waiting.
 fn read(path: &Path) -> Result<String, String> {
-    if path.is_dir() {
+    let unreadable = |error: io::Error| format!("{error}, expected a readable TOML file");
+    // Without waiting: the opening of a FIFO waits for its other end.
+    let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(unreadable)?;
+    let kind = file.metadata().map_err(unreadable)?.file_type();
+    if kind.is_dir() {
         return Err("is a directory, expected a TOML file; did the mount source exist?".into());
     }
-    let bytes = fs::read(path).map_err(|error| format!("{error}, expected a readable TOML file"))?;
+    if !kind.is_file() {
+        return Err("is not a regular file, expected a TOML file".into());
+    }
+    let mut bytes = Vec::new();
+    let length = file.take(LARGEST + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    if length as u64 > LARGEST {
+        return Err("is larger than 1 MiB, expected a TOML file".into());
+    }
     String::from_utf8(bytes).map_err(|error| {
         let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
         let line = 1 + good.iter().filter(|byte| **byte == b'\n').count();

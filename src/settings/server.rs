@@ -5,6 +5,8 @@ use super::{
     layers::{Layered, defaults},
     log::LogSettings,
 };
+use crate::decisions::stop::SETTLING;
+use humantime::format_duration;
 use serde::Deserialize;
 use std::{net::SocketAddr, time::Duration};
 
@@ -81,6 +83,24 @@ pub struct ConnectionSettings {
 impl Layered for Settings {
     const DEFAULTS: &'static str = include_str!("server.toml");
     const PREFIX: &'static str = "ECHO_SERVER_";
+
+    fn warnings(&self) -> Vec<String> {
+        let (timeout, linger) = (self.supervisor.shutdown_timeout, self.connection.linger);
+        let told = format!("supervisor.shutdown_timeout, {}, is shorter than", format_duration(timeout));
+        if timeout < SETTLING {
+            let settling = format_duration(SETTLING);
+            vec![format!(
+                "{told} the {settling} that a stop waits for handshakes: a stop resets clients that come last or do not end their connections by then, and exits with 3"
+            )]
+        } else if timeout < linger {
+            let linger = format_duration(linger);
+            vec![format!(
+                "{told} connection.linger, {linger}: a stop resets clients that do not end their connections by then, and exits with 3"
+            )]
+        } else {
+            Vec::new()
+        }
+    }
 }
 
 impl Default for Settings {

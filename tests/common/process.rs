@@ -41,7 +41,12 @@ pub struct Finished {
 
 /// Runs a command to its end.
 pub fn finish(command: &mut Command) -> Finished {
-    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).spawn();
+    finish_with(command, Stdio::null())
+}
+
+/// As `finish`, with this standard input.
+pub fn finish_with(command: &mut Command, stdin: impl Into<Stdio>) -> Finished {
+    let child = command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).spawn();
     let child = child.unwrap();
     let group = Pid::from_child(&child);
     let (sender, output) = channel();

@@ -22,7 +22,7 @@ pub struct SharedArgs {
     /// auto, compact or json
     #[arg(long, value_name = "F")]
     log_format: Option<String>,
-    /// Check the settings, say nothing if all is well, and exit
+    /// Check the settings, say nothing if all is well, warn of what is hardly meant, and exit
     #[arg(long)]
     check_settings: bool,
     /// Print the settings as TOML, each with where it comes from, and exit
@@ -31,18 +31,27 @@ pub struct SharedArgs {
 }
 
 impl SharedArgs {
-    /// The settings from all their layers, with the program's own `flags`; `None` if they were only to be printed or checked.
+    /// Whether the settings are only to be printed or checked. Then a signal may end the program at once.
+    pub fn only_asks(&self) -> bool {
+        self.print_settings || self.check_settings
+    }
+
+    /// The settings from all their layers, with the program's own `flags`; printed, if that was asked for.
     pub fn settings<S: Layered, const N: usize>(
         self,
+        program: &str,
         file: Option<&Path>,
         flags: [Flag; N],
-    ) -> Result<Option<S>, Error> {
+    ) -> Result<S, Error> {
         let log = [("--log-level", "log.level", self.log_level), ("--log-format", "log.format", self.log_format)];
         let loaded = layers::load::<S>(file, env::vars_os(), flags.into_iter().chain(log))?;
         if self.print_settings {
             print(&loaded)?;
         }
-        Ok((!self.print_settings && !self.check_settings).then_some(loaded.settings))
+        if self.check_settings {
+            loaded.settings.warnings().iter().for_each(|warning| complain(program, &format!("warning: {warning}")));
+        }
+        Ok(loaded.settings)
     }
 }
 
