@@ -13,8 +13,11 @@ use std::{
 };
 use tokio::time::{Instant, sleep};
 
-/// How long the threads whose Workers have acknowledged may take to end, all together.
-const JOIN_PATIENCE: Duration = Duration::from_millis(250);
+/// How long the threads whose Workers have acknowledged may take to end, all together: so long that a busy machine makes none
+/// of them look stuck, and so short that the process ends within a second of the deadline.
+const JOIN_PATIENCE: Duration = Duration::from_millis(900);
+/// The same, where stuck Workers have been waited for already.
+const LESS_PATIENCE: Duration = Duration::from_millis(400);
 /// How often it is looked which of them have.
 const LOOK: Duration = Duration::from_millis(1);
 
@@ -67,7 +70,7 @@ impl Threads {
             thread.arbiter.stop();
         }
         running.retain(|thread| !stuck.contains(&thread.worker));
-        let deadline = Instant::now() + JOIN_PATIENCE;
+        let deadline = Instant::now() + if stuck.is_empty() { JOIN_PATIENCE } else { LESS_PATIENCE };
         loop {
             for Thread { worker, arbiter, .. } in running.extract_if(.., |thread| thread.has_ended()) {
                 let _ = arbiter.join();
