@@ -26,8 +26,10 @@ pub(crate) struct Stream {
     state: Cell<ConnectionState>,
     /// Whether the service is only notified when it is to end: then its input stays open.
     notify: bool,
-    /// Of the bytes that had arrived when the input ended, those still to be read.
+    /// Of the bytes that had arrived when the service was told to end, those still to be read.
     due: Cell<u64>,
+    /// Whether reading has paused, for a service that is notified to look up.
+    paused: Cell<bool>,
     /// Whether the client's FIN has been read.
     client_done: Cell<bool>,
     /// Whether our own FIN has been sent.
@@ -55,6 +57,7 @@ impl Stream {
             state: Cell::new(ConnectionState::Waiting),
             notify,
             due: Cell::new(0),
+            paused: Cell::new(false),
             client_done: Cell::new(false),
             finished: Cell::new(false),
             broken: Cell::new(false),
@@ -70,16 +73,14 @@ impl Stream {
     // Orders.
 
     /// The server wants the service to end. Its input ends after what has arrived by now, so that a client that keeps sending
-    /// cannot keep it open; unless the service asked to be notified only.
+    /// cannot keep it open. The input of a service that asked to be notified stays open, but pauses there.
     pub fn end_input(&self, ending: Ending) {
         let before = self.state.replace(self.state().end_input(ending));
         if before.ending().is_some() || self.state().ending().is_none() {
             return;
         }
-        if !self.notify {
-            // A socket that cannot tell is broken, and reading from it says so.
-            self.due.set(ioctl_fionread(&self.tcp).unwrap_or(0));
-        }
+        // A socket that cannot tell is broken, and reading from it says so.
+        self.due.set(ioctl_fionread(&self.tcp).unwrap_or(0));
         self.reader.take().into_iter().for_each(Waker::wake);
         self.bell.get().into_iter().for_each(|bell| bell.notify_waiters());
     }
@@ -138,11 +139,18 @@ impl Stream {
     // The data plane.
 
     /// Ready when `try_read` may bring something, the end of the input included.
+    ///
+    /// A service that is notified gets what had arrived at the stop without a wait, and before each later read it has to wait
+    /// once. So one that prefers to read sees the stop behind what had arrived, though its client never pauses.
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.input_has_ended() && self.due.get() == 0 {
+        if self.due.get() > 0 || self.input_has_ended() {
             return Poll::Ready(Ok(()));
         }
         self.wake_at_the_end(cx);
+        if self.state().ending().is_some() && !self.paused.replace(true) {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         self.note_wait(self.tcp.poll_read_ready(cx))
     }
 
@@ -161,22 +169,33 @@ impl Stream {
         if buffer.is_empty() {
             return Ok(0); // asking for nothing is not the end
         }
-        if !self.input_has_ended() {
-            return self.receive(buffer, &self.record.received);
+        let due = usize::try_from(self.due.get()).unwrap_or(usize::MAX);
+        match if self.input_has_ended() { due.min(buffer.len()) } else { buffer.len() } {
+            0 => Ok(0),
+            most => self.receive(&mut buffer[..most], &self.record.received),
         }
-        let due = usize::try_from(self.due.get()).unwrap_or(usize::MAX).min(buffer.len());
-        if due == 0 {
-            return Ok(0);
-        }
-        let n = self.receive(&mut buffer[..due], &self.record.received)?;
-        self.due.set(if n == 0 { 0 } else { self.due.get() - n as u64 });
-        Ok(n)
     }
 
     fn receive(&self, buffer: &mut [u8], count: &Cell<u64>) -> io::Result<usize> {
+        // What is due is there, also where the reactor has not heard of it yet.
+        let due = self.due.take();
+        let received = if due > 0 { self.receive_now(buffer) } else { self.receive_if_ready(buffer) };
+        let n = self.note_failure(received)?;
+        self.due.set(if n == 0 { 0 } else { due.saturating_sub(n as u64) });
+        self.paused.set(false);
+        self.client_done.set(n == 0);
+        self.moved(count, n);
+        Ok(n)
+    }
+
+    fn receive_now(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        (&*SockRef::from(&self.tcp)).read(buffer)
+    }
+
+    fn receive_if_ready(&self, buffer: &mut [u8]) -> io::Result<usize> {
         let mut received = Err(ErrorKind::WouldBlock.into());
         let _ = self.tcp.try_io(Interest::READABLE, || {
-            received = (&*SockRef::from(&self.tcp)).read(buffer);
+            received = self.receive_now(buffer);
             match received {
                 // A short read has emptied the queue (but for TCP's urgent data). Saying so now saves the call that would
                 // find out: one `recv` per echo instead of two. What arrives later is a new event for the reactor.
@@ -185,10 +204,7 @@ impl Stream {
                 Err(ref error) => Err(error.kind().into()),
             }
         });
-        let n = self.note_failure(received)?;
-        self.client_done.set(n == 0);
-        self.moved(count, n);
-        Ok(n)
+        received
     }
 
     pub fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
