@@ -5,14 +5,21 @@ mod common;
 
 use common::*;
 use std::{
-    io::{self, ErrorKind, Write},
+    io::{self, ErrorKind, Read, Write},
     pin::pin,
-    sync::mpsc::channel,
+    sync::{
+        Arc,
+        mpsc::{Sender, channel},
+    },
     thread,
     time::Duration,
 };
 use supervised_echo::{AtStop, Service, Settings, Socket};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    sync::Notify,
+    time::timeout,
+};
 
 /// Clients that end when the server does have plenty of time for it on a busy machine.
 fn patient_settings() -> Settings {
@@ -86,4 +93,131 @@ fn a_client_that_sends_without_a_pause_does_not_hold_up_the_stop_of_a_notified_s
     let (report, log) = server.end();
     assert_eq!((report.acknowledged, report.forced), (1, 0));
     assert_eq!(number(log.close_of(&client.peer), "echoed"), client.got);
+}
+
+// Services at work.
+
+/// Echoes; when it is told to, it works until it is told that the work is done, and says so to its client.
+#[derive(Clone)]
+struct Working {
+    begin: Arc<Notify>,
+    begun: Sender<()>,
+    done: Arc<Notify>,
+}
+
+impl Service for Working {
+    const AT_STOP: AtStop = AtStop::Notify;
+
+    async fn serve(&self, socket: &mut Socket) -> io::Result<()> {
+        let mut stopping = pin!(socket.stopping());
+        let mut byte = [0];
+        loop {
+            tokio::select! {
+                biased;
+                read = socket.read(&mut byte) => match read? {
+                    0 => return Ok(()),
+                    _ => socket.write_all(&byte).await?,
+                },
+                () = self.begin.notified() => {
+                    let _ = self.begun.send(());
+                    self.done.notified().await;
+                    socket.write_all(b"done").await?;
+                }
+                () = &mut stopping => return Ok(()),
+            }
+        }
+    }
+}
+
+#[test]
+fn an_idle_timeout_ends_a_notified_service_that_waits_for_its_client_and_none_that_is_at_work() {
+    let (begun, begins) = channel();
+    let mut settings = patient_settings();
+    settings.connection.idle_timeout = Duration::from_millis(200);
+    let service = Working { begin: Arc::default(), begun, done: Arc::default() };
+    let mut server = InProcess::start(settings, service.clone());
+    let mut at_work = connect(server.address);
+    at_work.write_all(b"a").unwrap();
+    at_work.read_exact(&mut [0]).unwrap();
+    // It waits for its client when the work comes.
+    service.begin.notify_one();
+    begins.recv_timeout(PATIENCE).unwrap();
+    // Others are idle meanwhile, one after another: each takes a timeout of its own.
+    for _ in 0..4 {
+        let mut idle = connect(server.address);
+        assert!(read_to_eof(&mut idle).is_empty());
+        let name = idle.local_addr().unwrap();
+        drop(idle);
+        assert_eq!(server.log.wait_of("connection closed", &name)["reason"], "idle");
+    }
+    service.done.notify_one();
+    assert_eq!(read_to_eof(&mut at_work), b"done", "and from then on it was idle");
+    let name = at_work.local_addr().unwrap();
+    drop(at_work);
+    assert_eq!(server.log.wait_of("connection closed", &name)["reason"], "idle");
+    server.handle.stop();
+    assert_eq!(server.end().0.exit_code(), 0);
+}
+
+// Clients that have gone.
+
+/// From some point on, which the first byte names, it waits for ever for something that is not its client.
+struct Elsewhere;
+
+impl Service for Elsewhere {
+    const AT_STOP: AtStop = AtStop::Notify;
+
+    async fn serve(&self, socket: &mut Socket) -> io::Result<()> {
+        match socket.read_u8().await? {
+            b'w' => socket.write_all(b"!").await?,
+            b'r' => {
+                let _ = timeout(Duration::from_millis(1), socket.read_u8()).await;
+                socket.write_all(b"!").await?;
+            }
+            b'f' => socket.shutdown().await?,
+            b'i' => {
+                let stopping = socket.stopping();
+                tokio::select! {
+                    _ = socket.read_u8() => {}
+                    () = stopping => {}
+                }
+                socket.write_all(b"!").await?;
+            }
+            _ => {
+                socket.write_all(b"!").await?;
+                let _ = socket.read_u8().await;
+            }
+        }
+        std::future::pending().await
+    }
+}
+
+#[test]
+fn a_slot_comes_back_when_a_client_resets_whose_service_waits_for_something_else() {
+    let resets = [
+        (b'w', "it has written last"),
+        (b'r', "it has given up to read"),
+        (b'f', "it has sent FIN"),
+        (b'i', "it was told that it is idle"),
+        (b'e', "it goes on after the error"),
+    ]
+    .map(|(point, what)| {
+        let mut settings = patient_settings();
+        settings.supervisor.max_connections = 1;
+        if point == b'i' {
+            settings.connection.idle_timeout = Duration::from_millis(100);
+        }
+        let server = InProcess::start(settings, Elsewhere);
+        let mut client = connect(server.address);
+        client.write_all(&[point]).unwrap();
+        assert_eq!(client.read(&mut [0]).unwrap(), usize::from(point != b'f'), "{what}");
+        let name = client.local_addr().unwrap();
+        reset(client);
+        (server, name, what)
+    });
+    for (mut server, name, what) in resets {
+        assert_eq!(server.log.wait_of("connection closed", &name)["reason"], "reset", "{what}");
+        server.handle.stop();
+        assert_eq!(server.end().0.exit_code(), 0);
+    }
 }

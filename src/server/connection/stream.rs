@@ -6,6 +6,7 @@ use crate::{
     decisions::connection::{CloseReason, ConnectionState, Ending},
     server::connection::{kernel, record::Record},
 };
+use futures_util::FutureExt;
 use rustix::io::ioctl_fionread;
 use socket2::SockRef;
 use std::{
@@ -38,7 +39,7 @@ pub(crate) struct Stream {
     broken: Cell<bool>,
     /// Whether the client was silent at the Worker's last look.
     silent: Cell<bool>,
-    /// Whether the service was last seen to wait for its client, to send or to read.
+    /// Whether the service has waited for its client, to send or to read, since it was last asked.
     waits: Cell<bool>,
     /// Whether to note when a byte moves: only an idle timeout asks for it.
     watch_idle: bool,
@@ -155,12 +156,20 @@ impl Stream {
     }
 
     fn note_wait<T>(&self, poll: Poll<T>) -> Poll<T> {
-        self.waits.set(poll.is_pending());
+        if poll.is_pending() {
+            self.waits.set(true);
+        }
         poll
     }
 
     /// Whether the service waits for its client. Otherwise it is at work, or waits for something else.
-    pub fn waits_for_client(&self) -> bool {
+    ///
+    /// A future that is no longer waited for does not say so. So the service has another turn: one that waits asks again. For
+    /// that it is awaited in the task of the connection, behind the service.
+    pub async fn waits_for_client(&self) -> bool {
+        self.waits.set(false);
+        self.reader.borrow().iter().for_each(Waker::wake_by_ref);
+        tokio::task::yield_now().await;
         self.waits.get()
     }
 
@@ -313,8 +322,15 @@ impl Stream {
     pub fn client_is_gone(&self) -> bool {
         let silent = self.unacknowledged().unwrap_or(0) > 0 && kernel::is_silent(&self.tcp);
         let vanished = self.silent.replace(silent) && silent;
-        let deaf = self.state() == ConnectionState::Serving && !self.waits_for_client();
-        vanished || (deaf && !self.finished.get() && kernel::is_closed(&self.tcp))
+        let in_service = matches!(self.state(), ConnectionState::Serving | ConnectionState::Draining(_));
+        vanished || (in_service && self.is_reset())
+    }
+
+    /// Whether the client has reset the connection: the service was told of it and goes on all the same, or the reactor has
+    /// heard of it. The kernel is not asked, so no read misses its error.
+    fn is_reset(&self) -> bool {
+        let ready = self.tcp.ready(Interest::ERROR).now_or_never();
+        self.is_broken() || ready.is_some_and(|ready| ready.is_ok_and(|ready| ready.is_error()))
     }
 
     /// The connection has come to a good end: closing it from here on is no reset.
