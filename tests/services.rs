@@ -221,3 +221,29 @@ fn a_slot_comes_back_when_a_client_resets_whose_service_waits_for_something_else
         assert_eq!(server.end().0.exit_code(), 0);
     }
 }
+
+// Services that fail.
+
+/// Answers at length, sends FIN, and writes on all the same.
+struct Talkative;
+
+impl Service for Talkative {
+    async fn serve(&self, socket: &mut Socket) -> io::Result<()> {
+        socket.read_u8().await?;
+        socket.write_all(pattern(0, 200_000)).await?;
+        socket.shutdown().await?;
+        socket.write_all(b"one more thing").await
+    }
+}
+
+#[test]
+fn a_service_that_writes_after_its_fin_fails_by_itself_and_its_client_gets_what_came_before() {
+    let mut server = InProcess::start(patient_settings(), Talkative);
+    let mut client = connect_narrow(server.address);
+    client.write_all(b"?").unwrap();
+    let (got, end) = read_pattern(&mut client, 0, |_| {});
+    assert_eq!((got, end.is_ok()), (200_000, true));
+    assert_eq!(server.log.wait_of("connection closed", &client)["reason"], "failed");
+    server.handle.stop();
+    assert_eq!(server.end().0.exit_code(), 0);
+}

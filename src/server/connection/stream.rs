@@ -222,6 +222,9 @@ impl Stream {
 
     /// Writes what the socket takes; `WouldBlock` if it takes nothing.
     pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        if self.finished.get() {
+            return Err(ErrorKind::BrokenPipe.into()); // the service's own doing, and not the client's
+        }
         let n = self.note_failure(self.tcp.try_write(bytes))?;
         self.moved(&self.record.echoed, n);
         Ok(n)
