@@ -98,11 +98,10 @@ fn a_client_that_sends_without_a_pause_does_not_hold_up_the_stop_of_a_notified_s
 // Services at work.
 
 /// Echoes; when it is told to, it works until it is told that the work is done, and says so to its client.
-#[derive(Clone)]
 struct Working {
-    begin: Arc<Notify>,
+    begin: Notify,
     begun: Sender<()>,
-    done: Arc<Notify>,
+    done: Notify,
 }
 
 impl Service for Working {
@@ -134,7 +133,8 @@ fn an_idle_timeout_ends_a_notified_service_that_waits_for_its_client_and_none_th
     let (begun, begins) = channel();
     let mut settings = patient_settings();
     settings.connection.idle_timeout = Duration::from_millis(200);
-    let service = Working { begin: Arc::default(), begun, done: Arc::default() };
+    let service = Arc::new(Working { begin: Notify::new(), begun, done: Notify::new() });
+    assert_eq!(<Arc<Working> as Service>::AT_STOP, AtStop::Notify);
     let mut server = InProcess::start(settings, service.clone());
     let mut at_work = connect(server.address);
     at_work.write_all(b"a").unwrap();
