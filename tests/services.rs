@@ -14,7 +14,7 @@ use std::{
     thread,
     time::Duration,
 };
-use supervised_echo::{AtStop, Service, Settings, Socket};
+use supervised_echo::{AtStop, Service, Settings, Socket, slog};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     sync::Notify,
@@ -244,6 +244,36 @@ fn a_service_that_writes_after_its_fin_fails_by_itself_and_its_client_gets_what_
     let (got, end) = read_pattern(&mut client, 0, |_| {});
     assert_eq!((got, end.is_ok()), (200_000, true));
     assert_eq!(server.log.wait_of("connection closed", &client)["reason"], "failed");
+    server.handle.stop();
+    assert_eq!(server.end().0.exit_code(), 0);
+}
+
+// What a service knows of its connection.
+
+/// Logs what it hears, and tells its client at which address it was reached.
+struct Clerk;
+
+impl Service for Clerk {
+    async fn serve(&self, socket: &mut Socket) -> io::Result<()> {
+        let word = socket.read_u8().await?;
+        slog::warn!(socket.log(), "heard"; "word" => word);
+        let address = socket.local_addr()?.to_string();
+        socket.write_all(address.as_bytes()).await
+    }
+}
+
+#[test]
+fn a_service_knows_where_it_was_reached_and_its_log_names_its_connection() {
+    let mut server = InProcess::start(patient_settings(), Clerk);
+    let mut clients = [(); 2].map(|()| connect(server.address));
+    clients.iter_mut().for_each(|client| client.write_all(b"?").unwrap());
+    for client in &mut clients {
+        assert_eq!(read_to_eof(client), server.address.to_string().as_bytes());
+        let heard = server.log.wait_of("heard", client);
+        let opened = server.log.wait_of("connection opened", client);
+        assert_eq!((number(&heard, "word"), &heard["connection"]), (b'?'.into(), &opened["connection"]));
+    }
+    drop(clients);
     server.handle.stop();
     assert_eq!(server.end().0.exit_code(), 0);
 }

@@ -4,7 +4,10 @@
 use crate::{
     buffer::{READS_IN_A_ROW, with_buffer},
     decisions::connection::{CloseReason, ConnectionState, Ending},
-    server::connection::{kernel, record::Record},
+    server::connection::{
+        kernel,
+        record::{Record, canonical},
+    },
 };
 use futures_util::FutureExt;
 use rustix::io::ioctl_fionread;
@@ -13,7 +16,7 @@ use std::{
     cell::{Cell, OnceCell, RefCell},
     future::poll_fn,
     io::{self, ErrorKind, Read},
-    net::Shutdown,
+    net::{Shutdown, SocketAddr},
     rc::Rc,
     task::{Context, Poll, Waker},
     time::Duration,
@@ -246,6 +249,10 @@ impl Stream {
     fn moved(&self, count: &Cell<u64>, n: usize) {
         count.set(count.get() + n as u64);
         self.touch();
+    }
+
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.tcp.local_addr().map(canonical)
     }
 
     // The waiting room and the end.
