@@ -73,6 +73,8 @@ pub use server::{
 };
 pub use settings::Settings;
 pub use signals::Signals;
+/// The crate of the log, in the version that this library takes: for [`Server::with_log`] and [`Socket::log`].
+pub use slog;
 pub use stop::Handle;
 
 /// Every message between the actors.

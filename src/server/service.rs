@@ -1,7 +1,7 @@
 //! The protocol spoken over one connection: the one thing that a user of this library writes.
 
 use crate::server::connection::socket::Socket;
-use std::io;
+use std::{io, sync::Arc};
 
 /// How a service learns that the server wants it to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,4 +66,13 @@ pub trait Service: Send + Sync + 'static {
     /// What keeps the conversation from its end. The connection closes with reason `failed`, or with `reset` if it was the
     /// client that had reset it.
     fn serve(&self, socket: &mut Socket) -> impl Future<Output = io::Result<()>>;
+}
+
+/// For a service that the program keeps at hand while it is served.
+impl<S: Service> Service for Arc<S> {
+    const AT_STOP: AtStop = S::AT_STOP;
+
+    fn serve(&self, socket: &mut Socket) -> impl Future<Output = io::Result<()>> {
+        S::serve(self, socket)
+    }
 }

@@ -24,10 +24,14 @@ pub(super) async fn watch_idle(stream: Rc<Stream>, timeout: Duration) {
             stream.touch();
             continue;
         }
+        let in_service = matches!(stream.state(), ConnectionState::Serving | ConnectionState::Draining(Ending::Idle));
+        if in_service && !stream.waits_for_client().await {
+            // The service is at work: it is not the client that is idle.
+            stream.touch();
+            continue;
+        }
         match stream.state() {
             ConnectionState::Waiting => {}
-            // The service is at work: it is not the client that is idle.
-            ConnectionState::Serving | ConnectionState::Draining(Ending::Idle) if !stream.waits_for_client() => {}
             ConnectionState::Serving | ConnectionState::Closing(None) => stream.end_input(Ending::Idle),
             ConnectionState::Draining(Ending::Idle) | ConnectionState::Closing(Some(Ending::Idle)) => {
                 // A client that has everything is waited for by `linger`.

@@ -9,8 +9,6 @@ use tokio::net::TcpStream;
 /// A client to which bytes are owed is silent if its system has acknowledged nothing for so long, and owes an answer: to a
 /// retransmission, or to a window probe if it has stopped reading.
 const SILENCE: Duration = Duration::from_secs(20);
-/// `TCP_CLOSE` of `linux/tcp_states.h`: the connection is over.
-const CLOSED: u8 = 7;
 
 /// Bytes that the client's system has not acknowledged yet. A FIN counts as one.
 pub(super) fn unacknowledged(tcp: &TcpStream) -> io::Result<u64> {
@@ -27,11 +25,6 @@ pub(super) fn is_silent(tcp: &TcpStream) -> bool {
         let owes_answer = info.tcpi_retransmits > 0 || info.tcpi_probes > 0;
         owes_answer && u128::from(info.tcpi_last_ack_recv) >= SILENCE.as_millis()
     })
-}
-
-/// Whether the connection is over in both directions.
-pub(super) fn is_closed(tcp: &TcpStream) -> bool {
-    info(tcp).is_ok_and(|info| info.tcpi_state == CLOSED)
 }
 
 fn info(tcp: &TcpStream) -> io::Result<libc::tcp_info> {

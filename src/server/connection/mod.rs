@@ -188,13 +188,19 @@ mod tests {
     use super::*;
     use crate::server::messages::ConnectionStopped;
 
-    use std::{future::pending, time::Duration};
+    use std::{
+        future::pending,
+        pin::pin,
+        sync::atomic::{AtomicUsize, Ordering},
+        time::Duration,
+    };
 
     use crate::server::{
         echo::Echo,
         gate::Gate,
         testing::{connection, context, record, record_at},
     };
+    use rustix::io::ioctl_fionread;
     use socket2::SockRef;
     use std::io;
     use tokio::{
@@ -528,6 +534,48 @@ mod tests {
             drop(client);
             assert_eq!(reason(&mut heard).await, CloseReason::Stopped);
         }
+    }
+
+    /// Notified only: reads, and counts what it has read.
+    struct Sink(Arc<AtomicUsize>);
+
+    impl Service for Sink {
+        const AT_STOP: AtStop = AtStop::Notify;
+
+        async fn serve(&self, socket: &mut Socket) -> io::Result<()> {
+            let mut stopping = pin!(socket.stopping());
+            let mut bytes = [0; 4096];
+            loop {
+                tokio::select! {
+                    biased;
+                    read = socket.read(&mut bytes) => match read? {
+                        0 => return Ok(()),
+                        n => self.0.fetch_add(n, Ordering::Relaxed),
+                    },
+                    () = &mut stopping => return Ok(()),
+                };
+            }
+        }
+    }
+
+    #[actix::test]
+    async fn a_service_that_is_notified_hears_of_the_stop_though_its_client_has_more_to_send_all_the_time() {
+        let (stream, mut client) = connection().await;
+        SockRef::from(&stream).set_recv_buffer_size(512 << 10).unwrap();
+        SockRef::from(&client).set_send_buffer_size(4 << 20).unwrap();
+        let mut sent = 0;
+        while let Ok(n) = client.try_write(&[1; 4096]) {
+            sent += n;
+        }
+        let arrived = ioctl_fionread(&stream).unwrap() as usize;
+        let (context, mut heard) = context(NEVER);
+        let read = Arc::new(AtomicUsize::new(0));
+        let actor = start(stream, record(context), Sink(read.clone()).into(), Some(Place::Served));
+        actor.do_send(Stop::Drain);
+        assert_eq!(all(&mut client).await.unwrap(), "");
+        assert!((arrived..sent).contains(&read.load(Ordering::Relaxed)), "{read:?} of {arrived} and then {sent}");
+        drop(client);
+        assert_eq!(reason(&mut heard).await, CloseReason::Stopped);
     }
 
     #[actix::test]

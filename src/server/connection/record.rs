@@ -45,11 +45,16 @@ pub(crate) struct Record {
     pub(super) context: Rc<ConnectionContext>,
 }
 
+/// IPv4 also where it came through a dual-stack socket.
+pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
 impl Record {
     pub fn new(permit: Permit, peer: SocketAddr, context: Rc<ConnectionContext>) -> Self {
         Self {
             permit,
-            peer: SocketAddr::new(peer.ip().to_canonical(), peer.port()),
+            peer: canonical(peer),
             since: Instant::now(),
             received: Cell::new(0),
             echoed: Cell::new(0),

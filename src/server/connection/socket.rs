@@ -1,9 +1,11 @@
 //! A connection as its service sees it.
 
 use crate::{decisions::connection::Ending, server::connection::stream::Stream};
+use slog::{Logger, o};
 use std::{
     future::poll_fn,
     io::{self, ErrorKind},
+    net::SocketAddr,
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, ready},
@@ -23,8 +25,32 @@ impl Socket {
     }
 
     /// The client's address, IPv4 also where it came through a dual-stack socket.
-    pub fn peer(&self) -> std::net::SocketAddr {
+    pub fn peer(&self) -> SocketAddr {
         self.0.record.peer
+    }
+
+    /// The address at which the client has reached the server, IPv4 also where it came through a dual-stack socket.
+    ///
+    /// # Errors
+    /// What the socket says.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.0.local_addr()
+    }
+
+    /// A logger of the server's log whose records carry this connection's number and its client's address, as the server's own
+    /// do. Each call makes a new one.
+    ///
+    /// ```
+    /// # use supervised_echo::Socket;
+    /// use supervised_echo::slog;
+    ///
+    /// async fn order(socket: &mut Socket, item: u32) {
+    ///     slog::info!(socket.log(), "ordered"; "item" => item);
+    /// }
+    /// ```
+    pub fn log(&self) -> Logger {
+        let record = &self.0.record;
+        record.context.log.new(o!("connection" => record.connection().get(), "peer" => record.peer.to_string()))
     }
 
     /// Why the server wants the service to end, as soon as it does. An end of the input without it is the client's.

@@ -4,15 +4,19 @@
 use crate::{
     buffer::{READS_IN_A_ROW, with_buffer},
     decisions::connection::{CloseReason, ConnectionState, Ending},
-    server::connection::{kernel, record::Record},
+    server::connection::{
+        kernel,
+        record::{Record, canonical},
+    },
 };
+use futures_util::FutureExt;
 use rustix::io::ioctl_fionread;
 use socket2::SockRef;
 use std::{
     cell::{Cell, OnceCell, RefCell},
     future::poll_fn,
     io::{self, ErrorKind, Read},
-    net::Shutdown,
+    net::{Shutdown, SocketAddr},
     rc::Rc,
     task::{Context, Poll, Waker},
     time::Duration,
@@ -26,8 +30,10 @@ pub(crate) struct Stream {
     state: Cell<ConnectionState>,
     /// Whether the service is only notified when it is to end: then its input stays open.
     notify: bool,
-    /// Of the bytes that had arrived when the input ended, those still to be read.
+    /// Of the bytes that had arrived when the service was told to end, those still to be read.
     due: Cell<u64>,
+    /// Whether reading has paused, for a service that is notified to look up.
+    paused: Cell<bool>,
     /// Whether the client's FIN has been read.
     client_done: Cell<bool>,
     /// Whether our own FIN has been sent.
@@ -36,7 +42,7 @@ pub(crate) struct Stream {
     broken: Cell<bool>,
     /// Whether the client was silent at the Worker's last look.
     silent: Cell<bool>,
-    /// Whether the service was last seen to wait for its client, to send or to read.
+    /// Whether the service has waited for its client, to send or to read, since it was last asked.
     waits: Cell<bool>,
     /// Whether to note when a byte moves: only an idle timeout asks for it.
     watch_idle: bool,
@@ -55,6 +61,7 @@ impl Stream {
             state: Cell::new(ConnectionState::Waiting),
             notify,
             due: Cell::new(0),
+            paused: Cell::new(false),
             client_done: Cell::new(false),
             finished: Cell::new(false),
             broken: Cell::new(false),
@@ -70,16 +77,14 @@ impl Stream {
     // Orders.
 
     /// The server wants the service to end. Its input ends after what has arrived by now, so that a client that keeps sending
-    /// cannot keep it open; unless the service asked to be notified only.
+    /// cannot keep it open. The input of a service that asked to be notified stays open, but pauses there.
     pub fn end_input(&self, ending: Ending) {
         let before = self.state.replace(self.state().end_input(ending));
         if before.ending().is_some() || self.state().ending().is_none() {
             return;
         }
-        if !self.notify {
-            // A socket that cannot tell is broken, and reading from it says so.
-            self.due.set(ioctl_fionread(&self.tcp).unwrap_or(0));
-        }
+        // A socket that cannot tell is broken, and reading from it says so.
+        self.due.set(ioctl_fionread(&self.tcp).unwrap_or(0));
         self.reader.take().into_iter().for_each(Waker::wake);
         self.bell.get().into_iter().for_each(|bell| bell.notify_waiters());
     }
@@ -138,21 +143,36 @@ impl Stream {
     // The data plane.
 
     /// Ready when `try_read` may bring something, the end of the input included.
+    ///
+    /// A service that is notified gets what had arrived at the stop without a wait, and before each later read it has to wait
+    /// once. So one that prefers to read sees the stop behind what had arrived, though its client never pauses.
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.input_has_ended() && self.due.get() == 0 {
+        if self.due.get() > 0 || self.input_has_ended() {
             return Poll::Ready(Ok(()));
         }
         self.wake_at_the_end(cx);
+        if self.state().ending().is_some() && !self.paused.replace(true) {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         self.note_wait(self.tcp.poll_read_ready(cx))
     }
 
     fn note_wait<T>(&self, poll: Poll<T>) -> Poll<T> {
-        self.waits.set(poll.is_pending());
+        if poll.is_pending() {
+            self.waits.set(true);
+        }
         poll
     }
 
     /// Whether the service waits for its client. Otherwise it is at work, or waits for something else.
-    pub fn waits_for_client(&self) -> bool {
+    ///
+    /// A future that is no longer waited for does not say so. So the service has another turn: one that waits asks again. For
+    /// that it is awaited in the task of the connection, behind the service.
+    pub async fn waits_for_client(&self) -> bool {
+        self.waits.set(false);
+        self.reader.borrow().iter().for_each(Waker::wake_by_ref);
+        tokio::task::yield_now().await;
         self.waits.get()
     }
 
@@ -161,22 +181,33 @@ impl Stream {
         if buffer.is_empty() {
             return Ok(0); // asking for nothing is not the end
         }
-        if !self.input_has_ended() {
-            return self.receive(buffer, &self.record.received);
+        let due = usize::try_from(self.due.get()).unwrap_or(usize::MAX);
+        match if self.input_has_ended() { due.min(buffer.len()) } else { buffer.len() } {
+            0 => Ok(0),
+            most => self.receive(&mut buffer[..most], &self.record.received),
         }
-        let due = usize::try_from(self.due.get()).unwrap_or(usize::MAX).min(buffer.len());
-        if due == 0 {
-            return Ok(0);
-        }
-        let n = self.receive(&mut buffer[..due], &self.record.received)?;
-        self.due.set(if n == 0 { 0 } else { self.due.get() - n as u64 });
-        Ok(n)
     }
 
     fn receive(&self, buffer: &mut [u8], count: &Cell<u64>) -> io::Result<usize> {
+        // What is due is there, also where the reactor has not heard of it yet.
+        let due = self.due.take();
+        let received = if due > 0 { self.receive_now(buffer) } else { self.receive_if_ready(buffer) };
+        let n = self.note_failure(received)?;
+        self.due.set(if n == 0 { 0 } else { due.saturating_sub(n as u64) });
+        self.paused.set(false);
+        self.client_done.set(n == 0);
+        self.moved(count, n);
+        Ok(n)
+    }
+
+    fn receive_now(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        (&*SockRef::from(&self.tcp)).read(buffer)
+    }
+
+    fn receive_if_ready(&self, buffer: &mut [u8]) -> io::Result<usize> {
         let mut received = Err(ErrorKind::WouldBlock.into());
         let _ = self.tcp.try_io(Interest::READABLE, || {
-            received = (&*SockRef::from(&self.tcp)).read(buffer);
+            received = self.receive_now(buffer);
             match received {
                 // A short read has emptied the queue (but for TCP's urgent data). Saying so now saves the call that would
                 // find out: one `recv` per echo instead of two. What arrives later is a new event for the reactor.
@@ -185,10 +216,7 @@ impl Stream {
                 Err(ref error) => Err(error.kind().into()),
             }
         });
-        let n = self.note_failure(received)?;
-        self.client_done.set(n == 0);
-        self.moved(count, n);
-        Ok(n)
+        received
     }
 
     pub fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -197,6 +225,9 @@ impl Stream {
 
     /// Writes what the socket takes; `WouldBlock` if it takes nothing.
     pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        if self.finished.get() {
+            return Err(ErrorKind::BrokenPipe.into()); // the service's own doing, and not the client's
+        }
         let n = self.note_failure(self.tcp.try_write(bytes))?;
         self.moved(&self.record.echoed, n);
         Ok(n)
@@ -218,6 +249,10 @@ impl Stream {
     fn moved(&self, count: &Cell<u64>, n: usize) {
         count.set(count.get() + n as u64);
         self.touch();
+    }
+
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.tcp.local_addr().map(canonical)
     }
 
     // The waiting room and the end.
@@ -297,8 +332,15 @@ impl Stream {
     pub fn client_is_gone(&self) -> bool {
         let silent = self.unacknowledged().unwrap_or(0) > 0 && kernel::is_silent(&self.tcp);
         let vanished = self.silent.replace(silent) && silent;
-        let deaf = self.state() == ConnectionState::Serving && !self.waits_for_client();
-        vanished || (deaf && !self.finished.get() && kernel::is_closed(&self.tcp))
+        let in_service = matches!(self.state(), ConnectionState::Serving | ConnectionState::Draining(_));
+        vanished || (in_service && self.is_reset())
+    }
+
+    /// Whether the client has reset the connection: the service was told of it and goes on all the same, or the reactor has
+    /// heard of it. The kernel is not asked, so no read misses its error.
+    fn is_reset(&self) -> bool {
+        let ready = self.tcp.ready(Interest::ERROR).now_or_never();
+        self.is_broken() || ready.is_some_and(|ready| ready.is_ok_and(|ready| ready.is_error()))
     }
 
     /// The connection has come to a good end: closing it from here on is no reset.

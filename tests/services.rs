@@ -1,0 +1,279 @@
+//! Services of other protocols, as a user of the library writes them: what a stop, an idle timeout, a failure and a client that
+//! has gone mean for each kind. The built programs have no such services, so each server runs in this process.
+
+mod common;
+
+use common::*;
+use std::{
+    io::{self, ErrorKind, Read, Write},
+    pin::pin,
+    sync::{
+        Arc,
+        mpsc::{Sender, channel},
+    },
+    thread,
+    time::Duration,
+};
+use supervised_echo::{AtStop, Service, Settings, Socket, slog};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    sync::Notify,
+    time::timeout,
+};
+
+/// Clients that end when the server does have plenty of time for it on a busy machine.
+fn patient_settings() -> Settings {
+    let mut settings = settings();
+    settings.connection.linger = Duration::from_secs(20);
+    settings.supervisor.shutdown_timeout = Duration::from_secs(25);
+    settings
+}
+
+// Services that are notified.
+
+/// Answers each request of four bytes with the same four, and ends between two of them.
+struct Requests;
+
+impl Service for Requests {
+    const AT_STOP: AtStop = AtStop::Notify;
+
+    async fn serve(&self, socket: &mut Socket) -> io::Result<()> {
+        let mut stopping = pin!(socket.stopping());
+        let mut request = [0; 4];
+        loop {
+            tokio::select! {
+                biased;
+                read = socket.read_exact(&mut request) => match read {
+                    Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(()),
+                    read => drop(read?),
+                },
+                () = &mut stopping => return Ok(()),
+            }
+            socket.write_all(&request).await?;
+        }
+    }
+}
+
+#[test]
+fn a_notified_service_answers_every_whole_request_that_had_arrived_wherever_its_client_is_at_the_stop() {
+    let mut settings = patient_settings();
+    settings.supervisor.workers = 1;
+    settings.supervisor.max_connections = 1;
+    settings.supervisor.max_pending = 1;
+    let mut server = InProcess::start(settings, Requests);
+    let served = connect(server.address);
+    server.log.wait_of("connection opened", &served);
+    let waits = connect(server.address);
+    server.log.wait_of("connection waiting", &waits);
+    let mut clients = [served, waits, connect(server.address), connect(server.address)];
+    for client in &mut clients {
+        client.write_all(b"whole1whole2ha").unwrap();
+        wait_until_arrived(client);
+    }
+    server.handle.stop();
+    clients.iter_mut().for_each(|client| assert_eq!(read_to_eof(client), b"whole1whole2"));
+    let names = clients.each_ref().map(Named::name);
+    drop(clients);
+    let (report, log) = server.end();
+    assert_eq!((report.acknowledged, report.failed, report.exit_code()), (4, 0, 0));
+    assert_eq!(log.of("connection closed").iter().filter(|close| close["reason"] == "stopped").count(), names.len());
+    log.assert_all_accounted_for();
+}
+
+#[test]
+fn a_client_that_sends_without_a_pause_does_not_hold_up_the_stop_of_a_notified_service() {
+    let server = InProcess::start(patient_settings(), Requests);
+    let (flowing, flows) = channel();
+    let address = server.address;
+    let streaming = thread::spawn(move || stream(address, flowing, |_| {}));
+    flows.recv_timeout(PATIENCE).unwrap();
+    server.handle.stop();
+    let client = streaming.join().unwrap();
+    assert!(client.end.is_ok(), "{client:?}");
+    let (report, log) = server.end();
+    assert_eq!((report.acknowledged, report.forced), (1, 0));
+    assert_eq!(number(log.close_of(&client.peer), "echoed"), client.got);
+}
+
+// Services at work.
+
+/// Echoes; when it is told to, it works until it is told that the work is done, and says so to its client.
+struct Working {
+    begin: Notify,
+    begun: Sender<()>,
+    done: Notify,
+}
+
+impl Service for Working {
+    const AT_STOP: AtStop = AtStop::Notify;
+
+    async fn serve(&self, socket: &mut Socket) -> io::Result<()> {
+        let mut stopping = pin!(socket.stopping());
+        let mut byte = [0];
+        loop {
+            tokio::select! {
+                biased;
+                read = socket.read(&mut byte) => match read? {
+                    0 => return Ok(()),
+                    _ => socket.write_all(&byte).await?,
+                },
+                () = self.begin.notified() => {
+                    let _ = self.begun.send(());
+                    self.done.notified().await;
+                    socket.write_all(b"done").await?;
+                }
+                () = &mut stopping => return Ok(()),
+            }
+        }
+    }
+}
+
+#[test]
+fn an_idle_timeout_ends_a_notified_service_that_waits_for_its_client_and_none_that_is_at_work() {
+    let (begun, begins) = channel();
+    let mut settings = patient_settings();
+    settings.connection.idle_timeout = Duration::from_millis(200);
+    let service = Arc::new(Working { begin: Notify::new(), begun, done: Notify::new() });
+    assert_eq!(<Arc<Working> as Service>::AT_STOP, AtStop::Notify);
+    let mut server = InProcess::start(settings, service.clone());
+    let mut at_work = connect(server.address);
+    at_work.write_all(b"a").unwrap();
+    at_work.read_exact(&mut [0]).unwrap();
+    // It waits for its client when the work comes.
+    service.begin.notify_one();
+    begins.recv_timeout(PATIENCE).unwrap();
+    // Others are idle meanwhile, one after another: each takes a timeout of its own.
+    for _ in 0..4 {
+        let mut idle = connect(server.address);
+        assert!(read_to_eof(&mut idle).is_empty());
+        let name = idle.local_addr().unwrap();
+        drop(idle);
+        assert_eq!(server.log.wait_of("connection closed", &name)["reason"], "idle");
+    }
+    service.done.notify_one();
+    assert_eq!(read_to_eof(&mut at_work), b"done", "and from then on it was idle");
+    let name = at_work.local_addr().unwrap();
+    drop(at_work);
+    assert_eq!(server.log.wait_of("connection closed", &name)["reason"], "idle");
+    server.handle.stop();
+    assert_eq!(server.end().0.exit_code(), 0);
+}
+
+// Clients that have gone.
+
+/// From some point on, which the first byte names, it waits for ever for something that is not its client.
+struct Elsewhere;
+
+impl Service for Elsewhere {
+    const AT_STOP: AtStop = AtStop::Notify;
+
+    async fn serve(&self, socket: &mut Socket) -> io::Result<()> {
+        match socket.read_u8().await? {
+            b'w' => socket.write_all(b"!").await?,
+            b'r' => {
+                let _ = timeout(Duration::from_millis(1), socket.read_u8()).await;
+                socket.write_all(b"!").await?;
+            }
+            b'f' => socket.shutdown().await?,
+            b'i' => {
+                let stopping = socket.stopping();
+                tokio::select! {
+                    _ = socket.read_u8() => {}
+                    () = stopping => {}
+                }
+                socket.write_all(b"!").await?;
+            }
+            _ => {
+                socket.write_all(b"!").await?;
+                let _ = socket.read_u8().await;
+            }
+        }
+        std::future::pending().await
+    }
+}
+
+#[test]
+fn a_slot_comes_back_when_a_client_resets_whose_service_waits_for_something_else() {
+    let resets = [
+        (b'w', "it has written last"),
+        (b'r', "it has given up to read"),
+        (b'f', "it has sent FIN"),
+        (b'i', "it was told that it is idle"),
+        (b'e', "it goes on after the error"),
+    ]
+    .map(|(point, what)| {
+        let mut settings = patient_settings();
+        settings.supervisor.max_connections = 1;
+        if point == b'i' {
+            settings.connection.idle_timeout = Duration::from_millis(100);
+        }
+        let server = InProcess::start(settings, Elsewhere);
+        let mut client = connect(server.address);
+        client.write_all(&[point]).unwrap();
+        assert_eq!(client.read(&mut [0]).unwrap(), usize::from(point != b'f'), "{what}");
+        let name = client.local_addr().unwrap();
+        reset(client);
+        (server, name, what)
+    });
+    for (mut server, name, what) in resets {
+        assert_eq!(server.log.wait_of("connection closed", &name)["reason"], "reset", "{what}");
+        server.handle.stop();
+        assert_eq!(server.end().0.exit_code(), 0);
+    }
+}
+
+// Services that fail.
+
+/// Answers at length, sends FIN, and writes on all the same.
+struct Talkative;
+
+impl Service for Talkative {
+    async fn serve(&self, socket: &mut Socket) -> io::Result<()> {
+        socket.read_u8().await?;
+        socket.write_all(pattern(0, 200_000)).await?;
+        socket.shutdown().await?;
+        socket.write_all(b"one more thing").await
+    }
+}
+
+#[test]
+fn a_service_that_writes_after_its_fin_fails_by_itself_and_its_client_gets_what_came_before() {
+    let mut server = InProcess::start(patient_settings(), Talkative);
+    let mut client = connect_narrow(server.address);
+    client.write_all(b"?").unwrap();
+    let (got, end) = read_pattern(&mut client, 0, |_| {});
+    assert_eq!((got, end.is_ok()), (200_000, true));
+    assert_eq!(server.log.wait_of("connection closed", &client)["reason"], "failed");
+    server.handle.stop();
+    assert_eq!(server.end().0.exit_code(), 0);
+}
+
+// What a service knows of its connection.
+
+/// Logs what it hears, and tells its client at which address it was reached.
+struct Clerk;
+
+impl Service for Clerk {
+    async fn serve(&self, socket: &mut Socket) -> io::Result<()> {
+        let word = socket.read_u8().await?;
+        slog::warn!(socket.log(), "heard"; "word" => word);
+        let address = socket.local_addr()?.to_string();
+        socket.write_all(address.as_bytes()).await
+    }
+}
+
+#[test]
+fn a_service_knows_where_it_was_reached_and_its_log_names_its_connection() {
+    let mut server = InProcess::start(patient_settings(), Clerk);
+    let mut clients = [(); 2].map(|()| connect(server.address));
+    clients.iter_mut().for_each(|client| client.write_all(b"?").unwrap());
+    for client in &mut clients {
+        assert_eq!(read_to_eof(client), server.address.to_string().as_bytes());
+        let heard = server.log.wait_of("heard", client);
+        let opened = server.log.wait_of("connection opened", client);
+        assert_eq!((number(&heard, "word"), &heard["connection"]), (b'?'.into(), &opened["connection"]));
+    }
+    drop(clients);
+    server.handle.stop();
+    assert_eq!(server.end().0.exit_code(), 0);
+}
