@@ -118,45 +118,6 @@ fn an_acceptor_that_crashes_is_replaced_and_no_queued_client_is_lost() {
 }
 
 #[test]
-fn a_worker_that_panics_takes_its_connections_along_and_the_rest_stops_gracefully() {
-    /// The log is where a Worker's own code can be made to panic.
-    fn panic_at_the_first_restart(record: &slog::Record<'_>) {
-        static DONE: AtomicBool = AtomicBool::new(false);
-        let restart = record.msg().to_string() == "acceptor restarted";
-        assert!(!restart || DONE.swap(true, Ordering::Relaxed), "told to");
-    }
-    let (blocked, blocks) = channel();
-    let (go_on, may_go_on) = channel();
-    let mut settings = settings();
-    settings.supervisor.workers = 2;
-    settings.supervisor.max_restarts = 1_000_000;
-    let service = Blocking { blocked, go_on: Mutex::new(may_go_on) };
-    let mut server = InProcess::start_with(settings, service, panic_at_the_first_restart);
-    // While its thread is blocked the first one's Worker accepts nobody, so the second one goes to the other.
-    let mut clients = vec![connect(server.address)];
-    clients[0].write_all(b"#").unwrap();
-    blocks.recv_timeout(PATIENCE).unwrap();
-    clients.push(connect(server.address));
-    round_trip(&mut clients[1]);
-    go_on.send(()).unwrap();
-    round_trip(&mut clients[0]);
-    let workers = [0, 1].map(|at: usize| number(&server.log.wait_of("connection opened", &clients[at]), "worker"));
-
-    server.listener().shutdown(Shutdown::Both).unwrap();
-    let crashed = number(&server.log.wait("worker crashed"), "worker");
-    for (mut client, worker) in clients.into_iter().zip(workers) {
-        let (got, end) = read_pattern(&mut client, 0, |_| {});
-        let expected = if worker == crashed { Err(io::ErrorKind::ConnectionReset) } else { Ok(()) };
-        assert_eq!((got, end.map_err(|error| error.kind())), (0, expected));
-    }
-    let (report, log) = server.end();
-    assert_eq!((report.acknowledged, report.forced, report.gave_up, report.exit_code()), (1, 1, true, 1));
-    assert_eq!(log.one("stopping")["reason"], "restarts");
-    assert_eq!(number(log.one("worker stopped"), "worker"), 3 - crashed);
-    assert_eq!(log.of("arbiter joined").len(), 2);
-}
-
-#[test]
 fn too_many_restarts_stop_the_server_gracefully() {
     let mut server = Server::start(&[
         ("supervisor.workers", "2"),

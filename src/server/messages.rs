@@ -62,6 +62,12 @@ pub(crate) struct TakeIn {
     pub permit: Permit,
 }
 
+/// Supervisor to a Worker, now and then: look after clients that have gone without a word. The Workers' threads have no timer of
+/// their own for it, since a runtime that has one looks at its clock at every turn.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Look;
+
 /// A ConnectionActor to its Worker.
 pub(crate) type ConnectionStopped = Stopped<ConnectionExit>;
 

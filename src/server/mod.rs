@@ -160,7 +160,12 @@ impl<S: Service> Server<S> {
                     log: log.clone(),
                 };
                 let address = Worker::start_in_arbiter(&arbiter, move |ctx| Worker::new(seed, ctx));
-                (worker, WorkerHandle { stop: address.clone().recipient(), take_in: address.recipient() })
+                let handle = WorkerHandle {
+                    stop: address.clone().recipient(),
+                    take_in: address.clone().recipient(),
+                    look: address.recipient(),
+                };
+                (worker, handle)
             });
             let timeout = self.settings.supervisor.shutdown_timeout;
             Supervisor::new(

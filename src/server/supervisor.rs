@@ -21,7 +21,7 @@ use crate::{
         gate::Gate,
         handshakes::Handshakes,
         listener::Listener,
-        messages::{AcceptorExit, TakeIn, WorkerExit},
+        messages::{AcceptorExit, Look, TakeIn, WorkerExit},
         report::Report,
     },
     stop::{Shutdown, Stopped},
@@ -34,6 +34,10 @@ use tokio::{sync::oneshot, time::Instant};
 /// How long it stays open for handshakes under way. Such a client takes itself for connected, and a close would reset it. Its
 /// last packet is a round trip off, or a second if it was lost: then the kernel repeats its own.
 const HANDSHAKES: Duration = Duration::from_millis(1_500);
+/// How often the Workers look after clients that have gone without a word. A client that vanishes while bytes are owed to it is
+/// let go within 30 s: 20 s of silence, seen at two looks. If it had stopped reading for long, the silence begins with the next
+/// window probe, which may take two minutes.
+const CLIENT_LOOK: Duration = Duration::from_secs(5);
 /// How far the looks into the backlog are apart. A full backlog lets no handshake end.
 const LOOK: Duration = Duration::from_millis(25);
 /// How long after an abort a Worker is waited for before it counts as stuck.
@@ -43,6 +47,7 @@ const WORKER_PATIENCE: Duration = Duration::from_millis(500);
 pub(crate) struct WorkerHandle {
     pub stop: Recipient<Stop>,
     pub take_in: Recipient<TakeIn>,
+    pub look: Recipient<Look>,
 }
 
 /// The actor at the root.
@@ -193,6 +198,12 @@ impl Supervisor {
 
 impl Actor for Supervisor {
     type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.run_interval(CLIENT_LOOK, |supervisor, _| {
+            supervisor.state.workers().for_each(|worker| worker.look.do_send(Look));
+        });
+    }
 }
 
 impl StreamHandler<Shutdown> for Supervisor {
@@ -266,8 +277,8 @@ mod tests {
         let (shutdown, mut received) = mpsc::unbounded_channel();
         let (handles, workers): (Vec<_>, Vec<_>) = (1..=workers)
             .map(|id| {
-                let ((stop, told), (take_in, taken_in)) = (probe(), probe());
-                ((WorkerId(id), WorkerHandle { stop, take_in }), Mute { id: WorkerId(id), told, taken_in })
+                let ((stop, told), (take_in, taken_in), (look, _)) = (probe(), probe(), probe());
+                ((WorkerId(id), WorkerHandle { stop, take_in, look }), Mute { id: WorkerId(id), told, taken_in })
             })
             .unzip();
         let supervisor = Supervisor::create(|ctx| {
@@ -356,10 +367,11 @@ mod tests {
         let (listener, address) = listener();
         // It was told of 128 and holds more, as if new ones came while the first are taken.
         listener.hold(1_000);
-        let (gate, (logger, _), (stop, _), (take_in, _)) = (Gate::new(4, 4), testing::log(), probe(), probe());
+        let (gate, (logger, _)) = (Gate::new(4, 4), testing::log());
+        let ((stop, _), (take_in, _), (look, _)) = (probe(), probe(), probe());
         let (report_to, _report) = oneshot::channel();
         gate.close();
-        let workers = [(WorkerId(1), WorkerHandle { stop, take_in })];
+        let workers = [(WorkerId(1), WorkerHandle { stop, take_in, look })];
         let mut supervisor = Supervisor::new(gate, listener, LONG, workers, report_to, logger);
         let mut clients = Vec::new();
         for _ in 0..130 {

@@ -19,7 +19,7 @@ use crate::{
             record::{ConnectionContext, Record},
         },
         gate::{Gate, Permit},
-        messages::{Accepted, AcceptorExit, ConnectionExit, TakeIn, WorkerExit},
+        messages::{Accepted, AcceptorExit, ConnectionExit, Look, TakeIn, WorkerExit},
         service::Service,
     },
     settings::{ConnectionSettings, SupervisorSettings},
@@ -32,11 +32,6 @@ use tokio::{net::TcpStream, time::Instant};
 
 /// How long a crashed Acceptor's successor waits: long enough not to spin, short enough that the backlog holds the clients.
 const RESTART_DELAY: Duration = Duration::from_millis(100);
-
-/// How often a Worker looks after clients that have gone without a word: one timer for all. A client that vanishes while bytes
-/// are owed to it is let go within 30 s: 20 s of silence, seen at two looks. If it had stopped reading for long, the silence
-/// begins with the next window probe, which may take two minutes.
-const LOOK: Duration = Duration::from_secs(5);
 
 /// Whom a Worker reports to.
 #[derive(Clone)]
@@ -177,7 +172,6 @@ impl<S: Service> Actor for Worker<S> {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         self.on(Event::AcceptorDue, ctx);
-        ctx.run_interval(LOOK, |worker, _| worker.state.connections().for_each(Connection::look));
     }
 }
 
@@ -224,6 +218,14 @@ impl<S: Service> Handler<Stop> for Worker<S> {
 
     fn handle(&mut self, stop: Stop, ctx: &mut Self::Context) {
         self.on(Event::Stop(stop), ctx);
+    }
+}
+
+impl<S: Service> Handler<Look> for Worker<S> {
+    type Result = ();
+
+    fn handle(&mut self, _: Look, _: &mut Self::Context) {
+        self.state.connections().for_each(Connection::look);
     }
 }
 

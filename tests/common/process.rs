@@ -72,6 +72,14 @@ pub struct Process {
 
 impl Process {
     pub fn spawn(mut command: Command) -> (Self, ChildStdout) {
+        // Where the tests themselves ignore a hangup, as under `nohup`, a program would inherit that.
+        // SAFETY: between fork and exec it only makes one system call.
+        unsafe {
+            command.pre_exec(|| {
+                libc::signal(libc::SIGHUP, libc::SIG_DFL);
+                Ok(())
+            })
+        };
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let stdout = child.stdout.take().unwrap();
         let pidfd = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).unwrap();
