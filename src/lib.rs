@@ -64,7 +64,10 @@ pub use decisions::{
 pub use error::Error;
 pub use server::{
     Server,
-    connection::socket::Socket,
+    connection::{
+        halves::{OwnedReadHalf, OwnedWriteHalf},
+        socket::Socket,
+    },
     descriptors,
     echo::Echo,
     report::Report,
