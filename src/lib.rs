@@ -66,7 +66,10 @@ pub use decisions::{
 pub use error::Error;
 pub use server::{
     Server,
-    connection::socket::Socket,
+    connection::{
+        halves::{OwnedReadHalf, OwnedWriteHalf},
+        socket::Socket,
+    },
     echo::Echo,
     report::Report,
     service::{AtStop, Service},

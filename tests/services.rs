@@ -9,6 +9,7 @@ use std::{
     pin::pin,
     sync::{
         Arc,
+        atomic::{AtomicUsize, Ordering},
         mpsc::{Sender, channel},
     },
     thread,
@@ -16,7 +17,7 @@ use std::{
 };
 use supervised_echo::{AtStop, Service, Settings, Socket, slog};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     sync::Notify,
     time::timeout,
 };
@@ -82,7 +83,9 @@ fn a_notified_service_answers_every_whole_request_that_had_arrived_wherever_its_
 
 #[test]
 fn a_client_that_sends_without_a_pause_does_not_hold_up_the_stop_of_a_notified_service() {
-    let server = InProcess::start(patient_settings(), Requests);
+    // A service that the program keeps at hand is notified, too.
+    assert_eq!(<Arc<Requests> as Service>::AT_STOP, AtStop::Notify);
+    let server = InProcess::start(patient_settings(), Arc::new(Requests));
     let (flowing, flows) = channel();
     let address = server.address;
     let streaming = thread::spawn(move || stream(address, flowing, |_| {}));
@@ -99,6 +102,12 @@ fn a_client_that_sends_without_a_pause_does_not_hold_up_the_stop_of_a_notified_s
 
 /// Echoes; when it is told to, it works until it is told that the work is done, and says so to its client.
 struct Working {
+    work: Arc<Work>,
+    /// Whether it does all that in a task of its own.
+    in_a_task: bool,
+}
+
+struct Work {
     begin: Notify,
     begun: Sender<()>,
     done: Notify,
@@ -108,19 +117,35 @@ impl Service for Working {
     const AT_STOP: AtStop = AtStop::Notify;
 
     async fn serve(&self, socket: &mut Socket) -> io::Result<()> {
-        let mut stopping = pin!(socket.stopping());
+        let (work, stopping) = (self.work.clone(), socket.stopping());
+        if self.in_a_task {
+            let (from, to) = socket.split_owned();
+            actix::spawn(work.on_demand(tokio::io::join(from, to), stopping)).await?
+        } else {
+            work.on_demand(socket, stopping).await
+        }
+    }
+}
+
+impl Work {
+    async fn on_demand(
+        self: Arc<Self>,
+        mut stream: impl AsyncRead + AsyncWrite + Unpin,
+        stopping: impl Future<Output = ()>,
+    ) -> io::Result<()> {
+        let mut stopping = pin!(stopping);
         let mut byte = [0];
         loop {
             tokio::select! {
                 biased;
-                read = socket.read(&mut byte) => match read? {
+                read = stream.read(&mut byte) => match read? {
                     0 => return Ok(()),
-                    _ => socket.write_all(&byte).await?,
+                    _ => stream.write_all(&byte).await?,
                 },
                 () = self.begin.notified() => {
                     let _ = self.begun.send(());
                     self.done.notified().await;
-                    socket.write_all(b"done").await?;
+                    stream.write_all(b"done").await?;
                 }
                 () = &mut stopping => return Ok(()),
             }
@@ -130,31 +155,54 @@ impl Service for Working {
 
 #[test]
 fn an_idle_timeout_ends_a_notified_service_that_waits_for_its_client_and_none_that_is_at_work() {
-    let (begun, begins) = channel();
-    let mut settings = patient_settings();
-    settings.connection.idle_timeout = Duration::from_millis(200);
-    let service = Arc::new(Working { begin: Notify::new(), begun, done: Notify::new() });
-    assert_eq!(<Arc<Working> as Service>::AT_STOP, AtStop::Notify);
-    let mut server = InProcess::start(settings, service.clone());
-    let mut at_work = connect(server.address);
-    at_work.write_all(b"a").unwrap();
-    at_work.read_exact(&mut [0]).unwrap();
-    // It waits for its client when the work comes.
-    service.begin.notify_one();
-    begins.recv_timeout(PATIENCE).unwrap();
-    // Others are idle meanwhile, one after another: each takes a timeout of its own.
-    for _ in 0..4 {
-        let mut idle = connect(server.address);
-        assert!(read_to_eof(&mut idle).is_empty());
-        let name = idle.local_addr().unwrap();
-        drop(idle);
+    for in_a_task in [false, true] {
+        let (begun, begins) = channel();
+        let mut settings = patient_settings();
+        settings.connection.idle_timeout = Duration::from_millis(200);
+        let work = Arc::new(Work { begin: Notify::new(), begun, done: Notify::new() });
+        let mut server = InProcess::start(settings, Working { work: work.clone(), in_a_task });
+        let mut at_work = connect(server.address);
+        at_work.write_all(b"a").unwrap();
+        at_work.read_exact(&mut [0]).unwrap();
+        // It waits for its client when the work comes.
+        work.begin.notify_one();
+        begins.recv_timeout(PATIENCE).unwrap();
+        // Others are idle meanwhile, one after another: each takes a timeout of its own.
+        for _ in 0..4 {
+            let mut idle = connect(server.address);
+            assert!(read_to_eof(&mut idle).is_empty());
+            let name = idle.local_addr().unwrap();
+            drop(idle);
+            assert_eq!(server.log.wait_of("connection closed", &name)["reason"], "idle");
+        }
+        work.done.notify_one();
+        assert_eq!(read_to_eof(&mut at_work), b"done", "and from then on it was idle");
+        let name = at_work.local_addr().unwrap();
+        drop(at_work);
         assert_eq!(server.log.wait_of("connection closed", &name)["reason"], "idle");
+        server.handle.stop();
+        assert_eq!(server.end().0.exit_code(), 0);
     }
-    service.done.notify_one();
-    assert_eq!(read_to_eof(&mut at_work), b"done", "and from then on it was idle");
-    let name = at_work.local_addr().unwrap();
-    drop(at_work);
-    assert_eq!(server.log.wait_of("connection closed", &name)["reason"], "idle");
+}
+
+/// Writes without an end, in a task of its own.
+struct Flood;
+
+impl Service for Flood {
+    async fn serve(&self, socket: &mut Socket) -> io::Result<()> {
+        let (_, mut to) = socket.split_owned();
+        let mut zeros = tokio::io::repeat(0);
+        actix::spawn(async move { tokio::io::copy(&mut zeros, &mut to).await }).await?.map(drop)
+    }
+}
+
+#[test]
+fn an_idle_timeout_ends_a_service_whose_task_waits_in_vain_to_write() {
+    let mut settings = patient_settings();
+    settings.connection.idle_timeout = Duration::from_millis(100);
+    let mut server = InProcess::start(settings, Flood);
+    let client = connect_narrow(server.address);
+    assert_eq!(server.log.wait_of("connection closed", &client)["reason"], "idle");
     server.handle.stop();
     assert_eq!(server.end().0.exit_code(), 0);
 }
@@ -276,4 +324,116 @@ fn a_service_knows_where_it_was_reached_and_its_log_names_its_connection() {
     drop(clients);
     server.handle.stop();
     assert_eq!(server.end().0.exit_code(), 0);
+}
+
+// Halves in tasks of their own.
+
+/// Echoes by two tasks.
+struct TwoTasks;
+
+impl Service for TwoTasks {
+    async fn serve(&self, socket: &mut Socket) -> io::Result<()> {
+        let (mut from, mut to) = socket.split_owned();
+        let (pieces, mut received) = tokio::sync::mpsc::channel(1);
+        let reading = actix::spawn(async move {
+            loop {
+                let mut piece = vec![0; 1000];
+                let n = from.read(&mut piece).await?;
+                piece.truncate(n);
+                if n == 0 || pieces.send(piece).await.is_err() {
+                    return io::Result::Ok(());
+                }
+            }
+        });
+        let writing = actix::spawn(async move {
+            while let Some(piece) = received.recv().await {
+                to.write_all(&piece).await?;
+            }
+            io::Result::Ok(())
+        });
+        reading.await??;
+        writing.await?
+    }
+}
+
+#[test]
+fn halves_in_tasks_of_their_own_drain_as_their_socket_does() {
+    let server = InProcess::start(patient_settings(), TwoTasks);
+    let mut client = connect(server.address);
+    client.write_all(pattern(0, 50_000)).unwrap();
+    wait_until_arrived(&client);
+    server.handle.stop();
+    let (got, end) = read_pattern(&mut client, 0, |_| {});
+    assert_eq!((got, end.is_ok()), (50_000, true));
+    let name = client.local_addr().unwrap();
+    drop(client);
+    let (report, log) = server.end();
+    assert_eq!((report.acknowledged, report.forced), (1, 0));
+    assert_eq!(log.close_of(&name)["reason"], "stopped");
+}
+
+/// Leaves its halves to tasks that never give them back, and ends as the first byte says when both of them wait.
+struct Leaves {
+    /// What the tasks have heard at last.
+    heard: Sender<ErrorKind>,
+}
+
+impl Service for Leaves {
+    async fn serve(&self, socket: &mut Socket) -> io::Result<()> {
+        let how = socket.read_u8().await?;
+        let (mut from, mut to) = socket.split_owned();
+        let (heard, written) = (self.heard.clone(), Arc::new(AtomicUsize::new(0)));
+        actix::spawn(async move {
+            let _ = heard.send(from.read_u8().await.unwrap_err().kind());
+            std::future::pending::<()>().await;
+            drop(from);
+        });
+        let (heard, count) = (self.heard.clone(), written.clone());
+        actix::spawn(async move {
+            let error = loop {
+                match to.write(pattern(0, 10_000)).await {
+                    Ok(n) => count.fetch_add(n, Ordering::Relaxed),
+                    Err(error) => break error,
+                };
+            };
+            let _ = heard.send(error.kind());
+            std::future::pending::<()>().await;
+            drop(to);
+        });
+        let mut before = usize::MAX;
+        while before != written.load(Ordering::Relaxed) {
+            before = written.load(Ordering::Relaxed);
+            tokio::task::yield_now().await;
+        }
+        match how {
+            b'.' => Ok(()),
+            b'?' => Err(ErrorKind::InvalidData.into()),
+            _ => panic!("told to"),
+        }
+    }
+}
+
+#[test]
+fn halves_that_outlive_their_service_keep_no_slot_and_their_tasks_hear_that_it_is_over() {
+    for (how, reason) in [(b'.', "client"), (b'?', "failed"), (b'!', "crashed")] {
+        let (heard, hears) = channel();
+        let mut settings = patient_settings();
+        settings.supervisor.max_connections = 1;
+        let mut server = InProcess::start(settings, Leaves { heard });
+        let mut client = connect_narrow(server.address);
+        client.write_all(&[how]).unwrap();
+        for _ in 0..2 {
+            assert_eq!(hears.recv_timeout(PATIENCE).unwrap(), ErrorKind::NotConnected, "{reason}");
+        }
+        let mut bytes = Vec::new();
+        assert_eq!(client.read_to_end(&mut bytes).is_ok(), how == b'.', "{reason}");
+        let name = client.local_addr().unwrap();
+        drop(client);
+        assert_eq!(server.log.wait_of("connection closed", &name)["reason"], reason);
+        let next = connect(server.address);
+        server.log.wait_of("connection opened", &next);
+        drop(next);
+        server.handle.stop();
+        assert_eq!(server.end().0.exit_code(), 0);
+    }
 }

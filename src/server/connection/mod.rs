@@ -6,6 +6,7 @@
 
 mod close;
 mod context;
+pub(crate) mod halves;
 mod idle;
 mod kernel;
 pub(crate) mod record;

@@ -1,21 +1,28 @@
 //! A connection as its service sees it.
 
-use crate::{decisions::connection::Ending, server::connection::stream::Stream};
+use crate::{
+    decisions::connection::Ending,
+    server::connection::{
+        halves::{self, OwnedReadHalf, OwnedWriteHalf},
+        stream::Stream,
+    },
+};
 use slog::{Logger, o};
 use std::{
     future::poll_fn,
-    io::{self, ErrorKind},
+    io,
     net::SocketAddr,
     pin::Pin,
     rc::Rc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// A service's side of one connection: bytes in, bytes out, with the end of the input where a stop puts it.
 ///
-/// Read and write it with tokio's [`AsyncRead`] and [`AsyncWrite`] (both halves at once: [`tokio::io::split`]), or, to hold
-/// no buffer while nothing comes, with [`readable`](Self::readable) and [`try_read`](Self::try_read).
+/// Read and write it with tokio's [`AsyncRead`] and [`AsyncWrite`] (both halves at once: [`tokio::io::split`], or in tasks of
+/// their own: [`split_owned`](Self::split_owned)), or, to hold no buffer while nothing comes, with [`readable`](Self::readable)
+/// and [`try_read`](Self::try_read).
 pub struct Socket(pub(crate) Rc<Stream>);
 
 impl Socket {
@@ -87,16 +94,31 @@ impl Socket {
     /// }
     /// ```
     pub fn stopping(&self) -> impl Future<Output = ()> + use<> {
-        let (stream, bell) = (Rc::downgrade(&self.0), self.0.bell().clone());
-        async move {
-            loop {
-                let rung = bell.notified();
-                if stream.upgrade().is_none_or(|stream| stream.state().ending().is_some()) {
-                    return;
-                }
-                rung.await;
-            }
-        }
+        self.0.until(|stream| stream.state().ending().is_some())
+    }
+
+    /// The two directions, for tasks of their own on this thread (`actix_rt::spawn`, `tokio::task::spawn_local`). Each of them is
+    /// to be read or written in one place at a time: while a half is in use, the `Socket` is not.
+    ///
+    /// The connection lasts as long as its service. As soon as that has returned, its halves give
+    /// [`NotConnected`](io::ErrorKind::NotConnected), also where a task waits for them. So a service waits for its tasks.
+    ///
+    /// ```
+    /// # use std::io;
+    /// # use supervised_echo::{Service, Socket};
+    /// /// Echoes from a task of its own.
+    /// struct InATask;
+    ///
+    /// impl Service for InATask {
+    ///     async fn serve(&self, socket: &mut Socket) -> io::Result<()> {
+    ///         let (mut from, mut to) = socket.split_owned();
+    ///         let copying = actix_rt::spawn(async move { tokio::io::copy(&mut from, &mut to).await });
+    ///         copying.await?.map(drop) // a task that panics is an error here
+    ///     }
+    /// }
+    /// ```
+    pub fn split_owned(&mut self) -> (OwnedReadHalf, OwnedWriteHalf) {
+        halves::split(&self.0)
     }
 
     /// Waits until [`try_read`](Self::try_read) may bring something, the end of the input included. One task at a time can
@@ -127,25 +149,13 @@ impl Socket {
 
 impl AsyncRead for Socket {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        loop {
-            ready!(self.0.poll_readable(cx))?;
-            match self.0.try_read(buffer.initialize_unfilled()) {
-                Err(error) if error.kind() == ErrorKind::WouldBlock => continue,
-                read => return Poll::Ready(read.map(|n| buffer.advance(n))),
-            }
-        }
+        self.0.poll_read(cx, buffer)
     }
 }
 
 impl AsyncWrite for Socket {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        loop {
-            ready!(self.0.poll_writable(cx))?;
-            match self.0.try_write(bytes) {
-                Err(error) if error.kind() == ErrorKind::WouldBlock => continue,
-                written => return Poll::Ready(written),
-            }
-        }
+        self.0.poll_write(cx, bytes)
     }
 
     /// Nothing is held back, so there is nothing to do.

@@ -18,10 +18,15 @@ use std::{
     io::{self, ErrorKind, Read},
     net::{Shutdown, SocketAddr},
     rc::Rc,
-    task::{Context, Poll, Waker},
+    task::{Context, Poll, Waker, ready},
     time::Duration,
 };
-use tokio::{io::Interest, net::TcpStream, sync::Notify, time::Instant};
+use tokio::{
+    io::{Interest, ReadBuf},
+    net::TcpStream,
+    sync::Notify,
+    time::Instant,
+};
 
 pub(crate) struct Stream {
     // Dropped in this order: the stream is closed before its end is logged and acknowledged.
@@ -49,7 +54,7 @@ pub(crate) struct Stream {
     active: Cell<Instant>,
     /// The task that waits for input, to be told that it has ended.
     reader: RefCell<Option<Waker>>,
-    /// Rung when the service is to end, and when the connection is over. Made when somebody first listens.
+    /// Rung when the service is to end, when it has ended, and when the connection is over. Made when somebody first listens.
     bell: OnceCell<Rc<Notify>>,
 }
 
@@ -86,12 +91,25 @@ impl Stream {
         // A socket that cannot tell is broken, and reading from it says so.
         self.due.set(ioctl_fionread(&self.tcp).unwrap_or(0));
         self.reader.take().into_iter().for_each(Waker::wake);
+        self.ring();
+    }
+
+    fn ring(&self) {
         self.bell.get().into_iter().for_each(|bell| bell.notify_waiters());
     }
 
-    /// What rings when the server wants the service to end.
-    pub fn bell(&self) -> &Rc<Notify> {
-        self.bell.get_or_init(Rc::default)
+    /// Resolves when it is so, at the latest when the connection is over. Holds the connection weakly.
+    pub fn until<F: Fn(&Self) -> bool>(self: &Rc<Self>, is_so: F) -> impl Future<Output = ()> + use<F> {
+        let (stream, bell) = (Rc::downgrade(self), self.bell.get_or_init(Rc::default).clone());
+        async move {
+            loop {
+                let rung = bell.notified();
+                if stream.upgrade().is_none_or(|stream| is_so(&stream)) {
+                    return;
+                }
+                rung.await;
+            }
+        }
     }
 
     pub fn state(&self) -> ConnectionState {
@@ -126,6 +144,11 @@ impl Stream {
             self.touch();
             self.record.log_opened();
         }
+    }
+
+    /// Whether the service has begun and is not over.
+    pub fn is_in_service(&self) -> bool {
+        matches!(self.state(), ConnectionState::Serving | ConnectionState::Draining(_))
     }
 
     /// When a byte last moved in either direction, if an idle timeout is set.
@@ -167,13 +190,27 @@ impl Stream {
 
     /// Whether the service waits for its client. Otherwise it is at work, or waits for something else.
     ///
-    /// A future that is no longer waited for does not say so. So the service has another turn: one that waits asks again. For
-    /// that it is awaited in the task of the connection, behind the service.
+    /// A future that is no longer waited for does not say so. So the service and the tasks with its halves have another turn: what
+    /// waits asks again. For that it is awaited in the task of the connection, behind the service.
     pub async fn waits_for_client(&self) -> bool {
         self.waits.set(false);
         self.reader.borrow().iter().for_each(Waker::wake_by_ref);
-        tokio::task::yield_now().await;
+        self.ring();
+        // This task may be among those that are woken, and the first of them.
+        for _ in 0..2 {
+            tokio::task::yield_now().await;
+        }
         self.waits.get()
+    }
+
+    pub fn poll_read(&self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        loop {
+            ready!(self.poll_readable(cx))?;
+            match self.try_read(buffer.initialize_unfilled()) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => continue,
+                read => return Poll::Ready(read.map(|n| buffer.advance(n))),
+            }
+        }
     }
 
     /// Reads what is there, up to the end of the input, which is `Ok(0)`; `WouldBlock` if nothing is.
@@ -219,7 +256,17 @@ impl Stream {
         received
     }
 
-    pub fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub fn poll_write(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.poll_writable(cx))?;
+            match self.try_write(bytes) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => continue,
+                written => return Poll::Ready(written),
+            }
+        }
+    }
+
+    fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.note_wait(self.tcp.poll_write_ready(cx))
     }
 
@@ -281,12 +328,14 @@ impl Stream {
     /// The service is done.
     pub fn finish(&self) -> io::Result<()> {
         self.state.set(self.state().finish());
+        self.ring();
         self.send_fin()
     }
 
     /// The service has failed.
     pub fn fail(&self, error: io::Error) {
         self.state.set(self.state().fail());
+        self.ring();
         self.record.error.set(Some(error));
     }
 
@@ -332,8 +381,7 @@ impl Stream {
     pub fn client_is_gone(&self) -> bool {
         let silent = self.unacknowledged().unwrap_or(0) > 0 && kernel::is_silent(&self.tcp);
         let vanished = self.silent.replace(silent) && silent;
-        let in_service = matches!(self.state(), ConnectionState::Serving | ConnectionState::Draining(_));
-        vanished || (in_service && self.is_reset())
+        vanished || (self.is_in_service() && self.is_reset())
     }
 
     /// Whether the client has reset the connection: the service was told of it and goes on all the same, or the reactor has
@@ -351,6 +399,6 @@ impl Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        self.bell.get().into_iter().for_each(|bell| bell.notify_waiters());
+        self.ring();
     }
 }
