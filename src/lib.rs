@@ -40,9 +40,11 @@
 #![warn(missing_docs)]
 
 mod buffer;
+#[cfg(feature = "client")]
 mod client;
 pub mod decisions;
 mod error;
+#[cfg(feature = "cli")]
 pub mod logging;
 mod server;
 pub mod settings;
@@ -50,8 +52,10 @@ mod signals;
 mod stop;
 #[cfg(test)]
 mod testing;
+#[cfg(any(feature = "cli", feature = "client"))]
 mod text;
 
+#[cfg(feature = "client")]
 pub use client::{
     Client, healthcheck,
     report::{ClientReport, RoundTrip},

@@ -14,6 +14,7 @@ use std::{
 use config::{Config, ConfigError, FileFormat, Format, Map, Source, Value, ValueKind};
 use serde::de::DeserializeOwned;
 
+use super::{client::ClientSettings, server::Settings};
 use crate::text::one_line;
 
 /// Settings that can be loaded in layers.
@@ -23,6 +24,16 @@ pub trait Layered: DeserializeOwned {
     /// What the names of its environment variables begin with: `PREFIX` + `SECTION__KEY`, and `PREFIX` + `SETTINGS` for
     /// the file.
     const PREFIX: &'static str;
+}
+
+impl Layered for Settings {
+    const DEFAULTS: &'static str = include_str!("server.toml");
+    const PREFIX: &'static str = "ECHO_SERVER_";
+}
+
+impl Layered for ClientSettings {
+    const DEFAULTS: &'static str = include_str!("client.toml");
+    const PREFIX: &'static str = "ECHO_CLIENT_";
 }
 
 /// A flag that sets a key: its name (`--listen`), the key (`listen.address`) and the value, if it was given.
@@ -231,7 +242,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::settings::{ClientSettings, Settings};
 
     const NO_FLAGS: [Flag; 0] = [];
 
@@ -241,6 +251,12 @@ mod tests {
 
     fn document(text: &str) -> Result<Loaded<Settings>, String> {
         defaults::<Settings>().with_document("a.toml", text).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_built_in_documents_hold_the_defaults_of_the_types() {
+        assert_eq!(defaults::<Settings>().settings, Settings::default());
+        assert_eq!(defaults::<ClientSettings>().settings, ClientSettings::default());
     }
 
     #[test]

@@ -51,7 +51,7 @@ fn format<'de, D: Deserializer<'de>>(deserializer: D) -> Result<LogFormat, D::Er
     })
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "cli"))]
 mod tests {
     use super::*;
     use crate::settings::{Settings, testing::read};

@@ -1,22 +1,23 @@
 //! The settings of both programs, as types.
 //!
-//! The files `server.toml` and `client.toml` beside this one are compiled in and *are* the defaults; those in `settings/`,
-//! for users to edit, begin as the same. Each field reads its own value and refuses any other with what would be right;
-//! `layers` adds where the value came from.
+//! In code they are set as fields on `default()`. For a program, `layers` (with the feature `cli`) puts them together from
+//! documents, variables and flags, and tells where each value came from; the documents at the bottom are `server.toml` and
+//! `client.toml` beside this file. Each field reads its own value and refuses any other with what would be right.
 
 mod client;
 mod fields;
+#[cfg(feature = "cli")]
 pub mod layers;
 mod log;
 mod server;
-#[cfg(test)]
+#[cfg(all(test, feature = "cli"))]
 mod testing;
 
 pub use client::{ClientSettings, IdentitySettings, ServerSettings, TrafficSettings};
 pub use log::{LogFormat, LogSettings};
 pub use server::{ConnectionSettings, ListenSettings, Settings, SupervisorSettings};
 
-#[cfg(test)]
+#[cfg(all(test, feature = "cli"))]
 mod tests {
     use super::{layers::Layered, *};
 
