@@ -2,7 +2,10 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::Parser;
-use supervised_echo::{Client, ClientReport, Error, Signals, logging, settings::ClientSettings};
+use supervised_echo::{
+    Client, ClientReport, Error, Signals, logging,
+    settings::{ClientSettings, layers::Flag},
+};
 
 mod shared;
 
@@ -11,7 +14,7 @@ mod shared;
 /// Settings come from the built-in defaults, the file, variables such as ECHO_CLIENT_SERVER__ADDRESS, and flags; later
 /// ones win. Exit codes: 0 every echo verified, 1 one was wrong or lost, or the server out of reach, 2 usage, 3 stopped
 /// by a second signal, 78 settings.
-#[derive(Parser)]
+#[derive(Parser, Default)]
 #[command(name = "echo-client", version)]
 struct Args {
     /// The settings, a TOML file [env: ECHO_CLIENT_SETTINGS]
@@ -54,23 +57,32 @@ struct Args {
     shared: shared::SharedArgs,
 }
 
-fn main() -> ExitCode {
-    shared::exit("echo-client", run(Args::parse()))
+impl shared::CommandLine for Args {
+    type Settings = ClientSettings;
+
+    fn flags(&mut self) -> Vec<Flag> {
+        let own = [
+            ("--server", "server.address", self.server.take()),
+            ("--id", "client.id", self.id.take()),
+            ("--connections", "traffic.connections", self.connections.take()),
+            ("--messages", "traffic.messages", self.messages.take()),
+            ("--duration", "traffic.duration", self.duration.take()),
+            ("--period", "traffic.period", self.period.take()),
+            ("--reconnect", "traffic.reconnect", self.reconnect.then(|| "true".into())),
+            ("--message", "traffic.message", self.message.take()),
+            ("--timeout", "traffic.timeout", self.timeout.take()),
+            ("--connect-timeout", "server.connect_timeout", self.connect_timeout.take()),
+        ];
+        own.into_iter().chain(self.shared.flags()).collect()
+    }
 }
 
-fn run(args: Args) -> Result<u8, Error> {
-    let flags = [
-        ("--server", "server.address", args.server),
-        ("--id", "client.id", args.id),
-        ("--connections", "traffic.connections", args.connections),
-        ("--messages", "traffic.messages", args.messages),
-        ("--duration", "traffic.duration", args.duration),
-        ("--period", "traffic.period", args.period),
-        ("--reconnect", "traffic.reconnect", args.reconnect.then(|| "true".into())),
-        ("--message", "traffic.message", args.message),
-        ("--timeout", "traffic.timeout", args.timeout),
-        ("--connect-timeout", "server.connect_timeout", args.connect_timeout),
-    ];
+fn main() -> ExitCode {
+    let (args, flags) = shared::parse();
+    shared::exit("echo-client", run(args, flags))
+}
+
+fn run(args: Args, flags: Vec<Flag>) -> Result<u8, Error> {
     let Some(settings) = args.shared.settings(args.settings.as_deref(), flags)? else { return Ok(0) };
     let report = send(settings)?;
     match args.report.as_str() {

@@ -2,7 +2,9 @@
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
-use supervised_echo::{Echo, Error, Server, Settings, Signals, descriptors, healthcheck, logging};
+use supervised_echo::{
+    Echo, Error, Server, Settings, Signals, descriptors, healthcheck, logging, settings::layers::Flag,
+};
 use tokio::runtime::{Builder, Runtime};
 
 mod shared;
@@ -11,7 +13,7 @@ mod shared;
 ///
 /// Settings come from the built-in defaults, the file, variables such as ECHO_SERVER_LISTEN__ADDRESS, and flags; later
 /// ones win. Exit codes: 0 stopped, 1 could not serve, 2 usage, 3 connections were forced to end, 78 settings.
-#[derive(Parser)]
+#[derive(Parser, Default)]
 #[command(name = "echo-server", version, propagate_version = true)]
 struct Args {
     /// The settings, a TOML file [env: ECHO_SERVER_SETTINGS]
@@ -38,28 +40,34 @@ enum Command {
     },
 }
 
-fn main() -> ExitCode {
-    shared::exit("echo-server", run(Args::parse()))
+impl shared::CommandLine for Args {
+    type Settings = Settings;
+
+    fn flags(&mut self) -> Vec<Flag> {
+        let own = [
+            ("--listen", "listen.address", self.listen.take()),
+            ("--max-connections", "supervisor.max_connections", self.max_connections.take()),
+        ];
+        own.into_iter().chain(self.shared.flags()).collect()
+    }
 }
 
-fn run(mut args: Args) -> Result<u8, Error> {
-    match args.command.take() {
+fn main() -> ExitCode {
+    let (args, flags) = shared::parse();
+    shared::exit("echo-server", run(args, flags))
+}
+
+fn run(args: Args, flags: Vec<Flag>) -> Result<u8, Error> {
+    let settings = || args.shared.settings::<Settings>(args.settings.as_deref(), flags);
+    match args.command {
         Some(Command::Healthcheck { addr }) => {
-            let Some(settings) = settings(args)? else { return Ok(0) };
+            let Some(settings) = settings()? else { return Ok(0) };
             let address = addr.unwrap_or(settings.listen.address);
             let checked = runtime()?.block_on(healthcheck::check(address));
             checked.map(|()| 0).map_err(|source| Error::Healthcheck { address, source })
         }
-        None => serve(args),
+        None => serve(settings),
     }
-}
-
-fn settings(args: Args) -> Result<Option<Settings>, Error> {
-    let flags = [
-        ("--listen", "listen.address", args.listen),
-        ("--max-connections", "supervisor.max_connections", args.max_connections),
-    ];
-    args.shared.settings(args.settings.as_deref(), flags)
 }
 
 /// Descriptors first, the runtime needs some.
@@ -68,12 +76,12 @@ fn runtime() -> Result<Runtime, Error> {
     Builder::new_current_thread().enable_all().build().map_err(Error::Runtime)
 }
 
-fn serve(args: Args) -> Result<u8, Error> {
+fn serve(settings: impl FnOnce() -> Result<Option<Settings>, Error>) -> Result<u8, Error> {
     let runtime = runtime()?;
     let system = actix::System::with_tokio_rt(|| runtime);
     // Signals before settings: process 1 of a container loses a signal that comes before its handler.
     let signals = system.block_on(async { Signals::register() })?;
-    let Some(settings) = settings(args)? else { return Ok(0) };
+    let Some(settings) = settings()? else { return Ok(0) };
     let (log, _written_to_the_end) = logging::logger(&settings.log, logging::Stream::Stdout);
     system.block_on(async {
         let server = Server::bind(settings, Echo)?.with_log(log);

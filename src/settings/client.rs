@@ -72,7 +72,7 @@ pub struct TrafficSettings {
 impl Default for ClientSettings {
     fn default() -> Self {
         Self {
-            server: ServerSettings { address: "server:12345".into(), connect_timeout: Duration::from_secs(10) },
+            server: ServerSettings { address: "127.0.0.1:12345".into(), connect_timeout: Duration::from_secs(10) },
             client: IdentitySettings { id: String::new() },
             traffic: TrafficSettings {
                 connections: 1,

@@ -144,6 +144,12 @@ fn merge<S: Layered>(below: Config, origin: &str, layer: Map<String, Value>) -> 
 }
 
 impl<S: Layered> Loaded<S> {
+    /// The value of a key, such as `listen.address`, as text: what a flag for it would take.
+    pub fn text(&self, key: &str) -> Option<String> {
+        let (section, key) = key.split_once('.')?;
+        Some(self.leaf(section, key)?.to_string())
+    }
+
     /// Adds the TOML text of a file.
     pub(crate) fn with_document(self, origin: &str, text: &str) -> Result<Self, SettingsError> {
         let document = FileFormat::Toml.parse(Some(&origin.to_owned()), text);

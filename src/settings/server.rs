@@ -80,7 +80,7 @@ pub struct ConnectionSettings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            listen: ListenSettings { address: ([0, 0, 0, 0], 12345).into(), backlog: 1024 },
+            listen: ListenSettings { address: ([0, 0, 0, 0], 12345).into(), backlog: 4096 },
             supervisor: SupervisorSettings {
                 workers: 0,
                 max_connections: 1024,

@@ -7,14 +7,47 @@ use std::{
     process::ExitCode,
 };
 
-use clap::Args;
+use clap::{Args, Parser, parser::ValueSource};
 use supervised_echo::{
     Error,
     settings::layers::{self, Flag, Layered},
 };
 
+/// A program's command line.
+pub trait CommandLine: Parser + Default {
+    /// What it sets.
+    type Settings: Layered;
+
+    /// The flags that set a key, each with its value if there is one.
+    fn flags(&mut self) -> Vec<Flag>;
+}
+
+/// Reads the command line. To clap the built-in settings are the defaults of the flags, so that help shows them; to the layers
+/// of the settings only those flags are given that were typed.
+pub fn parse<A: CommandLine>() -> (A, Vec<Flag>) {
+    let (defaults, flags) = (layers::defaults::<A::Settings>(), A::default().flags());
+    let matches = A::command()
+        .mut_args(|arg| {
+            let flag = flags.iter().find(|(flag, ..)| arg.get_long() == flag.strip_prefix("--"));
+            let default = flag.filter(|_| arg.get_action().takes_values()).and_then(|(_, key, _)| defaults.text(key));
+            // Of an empty one the help says what it stands for.
+            match default.filter(|default| !default.is_empty()) {
+                Some(default) => arg.default_value(default),
+                None => arg,
+            }
+        })
+        .get_matches();
+    let typed = |flag: &str| {
+        let id = flag.trim_start_matches('-').replace('-', "_");
+        matches.value_source(&id) == Some(ValueSource::CommandLine)
+    };
+    let mut args = A::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let flags = args.flags().into_iter().filter(|(flag, ..)| typed(flag)).collect();
+    (args, flags)
+}
+
 /// The flags of both programs, next to `--settings`, whose help names the variable.
-#[derive(Args)]
+#[derive(Args, Default)]
 pub struct SharedArgs {
     /// critical, error, warn, info, debug or trace
     #[arg(long, value_name = "L")]
@@ -31,14 +64,14 @@ pub struct SharedArgs {
 }
 
 impl SharedArgs {
-    /// The settings from all their layers, with the program's own `flags`; `None` if they were only to be printed or checked.
-    pub fn settings<S: Layered, const N: usize>(
-        self,
-        file: Option<&Path>,
-        flags: [Flag; N],
-    ) -> Result<Option<S>, Error> {
-        let log = [("--log-level", "log.level", self.log_level), ("--log-format", "log.format", self.log_format)];
-        let loaded = layers::load::<S>(file, env::vars_os(), flags.into_iter().chain(log))?;
+    /// Those that set a key.
+    pub fn flags(&mut self) -> [Flag; 2] {
+        [("--log-level", "log.level", self.log_level.take()), ("--log-format", "log.format", self.log_format.take())]
+    }
+
+    /// The settings from all their layers; `None` if they were only to be printed or checked.
+    pub fn settings<S: Layered>(&self, file: Option<&Path>, flags: Vec<Flag>) -> Result<Option<S>, Error> {
+        let loaded = layers::load::<S>(file, env::vars_os(), flags)?;
         if self.print_settings {
             print(&loaded)?;
         }
