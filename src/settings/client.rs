@@ -10,6 +10,7 @@ use std::time::Duration;
 /// What the client is told. `ClientSettings::default()` is the built-in `client.toml`.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a document of sections")]
+#[non_exhaustive]
 pub struct ClientSettings {
     /// Whom it talks to.
     pub server: ServerSettings,
@@ -24,6 +25,7 @@ pub struct ClientSettings {
 /// The server, as the client knows it.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a section of keys")]
+#[non_exhaustive]
 pub struct ServerSettings {
     /// `host:port`; the host may be a name, and an IPv6 address stands in brackets.
     #[serde(deserialize_with = "host_and_port")]
@@ -36,6 +38,7 @@ pub struct ServerSettings {
 /// The client's own identity.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a section of keys")]
+#[non_exhaustive]
 pub struct IdentitySettings {
     /// What stands for `{id}` in a message and for `client` in the logs; empty means the host name.
     #[serde(deserialize_with = "text")]
@@ -45,6 +48,7 @@ pub struct IdentitySettings {
 /// The client's traffic.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a section of keys")]
+#[non_exhaustive]
 pub struct TrafficSettings {
     /// Connections at the same time, 1 to 1,000,000.
     #[serde(deserialize_with = "integer::<1, 1_000_000, _, _>")]

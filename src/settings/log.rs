@@ -6,6 +6,7 @@ use serde::{Deserialize, Deserializer};
 /// What is logged, and how.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a section of keys")]
+#[non_exhaustive]
 pub struct LogSettings {
     /// The least severe level that is logged: `critical`, `error`, `warn`, `info`, `debug` or `trace`.
     #[serde(deserialize_with = "level")]
@@ -17,6 +18,7 @@ pub struct LogSettings {
 
 /// The shape of a log record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum LogFormat {
     /// Colours on a terminal, else `Compact`.
     Auto,

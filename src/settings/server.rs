@@ -15,6 +15,7 @@ use std::{net::SocketAddr, time::Duration};
 /// ```
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a document of sections")]
+#[non_exhaustive]
 pub struct Settings {
     /// Where the server listens.
     pub listen: ListenSettings,
@@ -29,6 +30,7 @@ pub struct Settings {
 /// The listening socket.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a section of keys")]
+#[non_exhaustive]
 pub struct ListenSettings {
     /// A literal address and a port; `[::]` takes IPv4 as well, port 0 takes a free one.
     #[serde(deserialize_with = "socket_address")]
@@ -41,6 +43,7 @@ pub struct ListenSettings {
 /// The supervision of Workers and connections.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a section of keys")]
+#[non_exhaustive]
 pub struct SupervisorSettings {
     /// Threads, 0 to 1024; 0 means one per core.
     ///
@@ -68,6 +71,7 @@ pub struct SupervisorSettings {
 /// What holds for each connection.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a section of keys")]
+#[non_exhaustive]
 pub struct ConnectionSettings {
     /// A connection that is silent for this long is closed; zero means never.
     #[serde(deserialize_with = "duration")]
