@@ -139,7 +139,9 @@
 //! * [`settings`]: what both are told, and how its layers are put together. [`logging`]: how they log.
 //! * `stop`: the messages of a stop, and the handle that begins one. `signals` turns the system's into them.
 //! * `bin`: the two programs.
-#![warn(missing_docs)]
+// A library hands errors on, says what it does in its log, and leaves the end of the process to the program: an exit would lose
+// what the log has not written yet.
+#![warn(clippy::exit, clippy::print_stderr, clippy::print_stdout, clippy::unwrap_used)]
 
 mod buffer;
 #[cfg(feature = "client")]
