@@ -1,5 +1,6 @@
 //! What can keep a program from starting or running, and the exit code that tells the caller which it was.
 
+#[cfg(feature = "cli")]
 use crate::settings::layers::SettingsError;
 use std::{io, net::SocketAddr};
 
@@ -45,6 +46,7 @@ pub enum Error {
         source: io::Error,
     },
     /// The settings are wrong.
+    #[cfg(feature = "cli")]
     #[error(transparent)]
     Settings(#[from] SettingsError),
     /// The runtime could not be started.
@@ -83,6 +85,7 @@ impl Error {
     /// What a program that ends with this error should exit with: 78 for its settings, otherwise 1.
     pub fn exit_code(&self) -> u8 {
         match self {
+            #[cfg(feature = "cli")]
             Self::Settings(_) => 78,
             _ => 1,
         }

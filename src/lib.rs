@@ -1,17 +1,76 @@
 //! TCP connections as supervised actix actors: every one has a supervisor, every stop is acknowledged.
 //!
-//! ```text
-//! main thread
-//! └── Supervisor                 root: owns the listening socket and the gate, broadcasts Stop, reports
-//!     ├── Worker 1               one per thread: supervises what runs on it
-//!     │   ├── Acceptor           accepts from the one shared listening socket
-//!     │   ├── ConnectionActor    one per client
-//!     │   └── ConnectionActor …
-//!     └── Worker N
+//! You write a [`Service`], the protocol of one connection. The library accepts, caps, queues, supervises and stops. The
+//! built-in service is [`Echo`].
+//!
+//! # Write a service
+//!
+//! Write what is said as a function over any stream, and call it with the socket:
+//!
+//! ```
+//! use std::io;
+//! use supervised_echo::{Service, Socket};
+//! use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
+//!
+//! /// Answers each line in capitals.
+//! struct Shout;
+//!
+//! impl Service for Shout {
+//!     async fn serve(&self, socket: &mut Socket) -> io::Result<()> {
+//!         shout(socket).await
+//!     }
+//! }
+//!
+//! async fn shout(stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<()> {
+//!     let mut stream = BufReader::new(stream);
+//!     let mut line = Vec::new();
+//!     // Without a bound one client could take all the memory.
+//!     while (&mut stream).take(4096).read_until(b'\n', &mut line).await? > 0 {
+//!         stream.write_all(&line.to_ascii_uppercase()).await?;
+//!         line.clear();
+//!     }
+//!     Ok(())
+//! }
 //! ```
 //!
-//! You write a [`Service`], the protocol of one connection; the library accepts, caps, queues, supervises and stops. The
-//! built-in one is [`Echo`]. A server that answers Ctrl-C and SIGTERM gracefully:
+//! # Test it
+//!
+//! Such a function needs no server and no port. One end of a [`duplex`](tokio::io::duplex) is its stream, the test is the
+//! client at the other. The end of the input is what it sees at a stop, so that is tested too:
+//!
+//! ```
+//! # use std::io;
+//! # use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
+//! # async fn shout(stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<()> {
+//! #     let mut stream = BufReader::new(stream);
+//! #     let mut line = Vec::new();
+//! #     while (&mut stream).take(4096).read_until(b'\n', &mut line).await? > 0 {
+//! #         stream.write_all(&line.to_ascii_uppercase()).await?;
+//! #         line.clear();
+//! #     }
+//! #     Ok(())
+//! # }
+//! #[tokio::main(flavor = "current_thread")] // in your tests: #[tokio::test]
+//! async fn main() -> io::Result<()> {
+//!     let (mut client, server) = tokio::io::duplex(64);
+//!     let talk = async {
+//!         client.write_all(b"hello\nhalf a").await?;
+//!         client.shutdown().await?;
+//!         let mut heard = String::new();
+//!         client.read_to_string(&mut heard).await?;
+//!         io::Result::Ok(heard)
+//!     };
+//!     let (served, heard) = tokio::join!(shout(server), talk);
+//!     served?;
+//!     assert_eq!(heard?, "HELLO\nHALF A");
+//!     Ok(())
+//! }
+//! ```
+//!
+//! # Stop it
+//!
+//! A [`Handle`] stops the server from any thread, and [`Signals`] are forwarded to one. This server answers SIGTERM and Ctrl-C
+//! gracefully:
 //!
 //! ```no_run
 //! use supervised_echo::{Echo, Error, Server, Settings, Signals};
@@ -27,20 +86,66 @@
 //! }
 //! ```
 //!
+//! Every connection drains, each for as long as `shutdown_timeout` allows; [`Service`] says what that means for a protocol.
+//!
+//! # Settings
+//!
+//! In code, settings are fields that are set on [`Settings::default()`](Settings#impl-Default-for-Settings). New fields may
+//! come with any version. [`settings::layers`] reads them from files, variables and flags for a program.
+//!
+//! ```
+//! use std::time::Duration;
+//! use supervised_echo::{Echo, Server, Settings};
+//!
+//! let mut settings = Settings::default();
+//! settings.listen.address = ([127, 0, 0, 1], 0).into(); // a free port
+//! settings.supervisor.max_connections = 16;
+//! settings.supervisor.shutdown_timeout = Duration::from_secs(30);
+//! # actix::System::new().block_on(async {
+//! let server = Server::bind(settings, Echo)?;
+//! assert_ne!(server.address().port(), 0);
+//! # Ok::<(), supervised_echo::Error>(())
+//! # })?;
+//! # Ok::<(), supervised_echo::Error>(())
+//! ```
+//!
+//! # Features
+//!
+//! Both are on by default. A library user without them (`default-features = false`) compiles half as many crates.
+//!
+//! * `cli`, for programs: [`settings::layers`] and [`logging`], and what the two binaries need. With it slog logs every level
+//!   in release builds too. Without it that is decided by the features of slog that you ask for.
+//! * `client`: the verifying [`Client`] and the [`healthcheck`].
+//!
+//! # The tree
+//!
+//! ```text
+//! main thread
+//! └── Supervisor                 root: owns the listening socket and the gate, broadcasts Stop, reports
+//!     ├── Worker 1               one per thread: supervises what runs on it
+//!     │   ├── Acceptor           accepts from the one shared listening socket
+//!     │   ├── ConnectionActor    one per client
+//!     │   └── ConnectionActor …
+//!     └── Worker N
+//! ```
+//!
 //! # Layout
 //!
 //! Folders are layers, and their arrows go one way (`tests/layers.rs` keeps them):
 //!
-//! * [`decisions`]: what the server decides, as pure state machines.
+//! * [`decisions`]: what the server decides, as pure state machines. Outside semver: public for the model checker alone.
 //! * `server`: the actors that carry the decisions out, the data plane, and what a protocol is.
 //! * `client`: the verifying client, with the same messages and roster.
 //! * [`settings`]: what both are told, and how its layers are put together. [`logging`]: how they log.
 //! * [`resources`]: what a program must have of the system before it starts.
 //! * `stop`: the messages of a stop, and the handle that begins one. `signals` turns the system's into them.
 //! * `bin`: the two programs.
-#![warn(missing_docs)]
+// A library hands errors on, says what it does in its log, and leaves the end of the process to the program: an exit would lose
+// what the log has not written yet.
+#![warn(clippy::exit, clippy::print_stderr, clippy::print_stdout, clippy::unwrap_used)]
 
 mod buffer;
+#[cfg(feature = "client")]
 mod client;
 pub mod decisions;
 mod error;
@@ -52,8 +157,10 @@ mod signals;
 mod stop;
 #[cfg(test)]
 mod testing;
+#[cfg(any(feature = "cli", feature = "client"))]
 mod text;
 
+#[cfg(feature = "client")]
 pub use client::{
     Client, healthcheck,
     report::{ClientReport, RoundTrip},

@@ -20,6 +20,7 @@ const MEMORY: usize = 8 << 20;
 /// # Errors
 /// [`Error::Memory`] if there is none.
 pub fn memory() -> Result<(), Error> {
+    #[expect(unsafe_code, reason = "nothing is read or written in the memory")]
     // SAFETY: it is a mapping that nothing else knows of, and it is gone when this is over.
     let had = unsafe {
         let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
@@ -52,6 +53,7 @@ pub fn system() -> Result<SystemRunner, Error> {
     Ok(actix::System::with_tokio_rt(|| runtime))
 }
 
+#[cfg(feature = "cli")]
 /// Starts a thread by this name.
 pub(crate) fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<thread::JoinHandle<()>, Error> {
     memory()?;

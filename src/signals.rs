@@ -76,6 +76,7 @@ impl Signals {
     }
 }
 
+#[expect(unsafe_code, reason = "no library tells a disposition")]
 fn hangup_is_ignored() -> bool {
     // SAFETY: without a new action `sigaction` only writes the present one, for which there is room.
     unsafe {

@@ -21,7 +21,7 @@ pub struct Shutdown(pub StopReason);
 #[rtype(result = "()")]
 pub struct Stopped<E>(pub E);
 
-/// Stops a [`Server`] or a [`Client`](crate::Client); can be cloned and sent to any thread.
+/// Stops a [`Server`](crate::Server) or a [`Client`](crate::Client); can be cloned and sent to any thread.
 #[derive(Debug, Clone)]
 pub struct Handle(mpsc::UnboundedSender<Shutdown>);
 
@@ -34,7 +34,7 @@ impl Handle {
 
     /// Begins the graceful stop, with what the server's `shutdown_timeout` allows. Repeating it changes nothing.
     ///
-    /// [`Server::run`] returns when it is done.
+    /// [`Server::run`](crate::Server::run) returns when it is done.
     pub fn stop(&self) {
         self.shutdown(StopReason::Handle);
     }

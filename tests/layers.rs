@@ -60,7 +60,7 @@ fn uses() -> BTreeMap<Vec<String>, BTreeSet<Vec<String>>> {
     let mut uses = BTreeMap::new();
     for file in &files {
         let text = fs::read_to_string(file).unwrap();
-        let code = text.split("#[cfg(test)]\nmod tests").next().unwrap();
+        let code = text.split("\nmod tests {").next().unwrap();
         let code = code.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
         let this = module(file);
         let mut found = Vec::new();

@@ -11,6 +11,22 @@ use std::{
 mod common;
 
 use common::*;
+use std::path::Path;
+
+/// What a program without any layer but the built-in one has in force: its keys with their values, as flags take them.
+fn defaults(program: &str) -> Vec<(String, String)> {
+    let printed = finish(command(program).arg("--print-settings")).out;
+    let mut section = "";
+    let mut keys = Vec::new();
+    for line in printed.lines() {
+        if let Some(name) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
+            section = name;
+        } else if let Some((key, value)) = line.strip_suffix(" # default").and_then(|line| line.split_once(" = ")) {
+            keys.push((format!("{section}.{key}"), value.trim_matches('"').to_owned()));
+        }
+    }
+    keys
+}
 
 /// The program runs in it, so files are named as a user would.
 impl Place {
@@ -294,6 +310,76 @@ fn printed_settings_can_be_loaded_again() {
     let values = |text: &str| text.lines().map(|line| line.split(" # ").next().unwrap().to_owned()).collect::<Vec<_>>();
     assert_eq!(values(&second.out), values(&first.out));
     assert_eq!(second.out.matches(" # printed.toml\n").count(), 12);
+}
+
+#[test]
+fn the_files_to_edit_load_and_name_every_key() {
+    for (program, name) in [(SERVER, "server"), (CLIENT, "client")] {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("settings/{name}.toml"));
+        let run = finish(command(program).arg("--settings").arg(file).arg("--print-settings"));
+        assert_eq!((run.code, run.err.as_str()), (0, ""));
+        let missing: Vec<_> = run.out.lines().filter(|line| line.ends_with(" # default")).collect();
+        assert!(missing.is_empty() && run.out.contains("[log]\n"), "not in {name}.toml: {missing:?}");
+    }
+}
+
+#[test]
+fn the_readme_shows_the_default_of_every_key_of_the_server() {
+    let readme = include_str!("../README.md").replace("`\"", "`").replace("\"`", "`");
+    for (key, default) in defaults(SERVER) {
+        assert!(readme.contains(&format!("| `{key}` | `{default}` | ")), "{key} = {default}");
+    }
+}
+
+#[test]
+fn help_shows_the_default_of_each_flag_out_of_the_built_in_settings() {
+    for (program, flags) in [
+        (
+            SERVER,
+            &[
+                ("listen", "listen.address"),
+                ("max-connections", "supervisor.max_connections"),
+                ("log-level", "log.level"),
+                ("log-format", "log.format"),
+            ][..],
+        ),
+        (
+            CLIENT,
+            &[
+                ("server", "server.address"),
+                ("connections", "traffic.connections"),
+                ("messages", "traffic.messages"),
+                ("duration", "traffic.duration"),
+                ("period", "traffic.period"),
+                ("message", "traffic.message"),
+                ("timeout", "traffic.timeout"),
+                ("connect-timeout", "server.connect_timeout"),
+                ("log-level", "log.level"),
+                ("log-format", "log.format"),
+            ],
+        ),
+    ] {
+        let defaults = defaults(program);
+        let help = finish(command(program).arg("--help")).out;
+        let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+        for (flag, key) in flags {
+            let (_, default) = defaults.iter().find(|(name, _)| name == key).unwrap();
+            let (_, of_flag) = help.split_once(&format!("--{flag} <")).unwrap();
+            let of_flag = of_flag.split(" --").next().unwrap();
+            let quoted = if default.contains(' ') { format!("{default:?}") } else { default.clone() };
+            assert!(of_flag.contains(&format!("[default: {quoted}]")), "--{flag}: {of_flag}");
+        }
+    }
+}
+
+#[test]
+fn a_default_that_help_shows_counts_as_given_only_if_it_is_typed() {
+    let place = Place::new("typed").with("server.toml", "[supervisor]\nmax_connections = 7\n[log]\nlevel = \"warn\"\n");
+    let args = ["--settings", "server.toml", "--log-level", "info", "--print-settings"];
+    let run = place.run(&[], &args);
+    for line in ["max_connections = 7 # server.toml", "level = \"info\" # --log-level"] {
+        assert!(run.out.lines().any(|printed| printed == line), "{line} in {}", run.out);
+    }
 }
 
 #[test]

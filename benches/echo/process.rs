@@ -1,4 +1,5 @@
 //! A server's process, seen from outside: started, measured, stopped.
+#![expect(unsafe_code, reason = "neither std nor rustix asks for the processor time of another process")]
 
 use crate::servers::{Contender, SERVER};
 use rustix::{

@@ -2,7 +2,10 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::Parser;
-use supervised_echo::{Client, ClientReport, Error, Signals, logging, resources, settings::ClientSettings};
+use supervised_echo::{
+    Client, ClientReport, Error, Signals, logging, resources,
+    settings::{ClientSettings, layers::Flag},
+};
 
 mod shared;
 
@@ -11,7 +14,7 @@ mod shared;
 /// Settings come from the built-in defaults, the file, variables such as ECHO_CLIENT_SERVER__ADDRESS, and flags; later
 /// ones win. Exit codes: 0 every echo verified, 1 one was wrong or lost, or the server out of reach, 2 usage, 3 stopped
 /// by a second signal, 78 settings.
-#[derive(Parser)]
+#[derive(Parser, Default)]
 #[command(name = "echo-client", version)]
 struct Args {
     /// The settings, a TOML file [env: ECHO_CLIENT_SETTINGS]
@@ -54,44 +57,51 @@ struct Args {
     shared: shared::SharedArgs,
 }
 
+impl shared::CommandLine for Args {
+    type Settings = ClientSettings;
+
+    fn flags(&mut self) -> Vec<Flag> {
+        let own = [
+            ("--server", "server.address", self.server.take()),
+            ("--id", "client.id", self.id.take()),
+            ("--connections", "traffic.connections", self.connections.take()),
+            ("--messages", "traffic.messages", self.messages.take()),
+            ("--duration", "traffic.duration", self.duration.take()),
+            ("--period", "traffic.period", self.period.take()),
+            ("--reconnect", "traffic.reconnect", self.reconnect.then(|| "true".into())),
+            ("--message", "traffic.message", self.message.take()),
+            ("--timeout", "traffic.timeout", self.timeout.take()),
+            ("--connect-timeout", "server.connect_timeout", self.connect_timeout.take()),
+        ];
+        own.into_iter().chain(self.shared.flags()).collect()
+    }
+}
+
 fn main() -> ExitCode {
     shared::run("echo-client", run)
 }
 
-fn run(args: Args) -> Result<u8, Error> {
+fn run(args: Args, flags: Vec<Flag>) -> Result<u8, Error> {
+    let settings = || args.shared.settings::<ClientSettings>("echo-client", args.settings.as_deref(), flags);
     if args.shared.only_asks() {
-        return settings(args).map(|_| 0);
+        return settings().map(|_| 0);
     }
-    let json = args.report == "json";
-    let report = send(args)?;
-    if json { shared::print(&format_args!("{}\n", report.to_json())) } else { shared::print(&report) }?;
+    let report = send(settings)?;
+    match args.report.as_str() {
+        "json" => shared::print(&format_args!("{}\n", report.to_json())),
+        _ => shared::print(&report),
+    }?;
     if let Some(problem) = report.problem() {
         shared::complain("echo-client", &problem);
     }
     Ok(report.exit_code())
 }
 
-fn settings(args: Args) -> Result<ClientSettings, Error> {
-    let flags = [
-        ("--server", "server.address", args.server),
-        ("--id", "client.id", args.id),
-        ("--connections", "traffic.connections", args.connections),
-        ("--messages", "traffic.messages", args.messages),
-        ("--duration", "traffic.duration", args.duration),
-        ("--period", "traffic.period", args.period),
-        ("--reconnect", "traffic.reconnect", args.reconnect.then(|| "true".into())),
-        ("--message", "traffic.message", args.message),
-        ("--timeout", "traffic.timeout", args.timeout),
-        ("--connect-timeout", "server.connect_timeout", args.connect_timeout),
-    ];
-    args.shared.settings("echo-client", args.settings.as_deref(), flags)
-}
-
-fn send(args: Args) -> Result<ClientReport, Error> {
+fn send(settings: impl FnOnce() -> Result<ClientSettings, Error>) -> Result<ClientReport, Error> {
     // The signals before anything that may take its time: process 1 of a container loses those that come before.
     let system = resources::system()?;
     let signals = system.block_on(async { Signals::register() })?;
-    let settings = settings(args)?;
+    let settings = settings()?;
     let (log, _written_to_the_end) = logging::logger(&settings.log, logging::Stream::Stderr)?;
     system.block_on(async {
         let client = Client::new(settings).with_log(log.clone());

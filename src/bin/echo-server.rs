@@ -2,7 +2,9 @@
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
-use supervised_echo::{Echo, Error, Server, Settings, Signals, healthcheck, logging, resources};
+use supervised_echo::{
+    Echo, Error, Server, Settings, Signals, healthcheck, logging, resources, settings::layers::Flag,
+};
 
 mod shared;
 
@@ -11,7 +13,7 @@ mod shared;
 /// Settings come from the built-in defaults, the file, variables such as ECHO_SERVER_LISTEN__ADDRESS, and flags; later
 /// ones win. Exit codes: 0 stopped, 1 could not serve, 2 usage, 3 connections were forced to end or a worker was stuck,
 /// 78 settings.
-#[derive(Parser)]
+#[derive(Parser, Default)]
 #[command(name = "echo-server", version, propagate_version = true)]
 struct Args {
     /// The settings, a TOML file [env: ECHO_SERVER_SETTINGS]
@@ -38,39 +40,43 @@ enum Command {
     },
 }
 
+impl shared::CommandLine for Args {
+    type Settings = Settings;
+
+    fn flags(&mut self) -> Vec<Flag> {
+        let own = [
+            ("--listen", "listen.address", self.listen.take()),
+            ("--max-connections", "supervisor.max_connections", self.max_connections.take()),
+        ];
+        own.into_iter().chain(self.shared.flags()).collect()
+    }
+}
+
 fn main() -> ExitCode {
     shared::run("echo-server", run)
 }
 
-fn run(mut args: Args) -> Result<u8, Error> {
-    let command = args.command.take();
+fn run(args: Args, flags: Vec<Flag>) -> Result<u8, Error> {
+    let settings = || args.shared.settings::<Settings>("echo-server", args.settings.as_deref(), flags);
     if args.shared.only_asks() {
-        return settings(args).map(|_| 0);
+        return settings().map(|_| 0);
     }
-    match command {
+    match args.command {
         Some(Command::Healthcheck { addr }) => {
-            let configured = settings(args)?.listen.address;
+            let configured = settings()?.listen.address;
             let address = addr.unwrap_or(configured);
             let checked = resources::system()?.block_on(healthcheck::check(address));
             checked.map(|()| 0).map_err(|source| Error::Healthcheck { address, source })
         }
-        None => serve(args),
+        None => serve(settings),
     }
 }
 
-fn settings(args: Args) -> Result<Settings, Error> {
-    let flags = [
-        ("--listen", "listen.address", args.listen),
-        ("--max-connections", "supervisor.max_connections", args.max_connections),
-    ];
-    args.shared.settings("echo-server", args.settings.as_deref(), flags)
-}
-
-fn serve(args: Args) -> Result<u8, Error> {
+fn serve(settings: impl FnOnce() -> Result<Settings, Error>) -> Result<u8, Error> {
     // The signals before anything that may take its time: process 1 of a container loses those that come before.
     let system = resources::system()?;
     let signals = system.block_on(async { Signals::register() })?;
-    let settings = settings(args)?;
+    let settings = settings()?;
     let (log, _written_to_the_end) = logging::logger(&settings.log, logging::Stream::Stdout)?;
     system.block_on(async {
         let server = Server::bind(settings, Echo)?.with_log(log.clone());

@@ -49,6 +49,7 @@ impl Tally {
 /// How long echoes took, from the first byte sent to the last one back. The extremes are exact, the others right to three
 /// digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct RoundTrip {
     /// The shortest.
     pub min: Duration,

@@ -6,6 +6,7 @@ use std::fmt;
 
 /// Why a connection was closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum CloseReason {
     /// The conversation was over: usually the client ended it.
     Client,

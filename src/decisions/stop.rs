@@ -18,6 +18,7 @@ pub enum Stop {
 
 /// Why a server or a client stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum StopReason {
     /// The signal SIGTERM.
     Sigterm,

@@ -86,7 +86,7 @@ mod tests {
     use super::*;
     use crate::{
         logging::{
-            plain,
+            program::plain,
             testing::{logged, settings},
         },
         settings::LogFormat,

@@ -1,6 +1,6 @@
 //! What the loggers' unit tests share: a log that is read to its end.
 
-use super::plain;
+use super::program::plain;
 use crate::settings::{LogFormat, LogSettings};
 use slog::{Level, Logger};
 use std::io::{self, Read};
@@ -11,11 +11,11 @@ pub fn settings(format: LogFormat) -> LogSettings {
 
 /// What `write` logs, from the first byte to the end.
 pub fn logged(format: LogFormat, write: impl FnOnce(&Logger)) -> String {
-    let (mut reader, writer) = io::pipe().unwrap();
-    let (log, guard) = plain(&settings(format), writer).unwrap();
+    let (mut reader, writer) = io::pipe().expect("a pipe is to be had");
+    let (log, guard) = plain(&settings(format), writer).expect("a thread is to be had");
     write(&log);
     drop((log, guard));
     let mut text = String::new();
-    reader.read_to_string(&mut text).unwrap();
+    reader.read_to_string(&mut text).expect("it is text");
     text
 }

@@ -123,6 +123,7 @@ mod tests {
     }
 
     /// Refuses packets with fewer hops left than this; none that come from this machine have 255.
+    #[expect(unsafe_code, reason = "socket2 has no such option")]
     fn require_hops_left(client: &Socket, hops: libc::c_int) {
         let v6 = client.domain().unwrap() == Domain::IPV6;
         let (level, option) =

@@ -33,7 +33,7 @@ use crate::{
         threads::Threads,
         worker::{Superior, Worker, WorkerSeed},
     },
-    settings::{Settings, layers::Layered},
+    settings::Settings,
     stop::{Handle, Shutdown},
 };
 use actix::prelude::*;

@@ -118,7 +118,7 @@ pub(super) fn host_and_port<'de, D: Deserializer<'de>>(deserializer: D) -> Resul
     })
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "cli"))]
 mod tests {
     use super::*;
     use crate::settings::{ClientSettings, Settings, testing::read};

@@ -17,6 +17,7 @@ use std::{
 use config::{Config, ConfigError, FileFormat, Format, Map, Source, Value, ValueKind};
 use serde::de::DeserializeOwned;
 
+use super::{client::ClientSettings, server::Settings};
 use crate::text::one_line;
 
 /// Settings that can be loaded in layers.
@@ -31,6 +32,20 @@ pub trait Layered: DeserializeOwned {
     fn warnings(&self) -> Vec<String> {
         Vec::new()
     }
+}
+
+impl Layered for Settings {
+    const DEFAULTS: &'static str = include_str!("server.toml");
+    const PREFIX: &'static str = "ECHO_SERVER_";
+
+    fn warnings(&self) -> Vec<String> {
+        self.warnings()
+    }
+}
+
+impl Layered for ClientSettings {
+    const DEFAULTS: &'static str = include_str!("client.toml");
+    const PREFIX: &'static str = "ECHO_CLIENT_";
 }
 
 /// A flag that sets a key: its name (`--listen`), the key (`listen.address`) and the value, if it was given.
@@ -141,6 +156,12 @@ fn merge<S: Layered>(below: Config, origin: &str, layer: Map<String, Value>) -> 
 }
 
 impl<S: Layered> Loaded<S> {
+    /// The value of a key, such as `listen.address`, as text: what a flag for it would take.
+    pub fn text(&self, key: &str) -> Option<String> {
+        let (section, key) = key.split_once('.')?;
+        Some(self.leaf(section, key)?.to_string())
+    }
+
     /// Adds the TOML text of a file.
     pub(crate) fn with_document(self, origin: &str, text: &str) -> Result<Self, SettingsError> {
         let document = FileFormat::Toml.parse(Some(&origin.to_owned()), text);
@@ -254,7 +275,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::settings::{ClientSettings, Settings};
 
     const NO_FLAGS: [Flag; 0] = [];
 
@@ -264,6 +284,12 @@ mod tests {
 
     fn document(text: &str) -> Result<Loaded<Settings>, String> {
         defaults::<Settings>().with_document("a.toml", text).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_built_in_documents_hold_the_defaults_of_the_types() {
+        assert_eq!(defaults::<Settings>().settings, Settings::default());
+        assert_eq!(defaults::<ClientSettings>().settings, ClientSettings::default());
     }
 
     #[test]

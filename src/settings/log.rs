@@ -6,6 +6,7 @@ use serde::{Deserialize, Deserializer};
 /// What is logged, and how.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a section of keys")]
+#[non_exhaustive]
 pub struct LogSettings {
     /// The least severe level that is logged: `critical`, `error`, `warn`, `info`, `debug` or `trace`.
     #[serde(deserialize_with = "level")]
@@ -17,6 +18,7 @@ pub struct LogSettings {
 
 /// The shape of a log record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum LogFormat {
     /// Colours on a terminal, else `Compact`.
     Auto,
@@ -51,7 +53,7 @@ fn format<'de, D: Deserializer<'de>>(deserializer: D) -> Result<LogFormat, D::Er
     })
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "cli"))]
 mod tests {
     use super::*;
     use crate::settings::{Settings, testing::read};

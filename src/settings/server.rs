@@ -2,8 +2,7 @@
 
 use super::{
     fields::*,
-    layers::{Layered, defaults},
-    log::LogSettings,
+    log::{LogFormat, LogSettings},
 };
 use crate::decisions::stop::SETTLING;
 use humantime::format_duration;
@@ -18,6 +17,7 @@ use std::{net::SocketAddr, time::Duration};
 /// ```
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a document of sections")]
+#[non_exhaustive]
 pub struct Settings {
     /// Where the server listens.
     pub listen: ListenSettings,
@@ -32,6 +32,7 @@ pub struct Settings {
 /// The listening socket.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a section of keys")]
+#[non_exhaustive]
 pub struct ListenSettings {
     /// A literal address and a port; `[::]` takes IPv4 as well, port 0 takes a free one.
     #[serde(deserialize_with = "socket_address")]
@@ -44,6 +45,7 @@ pub struct ListenSettings {
 /// The supervision of Workers and connections.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a section of keys")]
+#[non_exhaustive]
 pub struct SupervisorSettings {
     /// Threads, 0 to 1024; 0 means one per core.
     ///
@@ -71,6 +73,7 @@ pub struct SupervisorSettings {
 /// What holds for each connection.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a section of keys")]
+#[non_exhaustive]
 pub struct ConnectionSettings {
     /// A connection that is silent for this long is closed; zero means never.
     #[serde(deserialize_with = "duration")]
@@ -80,11 +83,9 @@ pub struct ConnectionSettings {
     pub linger: Duration,
 }
 
-impl Layered for Settings {
-    const DEFAULTS: &'static str = include_str!("server.toml");
-    const PREFIX: &'static str = "ECHO_SERVER_";
-
-    fn warnings(&self) -> Vec<String> {
+impl Settings {
+    /// What is allowed, but hardly meant, each in one line with its consequence.
+    pub fn warnings(&self) -> Vec<String> {
         let (timeout, linger) = (self.supervisor.shutdown_timeout, self.connection.linger);
         let told = format!("supervisor.shutdown_timeout, {}, is shorter than", format_duration(timeout));
         if timeout < SETTLING {
@@ -105,22 +106,8 @@ impl Layered for Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        defaults().settings
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::settings::{
-        LogFormat,
-        testing::{check_range, read},
-    };
-
-    #[test]
-    fn the_defaults_of_the_server_are_the_documented_ones() {
-        let expected = Settings {
-            listen: ListenSettings { address: ([0, 0, 0, 0], 12345).into(), backlog: 1024 },
+        Self {
+            listen: ListenSettings { address: ([0, 0, 0, 0], 12345).into(), backlog: 4096 },
             supervisor: SupervisorSettings {
                 workers: 0,
                 max_connections: 1024,
@@ -131,9 +118,14 @@ mod tests {
             },
             connection: ConnectionSettings { idle_timeout: Duration::ZERO, linger: Duration::from_secs(1) },
             log: LogSettings { level: slog::Level::Info, format: LogFormat::Auto },
-        };
-        assert_eq!(Settings::default(), expected);
+        }
     }
+}
+
+#[cfg(all(test, feature = "cli"))]
+mod tests {
+    use super::*;
+    use crate::settings::testing::{check_range, read};
 
     #[test]
     fn every_range_of_the_server_holds_at_both_ends() {

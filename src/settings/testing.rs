@@ -4,8 +4,8 @@ use super::layers::{Layered, defaults};
 
 /// Loads a document of one assignment, given as `section.key = value`.
 pub fn read<S: Layered>(assignment: &str) -> Result<S, String> {
-    let (key, value) = assignment.split_once(" = ").unwrap();
-    let (section, key) = key.split_once('.').unwrap();
+    let (key, value) = assignment.split_once(" = ").expect("an assignment");
+    let (section, key) = key.split_once('.').expect("a section and a key");
     let loaded = defaults().with_document("a.toml", &format!("[{section}]\n{key} = {value}\n"));
     loaded.map(|loaded| loaded.settings).map_err(|error| {
         let error = error.to_string();

@@ -1,4 +1,5 @@
 //! What the kernel tells of a process's descriptors and of what waits in a socket.
+#![expect(unsafe_code, reason = "neither std nor rustix asks how much of what was sent is unacknowledged")]
 
 use super::wait_until;
 use rustix::{

@@ -1,4 +1,5 @@
 //! Clients by hand: one socket each, in every manner that a client may have.
+#![expect(unsafe_code, reason = "socket2 does not set the least number of hops")]
 
 use super::PATIENCE;
 use socket2::{Domain, SockRef, Socket, Type};

@@ -71,6 +71,7 @@ pub struct Process {
 }
 
 impl Process {
+    #[expect(unsafe_code, reason = "what runs between fork and exec is for the caller to answer for")]
     pub fn spawn(mut command: Command) -> (Self, ChildStdout) {
         // Where the tests themselves ignore a hangup, as under `nohup`, a program would inherit that.
         // SAFETY: between fork and exec it only makes one system call.

@@ -208,7 +208,8 @@ impl Drop for Running {
 
 // The checkout.
 
-/// A copy of the checkout, for a test to edit.
+/// A copy of the checkout, for a test to edit. Its settings are those that are committed: what a reader of the walkthrough has
+/// set in the original fails no test.
 pub struct Checkout(Place);
 
 impl Checkout {
@@ -227,6 +228,12 @@ impl Checkout {
                 fs::create_dir_all(to.parent().unwrap()).unwrap();
                 fs::copy(from, to).unwrap();
             }
+        }
+        for file in ["settings/server.toml", "settings/client.toml"] {
+            let mut committed = Command::new("git");
+            let committed = finish(committed.args(["show", &format!("HEAD:{file}")]).current_dir(original));
+            assert_eq!(committed.code, 0, "{committed:?}");
+            fs::write(copy.path().join(file), committed.out).unwrap();
         }
         Self(copy)
     }

@@ -155,7 +155,7 @@ impl Tree {
                     self.listening = false;
                     self.handshakes = 0;
                     // They decide nothing any more.
-                    [Timer::Settling, Timer::Handshakes].iter().for_each(|timer| _ = self.timers.remove(timer));
+                    self.timers.retain(|timer| !matches!(timer, Timer::Settling | Timer::Handshakes));
                 }
                 Step::GiveUpOn(_) => {}
                 Step::Report(verdict) => self.report = Some((verdict, self.admission.tally())),

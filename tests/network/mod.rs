@@ -4,6 +4,7 @@
 //! The namespaces have no names. They live as long as something holds them open, so that nothing is left of them however a test
 //! ends. What becomes of a packet depends on the seed, its client's port, its direction and its number alone, not on the order in
 //! which clients come. It takes the privilege to make namespaces, `/dev/net/tun` and the program `ip`.
+#![expect(unsafe_code, reason = "namespaces and devices are made by system calls")]
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},

@@ -1,4 +1,5 @@
 //! A server in this process, with a log that can be asked at any time.
+#![expect(unsafe_code, reason = "the listening socket belongs to the server, and is borrowed from it")]
 
 use crate::kernel;
 use slog::{Drain, KV, Key, Level, Logger, Never, OwnedKVList, Record, Serializer, o};

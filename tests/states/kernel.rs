@@ -2,6 +2,7 @@
 //!
 //! The server under test runs in this process, so its sockets can be asked as well as the clients'. They are never duplicated:
 //! a second descriptor would keep a connection open that the server has closed.
+#![expect(unsafe_code, reason = "what the kernel knows of a socket is asked by system calls")]
 
 use libc::c_int;
 use std::{

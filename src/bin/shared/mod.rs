@@ -7,14 +7,47 @@ use std::{
     process::ExitCode,
 };
 
-use clap::{Args, Parser};
+use clap::{Args, Parser, parser::ValueSource};
 use supervised_echo::{
     Error, resources,
     settings::layers::{self, Flag, Layered},
 };
 
+/// A program's command line.
+pub trait CommandLine: Parser + Default {
+    /// What it sets.
+    type Settings: Layered;
+
+    /// The flags that set a key, each with its value if there is one.
+    fn flags(&mut self) -> Vec<Flag>;
+}
+
+/// Reads the command line. To clap the built-in settings are the defaults of the flags, so that help shows them; to the layers
+/// of the settings only those flags are given that were typed.
+fn parse<A: CommandLine>() -> (A, Vec<Flag>) {
+    let (defaults, flags) = (layers::defaults::<A::Settings>(), A::default().flags());
+    let matches = A::command()
+        .mut_args(|arg| {
+            let flag = flags.iter().find(|(flag, ..)| arg.get_long() == flag.strip_prefix("--"));
+            let default = flag.filter(|_| arg.get_action().takes_values()).and_then(|(_, key, _)| defaults.text(key));
+            // Of an empty one the help says what it stands for.
+            match default.filter(|default| !default.is_empty()) {
+                Some(default) => arg.default_value(default),
+                None => arg,
+            }
+        })
+        .get_matches();
+    let typed = |flag: &str| {
+        let id = flag.trim_start_matches('-').replace('-', "_");
+        matches.value_source(&id) == Some(ValueSource::CommandLine)
+    };
+    let mut args = A::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let flags = args.flags().into_iter().filter(|(flag, ..)| typed(flag)).collect();
+    (args, flags)
+}
+
 /// The flags of both programs, next to `--settings`, whose help names the variable.
-#[derive(Args)]
+#[derive(Args, Default)]
 pub struct SharedArgs {
     /// critical, error, warn, info, debug or trace
     #[arg(long, value_name = "L")]
@@ -31,20 +64,19 @@ pub struct SharedArgs {
 }
 
 impl SharedArgs {
+    /// Those that set a key.
+    pub fn flags(&mut self) -> [Flag; 2] {
+        [("--log-level", "log.level", self.log_level.take()), ("--log-format", "log.format", self.log_format.take())]
+    }
+
     /// Whether the settings are only to be printed or checked. Then a signal may end the program at once.
     pub fn only_asks(&self) -> bool {
         self.print_settings || self.check_settings
     }
 
-    /// The settings from all their layers, with the program's own `flags`; printed, if that was asked for.
-    pub fn settings<S: Layered, const N: usize>(
-        self,
-        program: &str,
-        file: Option<&Path>,
-        flags: [Flag; N],
-    ) -> Result<S, Error> {
-        let log = [("--log-level", "log.level", self.log_level), ("--log-format", "log.format", self.log_format)];
-        let loaded = layers::load::<S>(file, env::vars_os(), flags.into_iter().chain(log))?;
+    /// The settings from all their layers; printed or checked, if that was asked for.
+    pub fn settings<S: Layered>(&self, program: &str, file: Option<&Path>, flags: Vec<Flag>) -> Result<S, Error> {
+        let loaded = layers::load::<S>(file, env::vars_os(), flags)?;
         if self.print_settings {
             print(&loaded)?;
         }
@@ -55,7 +87,7 @@ impl SharedArgs {
     }
 }
 
-/// Writes what was asked for to standard output. If nobody reads it any more, that is the reader's choice.
+/// Writes what was asked for to standard output. A reader that has gone is no error.
 pub fn print(text: &impl Display) -> Result<(), Error> {
     let mut out = io::stdout();
     match write!(out, "{text}").and_then(|()| out.flush()) {
@@ -64,9 +96,12 @@ pub fn print(text: &impl Display) -> Result<(), Error> {
     }
 }
 
-/// A whole program, from its arguments on: says what kept it from its work. If nobody reads that, the exit code still tells it.
-pub fn run<A: Parser>(program: &str, run: impl FnOnce(A) -> Result<u8, Error>) -> ExitCode {
-    let result = resources::memory().and_then(|()| run(A::parse()));
+/// A whole program, from its arguments on: says what kept it from its work. Even if that is not read, the exit code tells it.
+pub fn run<A: CommandLine>(program: &str, run: impl FnOnce(A, Vec<Flag>) -> Result<u8, Error>) -> ExitCode {
+    let result = resources::memory().and_then(|()| {
+        let (args, flags) = parse::<A>();
+        run(args, flags)
+    });
     let code = result.unwrap_or_else(|error| {
         complain(program, &error.to_string());
         error.exit_code()

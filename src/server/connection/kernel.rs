@@ -11,6 +11,7 @@ use tokio::net::TcpStream;
 const SILENCE: Duration = Duration::from_secs(20);
 
 /// Bytes that the client's system has not acknowledged yet. A FIN counts as one.
+#[expect(unsafe_code, reason = "the kernel writes the answer, one int")]
 pub(super) fn unacknowledged(tcp: &TcpStream) -> io::Result<u64> {
     type SendQueue = ioctl::Getter<{ libc::TIOCOUTQ as ioctl::Opcode }, libc::c_int>;
     // SAFETY: SIOCOUTQ (TIOCOUTQ by its other name) writes one int, which is what this getter reads.
@@ -27,6 +28,7 @@ pub(super) fn is_silent(tcp: &TcpStream) -> bool {
     })
 }
 
+#[expect(unsafe_code, reason = "the kernel writes the answer, a struct of numbers")]
 fn info(tcp: &TcpStream) -> io::Result<libc::tcp_info> {
     let mut info = MaybeUninit::<libc::tcp_info>::zeroed();
     let mut length = size_of::<libc::tcp_info>() as libc::socklen_t;
