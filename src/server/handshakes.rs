@@ -26,6 +26,8 @@ const HEADER: usize = 16;
 pub(crate) struct Handshakes {
     diagnostics: Socket,
     listener: SocketAddr,
+    /// Had beforehand too: a stop may come where no memory is left.
+    piece: Box<[u8]>,
 }
 
 impl Handshakes {
@@ -36,19 +38,19 @@ impl Handshakes {
         let (domain, protocol) = (Domain::from(libc::AF_NETLINK), Protocol::from(libc::NETLINK_SOCK_DIAG));
         let diagnostics = Socket::new(domain, Type::RAW, Some(protocol))?;
         diagnostics.set_nonblocking(true)?; // an answer waits as soon as the question is sent
-        Ok(Self { diagnostics, listener })
+        Ok(Self { diagnostics, listener, piece: vec![0; PIECE].into() })
     }
 
     /// How many are under way. A handshake that is not, and was, is in the backlog: so ask first, and take in the backlog then.
     ///
     /// The kernel goes through its table of connections, of the whole machine: a fifth of a millisecond where there are few, one
     /// to three where there are 10,000 (and 20,000 ends of them).
-    pub fn under_way(&self) -> io::Result<usize> {
+    pub fn under_way(&mut self) -> io::Result<usize> {
         self.diagnostics.send(&question(self.listener))?;
-        let (mut under_way, mut piece) = (0, vec![0; PIECE]);
+        let mut under_way = 0;
         loop {
-            let length = (&self.diagnostics).read(&mut piece)?;
-            let mut rest = &piece[..length];
+            let length = (&self.diagnostics).read(&mut self.piece)?;
+            let mut rest = &self.piece[..length];
             while let Some((kind, message, next)) = first_message(rest) {
                 match i32::from(kind) {
                     libc::NLMSG_DONE => return Ok(under_way),
@@ -146,7 +148,7 @@ mod tests {
 
     #[test]
     fn clients_that_are_connected_or_refused_are_not_under_way() {
-        let (listener, address, handshakes) = listen("127.0.0.1:0");
+        let (listener, address, mut handshakes) = listen("127.0.0.1:0");
         assert_eq!(handshakes.under_way().unwrap(), 0);
         let _accepted = (TcpStream::connect(address).expect("it listens"), listener.take().expect("a client waits"));
         let _in_the_backlog = TcpStream::connect(address).expect("it listens");
@@ -157,7 +159,7 @@ mod tests {
 
     #[test]
     fn a_handshake_is_under_way_until_its_client_is_in_the_backlog() {
-        let (listener, address, handshakes) = listen("127.0.0.1:0");
+        let (listener, address, mut handshakes) = listen("127.0.0.1:0");
         let client = half_open("127.0.0.1", address.port());
         listener.refuse().expect("it needs no privilege");
         assert_eq!(handshakes.under_way().unwrap(), 1);
@@ -174,7 +176,7 @@ mod tests {
 
     #[test]
     fn a_listener_of_both_families_has_handshakes_of_both() {
-        let (_listener, address, handshakes) = listen("[::]:0");
+        let (_listener, address, mut handshakes) = listen("[::]:0");
         let _clients = ["127.0.0.1", "::1"].map(|ip| half_open(ip, address.port()));
         assert_eq!(handshakes.under_way().unwrap(), 2);
     }
@@ -182,8 +184,8 @@ mod tests {
     #[test]
     fn another_listener_on_the_same_port_has_its_own() {
         for [ours, theirs] in [["127.0.0.1", "127.0.0.2"], ["[::1]", "127.0.0.2"], ["127.0.0.2", "[::1]"]] {
-            let (_listener, address, handshakes) = listen(&format!("{ours}:0"));
-            let (_other, other, others_handshakes) = listen(&format!("{theirs}:{}", address.port()));
+            let (_listener, address, mut handshakes) = listen(&format!("{ours}:0"));
+            let (_other, other, mut others_handshakes) = listen(&format!("{theirs}:{}", address.port()));
             let _client = half_open(&other.ip().to_string(), address.port());
             assert_eq!((handshakes.under_way().unwrap(), others_handshakes.under_way().unwrap()), (0, 1), "{ours}");
         }
@@ -191,7 +193,7 @@ mod tests {
 
     #[test]
     fn many_are_counted_though_they_come_in_pieces() {
-        let (_listener, address, handshakes) = listen("0.0.0.0:0");
+        let (_listener, address, mut handshakes) = listen("0.0.0.0:0");
         let _clients = [(); 600].map(|()| half_open("127.0.0.1", address.port()));
         for _ in 0..2 {
             assert_eq!(handshakes.under_way().unwrap(), 600);

@@ -107,7 +107,7 @@ impl Supervisor {
                 Step::Sweep { ask } => {
                     // Asked first: a handshake that ends in between is in the backlog that is taken in then.
                     let under_way =
-                        ask && self.handshakes.as_ref().is_some_and(|asked| asked.under_way().is_ok_and(|n| n > 0));
+                        ask && self.handshakes.as_mut().is_some_and(|asked| asked.under_way().is_ok_and(|n| n > 0));
                     let empty = self.take_in_backlog();
                     self.on(Event::Swept { empty, under_way }, ctx);
                 }
