@@ -18,6 +18,8 @@ enum Meaning {
     Stop(StopReason),
     /// Nothing, by this name: by default it would kill the process.
     Ignored(&'static str),
+    /// Nothing, and no record: it is the log's own file that has come to its limit.
+    Unheard,
 }
 
 /// The process's signals: SIGTERM, SIGINT, SIGQUIT and SIGHUP stop it, SIGUSR1 and SIGUSR2 are ignored.
@@ -41,6 +43,7 @@ impl Signals {
             (SignalKind::quit(), Meaning::Stop(StopReason::Sigquit)),
             (SignalKind::user_defined1(), Meaning::Ignored("SIGUSR1")),
             (SignalKind::user_defined2(), Meaning::Ignored("SIGUSR2")),
+            (SignalKind::from_raw(libc::SIGXFSZ), Meaning::Unheard),
         ];
         if !hangup_is_ignored() {
             meanings.push((SignalKind::hangup(), Meaning::Stop(StopReason::Sighup)));
@@ -63,6 +66,7 @@ impl Signals {
             loop {
                 match poll_fn(|cx| self.poll_heard(cx)).await {
                     Meaning::Stop(reason) => handle.shutdown(reason),
+                    Meaning::Unheard => {}
                     Meaning::Ignored(name) => slog::info!(self.log, "signal ignored"; "signal" => name),
                 }
             }

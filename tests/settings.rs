@@ -249,11 +249,11 @@ fn good_settings_are_checked_in_silence() {
 #[test]
 fn a_stop_that_would_always_be_forced_is_allowed_with_a_warning_that_says_so() {
     let place = Place::new("forced");
-    let settling = "the 100ms that a stop waits for handshakes: a stop resets clients that come last or do not end their \
+    let settling = "the 1s 500ms that a stop may wait for handshakes: a stop resets clients that come last or do not end their \
                     connections by then, and exits with 3";
     let linger =
         "connection.linger, 10s: a stop resets clients that do not end their connections by then, and exits with 3";
-    for (timeout, than) in [("0s", Some(settling)), ("99ms", Some(settling)), ("9s", Some(linger)), ("10s", None)] {
+    for (timeout, than) in [("0s", Some(settling)), ("1s 499ms", Some(settling)), ("9s", Some(linger)), ("10s", None)] {
         let variables =
             [("ECHO_SERVER_SUPERVISOR__SHUTDOWN_TIMEOUT", timeout), ("ECHO_SERVER_CONNECTION__LINGER", "10s")];
         let run = place.run(&variables, &["--check-settings"]);

@@ -219,12 +219,12 @@ mod tests {
         admission.leave(ids[4], CloseReason::Forced, 0);
         let census = admission.close();
         let taken_in = admission.take_in();
-        admission.leave(ids[1], CloseReason::Stopped, 0);
+        admission.leave(ids[1], CloseReason::Reset, 0);
         admission.leave(ids[2], CloseReason::Crashed, 3);
         admission.leave(ids[3], CloseReason::Forced, 0);
         admission.leave(taken_in, CloseReason::Failed, 4);
         let tally = admission.tally();
-        assert_eq!(tally, Tally { acknowledged: 3, forced: 2, crashed: 2, reset: 0, failed: 1, discarded: 7 });
+        assert_eq!(tally, Tally { acknowledged: 3, forced: 2, crashed: 2, reset: 1, failed: 1, discarded: 7 });
         assert_eq!(tally.acknowledged + tally.forced, census.connections + census.pending + 1);
     }
 

@@ -62,6 +62,10 @@ impl fmt::Display for StopReason {
 /// handshakes where the kernel does not tell of them.
 pub const SETTLING: Duration = Duration::from_millis(100);
 
+/// How long it stays open for handshakes under way. Such a client takes itself for connected, and a close would reset it. Its
+/// last packet is a round trip off, or a second if it was lost: then the kernel repeats its own.
+pub const HANDSHAKES: Duration = Duration::from_millis(1_500);
+
 /// How soon after a signal another one is its echo: `timeout` and a shell's trap send two at once, and a person who means a
 /// second one is slower.
 const ECHO: Duration = Duration::from_millis(250);

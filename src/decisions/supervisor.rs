@@ -197,7 +197,7 @@ impl<H> SupervisorState<H> {
             }
             Event::Elapsed(Timer::Look) => {
                 if self.workers.ordered() <= Some(Stop::Drain) {
-                    // If new clients are let in, handshakes are always under way.
+                    // If new clients are let in, it does not ask: a handshake would always be under way.
                     steps.push(Step::Sweep { ask: self.settling == Settling::WhileUnderWay && self.refusing });
                 }
             }

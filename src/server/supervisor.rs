@@ -14,7 +14,7 @@ use crate::{
     decisions::{
         accept_error::AcceptError,
         ids::WorkerId,
-        stop::{SETTLING, Stop, StopReason},
+        stop::{HANDSHAKES, SETTLING, Stop, StopReason},
         supervisor::{Event, Step, SupervisorState, Timer, Verdict},
     },
     server::{
@@ -31,9 +31,8 @@ use slog::Logger;
 use std::{fs::File, sync::Arc, time::Duration};
 use tokio::{sync::oneshot, time::Instant};
 
-/// How long it stays open for handshakes under way. Such a client takes itself for connected, and a close would reset it. Its
-/// last packet is a round trip off, or a second if it was lost: then the kernel repeats its own.
-const HANDSHAKES: Duration = Duration::from_millis(1_500);
+/// Memory that is kept for a stop: its timers, messages and records. Less than what the allocator would ask the kernel for alone.
+const RESERVE: usize = 64 * 1024;
 /// How often the Workers look after clients that have gone without a word. A client that vanishes while bytes are owed to it is
 /// let go within 30 s: 20 s of silence, seen at two looks. If it had stopped reading for long, the silence begins with the next
 /// window probe, which may take two minutes.
@@ -67,6 +66,8 @@ pub(crate) struct Supervisor {
     report_to: Option<oneshot::Sender<Report>>,
     /// A descriptor to give up when there is none left, so that even then nobody in the backlog is overlooked.
     spare: Option<File>,
+    /// Memory to give up when a stop begins, so that it has some where no more is to be had.
+    reserve: Vec<u8>,
 }
 
 impl Supervisor {
@@ -92,6 +93,7 @@ impl Supervisor {
             taken: 0,
             report_to: Some(report_to),
             spare: File::open("/dev/null").ok(),
+            reserve: Vec::with_capacity(RESERVE),
         }
     }
 
@@ -123,6 +125,7 @@ impl Supervisor {
 
     /// True if the kernel refuses new clients from now on.
     fn begin(&mut self, reason: StopReason) -> bool {
+        self.reserve = Vec::new();
         let census = self.gate.close();
         let refused = self.listener.as_ref().map_or(Ok(()), Listener::refuse);
         if let Err(error) = &refused {

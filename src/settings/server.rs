@@ -4,7 +4,7 @@ use super::{
     fields::*,
     log::{LogFormat, LogSettings},
 };
-use crate::decisions::stop::SETTLING;
+use crate::decisions::stop::HANDSHAKES;
 use humantime::format_duration;
 use serde::Deserialize;
 use std::{net::SocketAddr, time::Duration};
@@ -88,10 +88,10 @@ impl Settings {
     pub fn warnings(&self) -> Vec<String> {
         let (timeout, linger) = (self.supervisor.shutdown_timeout, self.connection.linger);
         let told = format!("supervisor.shutdown_timeout, {}, is shorter than", format_duration(timeout));
-        if timeout < SETTLING {
-            let settling = format_duration(SETTLING);
+        if timeout < HANDSHAKES {
+            let handshakes = format_duration(HANDSHAKES);
             vec![format!(
-                "{told} the {settling} that a stop waits for handshakes: a stop resets clients that come last or do not end their connections by then, and exits with 3"
+                "{told} the {handshakes} that a stop may wait for handshakes: a stop resets clients that come last or do not end their connections by then, and exits with 3"
             )]
         } else if timeout < linger {
             let linger = format_duration(linger);

@@ -44,6 +44,8 @@ pub struct Tree {
     refusing: bool,
     /// Whether the socket was closed under a handshake, though its time was not over and no force was used.
     closed_early: bool,
+    /// Whether the time for handshakes is over.
+    handshakes_over: bool,
     /// Whether a sweep has run out of descriptors, which happens once.
     exhausted: bool,
     served_late: bool,
@@ -138,6 +140,10 @@ impl Tree {
                 Step::Start(Timer::Handshakes) if self.handshakes == 0 => {}
                 Step::Start(timer) => assert!(self.timers.insert(timer), "{timer:?} runs already"),
                 Step::Tell(stop) => {
+                    assert!(
+                        stop != Stop::Finish || !self.listening,
+                        "told that no client comes before the socket is closed"
+                    );
                     self.aborted |= stop == Stop::Abort;
                     let told: Vec<usize> = self.supervisor.workers().copied().collect();
                     told.into_iter().for_each(|worker| self.send(worker, Order::Stop(stop)));
@@ -147,6 +153,13 @@ impl Tree {
                     let under_way = ask && self.handshakes > 0;
                     self.sweep(if exhausted { self.backlog / 2 } else { self.backlog });
                     self.supervisor_on(Event::Swept { empty: !exhausted, under_way }, false);
+                    let settled = self.handshakes_over || !self.refusing && !self.timers.contains(&Timer::Settling);
+                    assert!(exhausted || !settled || !self.listening, "the socket stays open for longer than it may");
+                    let drains = |worker: &Worker| {
+                        let told = |order: &Order| matches!(order, Order::Stop(stop) if *stop >= Stop::Drain);
+                        !worker.alive || worker.heard >= Some(Stop::Drain) || worker.from_supervisor.iter().any(told)
+                    };
+                    assert!(!exhausted || self.workers.iter().all(drains), "only a drain frees descriptors");
                 }
                 Step::CloseListener => {
                     let timely = self.timers.contains(&Timer::Handshakes) && !self.aborted && self.crashes == 0;
@@ -365,6 +378,7 @@ impl stateright::Model for Model {
             aborted: false,
             refusing: self.refusing,
             closed_early: false,
+            handshakes_over: false,
             exhausted: false,
             served_late: false,
             misnamed: false,
@@ -447,6 +461,7 @@ impl stateright::Model for Model {
             }
             Action::Elapse { timer, exhausted } => {
                 tree.timers.remove(&timer);
+                tree.handshakes_over |= timer == Timer::Handshakes;
                 tree.supervisor_on(supervisor_state::Event::Elapsed(timer), exhausted);
             }
             Action::SupervisorHears { worker } => {
@@ -532,6 +547,10 @@ impl stateright::Model for Model {
             Property::always("the report's numbers add up to those who were alive", |_, tree: &Tree| {
                 let (Some((_, tally)), Some(census)) = (&tree.report, tree.census) else { return true };
                 tally.acknowledged + tally.forced == census.connections + census.pending + tree.taken
+            }),
+            Property::always("a Worker that crashed is given up on in the verdict", |_, tree: &Tree| {
+                let Some((verdict, _)) = &tree.report else { return true };
+                verdict.gave_up || tree.workers.iter().all(|worker| worker.alive || worker.state.is_finished())
             }),
             Property::always("the report counts every crash of a connection", |_, tree: &Tree| {
                 tree.report.as_ref().is_none_or(|(_, tally)| tally.crashed == tree.connection_crashes)

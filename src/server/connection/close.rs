@@ -53,16 +53,24 @@ pub(crate) async fn lingering_close(stream: &Stream) -> io::Result<()> {
     stream.earned_clean_end()
 }
 
-/// Returns when the client's system has acknowledged every byte, however long that takes.
+/// Returns when the client's system has acknowledged every byte, however long that takes. What the client sends meanwhile is
+/// read and discarded: a client that sends everything before it reads would otherwise wait for the server for ever.
 ///
 /// # Errors
 /// If the client has reset the connection.
 pub(crate) async fn deliver(stream: &Stream) -> io::Result<()> {
     let mut look = FIRST_LOOK;
-    while stream.unacknowledged()? > 0 {
-        stream.check()?;
-        sleep(look).await;
-        look = LAST_LOOK.min(look * 2);
+    loop {
+        let client_done = stream.discard()?;
+        if stream.unacknowledged()? == 0 {
+            return Ok(());
+        }
+        tokio::select! {
+            () = sleep(look) => look = LAST_LOOK.min(look * 2),
+            more = stream.more_to_discard(), if !client_done => {
+                more?;
+                tokio::task::yield_now().await;
+            }
+        }
     }
-    Ok(())
 }

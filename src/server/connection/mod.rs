@@ -467,6 +467,18 @@ mod tests {
     }
 
     #[actix::test]
+    async fn a_failed_service_whose_client_sends_everything_before_it_reads_lets_go() {
+        let (stream, mut client) = narrow().await;
+        let (context, mut heard) = context(NEVER);
+        start(stream, record(context), Failing.into(), Some(Place::Served));
+        client.write_all(&vec![1; 20_000_000]).await.unwrap();
+        let mut answer = vec![0; Failing::ANSWER];
+        client.read_exact(&mut answer).await.unwrap();
+        assert!(is_reset(client.read(&mut answer).await));
+        assert_eq!(reason(&mut heard).await, CloseReason::Failed);
+    }
+
+    #[actix::test]
     async fn a_failed_service_whose_client_resets_or_is_aborted_lets_go() {
         for abort in [false, true] {
             let (stream, mut client) = narrow().await;

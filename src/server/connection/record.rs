@@ -100,8 +100,9 @@ impl Drop for Record {
         }
         match (reason, self.error.take()) {
             (CloseReason::Crashed, _) => closed!(error),
-            (CloseReason::Failed, Some(error)) => closed!(warn, "error" => error.to_string()),
-            (CloseReason::Forced | CloseReason::Failed, _) => closed!(warn),
+            // A failed service's connection may be forced before all is delivered.
+            (CloseReason::Forced | CloseReason::Failed, Some(error)) => closed!(warn, "error" => error.to_string()),
+            (CloseReason::Forced | CloseReason::Failed, None) => closed!(warn),
             _ if in_stop => closed!(info),
             _ => closed!(debug),
         }
