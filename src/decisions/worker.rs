@@ -30,7 +30,8 @@ pub enum Event<C> {
 pub enum Step {
     /// Start an Acceptor.
     StartAcceptor {
-        /// The number of restarts within the window, this one included; `None` if no Acceptor has crashed before this one.
+        /// The number of restarts within the window, this one included, if the Acceptor before it has crashed; otherwise
+        /// `None`.
         restarts: Option<usize>,
     },
     /// Let [`Event::AcceptorDue`] happen after a while.
