@@ -1,6 +1,6 @@
 //! A connection as its service sees it.
 //!
-//! Relies on the [`Stream`] to end the input at a stop and to count the bytes; this type gives it tokio's traits.
+//! Relies on its `Stream` to end the input at a stop and to count the bytes; this type gives it tokio's traits.
 
 use crate::{
     decisions::connection::Ending,
