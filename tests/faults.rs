@@ -610,7 +610,7 @@ fn at_a_stop_a_vanished_client_is_waited_for_while_it_is_owed_bytes_and_ended_cl
     let [mut other, quiet, mut owed, mut comes_back] = [(); 4].map(|()| server.connect_served());
     [&quiet, &owed, &comes_back].into_iter().for_each(vanish);
     [&mut owed, &mut comes_back].into_iter().for_each(|client| client.write_all(b"owed").unwrap());
-    round_trip(&mut other); // nobody else feels it
+    round_trip(&mut other); // no other client feels it
     server.signal(Signal::TERM);
     assert!(read_to_eof(&mut other).is_empty());
     assert_eq!(server.log.wait_of("connection closed", &quiet)["reason"], "stopped");

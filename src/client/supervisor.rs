@@ -78,7 +78,7 @@ impl<C: Connect> ClientSupervisor<C> {
             elapsed: self.started.elapsed(),
             ..ClientReport::new(self.plan.id.clone(), &self.tally.borrow())
         };
-        // This fails if the caller of `run` has stopped waiting. Then no one wants the report.
+        // This fails if the program has stopped waiting for `run`. Then no one wants the report.
         let _ = report_to.send(report);
         ctx.stop();
     }

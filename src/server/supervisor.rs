@@ -191,7 +191,7 @@ impl Supervisor {
         let tally = self.gate.tally();
         let report = Report::new(tally, verdict, self.stopping_since.elapsed());
         if let Some(report_to) = self.report_to.take() {
-            // This fails if the caller of `run` has stopped waiting. Then no one wants the report.
+            // This fails if the program has stopped waiting for `run`. Then no one wants the report.
             let _ = report_to.send(report);
         }
         ctx.stop();
