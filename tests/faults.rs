@@ -784,7 +784,7 @@ fn exchange(mut client: TcpStream, length: u64, piece: usize) {
 fn a_soak_leaves_memory_descriptors_and_permits_as_they_were() {
     const CAP: usize = 8;
     const KINDS: usize = 6;
-    // What rule 5 allows at the busiest moment, for an allocator may keep that, and pages touched for the first time.
+    // What "Bounded memory" allows at the busiest moment, for an allocator may keep that, and pages touched for the first time.
     const SLACK: u64 = CAP as u64 * 64 * 1024 + 4 * 1024 * 1024;
     let seconds = env::var("SOAK_SECONDS").map_or(600, |seconds| seconds.parse().expect("a number of seconds"));
     let length = Duration::from_secs(seconds);
