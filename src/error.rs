@@ -1,4 +1,6 @@
-//! What can keep a program from starting or running, and the exit code that tells the caller which it was.
+//! What can keep a program from starting or running, and the exit code that says which it was.
+//!
+//! Relies on each place that fails to keep the system's own error as the source.
 
 #[cfg(feature = "cli")]
 use crate::settings::layers::SettingsError;
@@ -8,7 +10,7 @@ use std::{io, net::SocketAddr};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The listening socket could not be had.
+    /// The listening socket could not be bound.
     #[error("cannot listen on {address}: {source}")]
     Bind {
         /// The address that was asked for.
@@ -23,19 +25,19 @@ pub enum Error {
     Descriptors {
         /// The soft limit, after it was raised to the hard one.
         limit: usize,
-        /// What the program needs for itself, with those that it has inherited and spare ones.
+        /// Those that the program needs for itself: inherited ones and spare ones included.
         reserved: usize,
     },
-    /// There is too little memory to start with.
+    /// There is too little memory to start.
     #[error("the limit of {}memory leaves less than {} MiB to go on with", figure(limit.map(|bytes| bytes >> 10), "KiB of "), needed >> 20)]
     Memory {
         /// How many bytes there must be.
         needed: u64,
-        /// Of address space or data, in bytes; `None` if it is the system that has no more.
+        /// The limit of address space or data, in bytes; `None` if the system itself has no more.
         limit: Option<u64>,
     },
-    /// The settings, made by hand, let nobody in.
-    #[error("max_connections is 0: nobody could be served")]
+    /// The settings, made in code, have `max_connections` 0.
+    #[error("max_connections is 0: no client could be served")]
     NoConnections,
     /// The server did not echo.
     #[error("healthcheck of {address}: {source}")]
@@ -71,18 +73,18 @@ pub enum Error {
     Thread {
         /// What the system said.
         source: io::Error,
-        /// How many the user may have; `None` if that is not limited.
+        /// How many threads the user may have; `None` if that is not limited.
         limit: Option<u64>,
     },
 }
 
-/// A limit's figure with its unit, where it has one.
+/// The value of a limit with its unit, if it has one.
 fn figure(limit: Option<u64>, unit: &str) -> String {
     limit.map_or_else(String::new, |limit| format!("{limit} {unit}"))
 }
 
 impl Error {
-    /// What a program that ends with this error should exit with: 78 for its settings, otherwise 1.
+    /// The exit code of a program that ends with this error: 78 for its settings, otherwise 1.
     pub fn exit_code(&self) -> u8 {
         match self {
             #[cfg(feature = "cli")]

@@ -111,10 +111,10 @@
 //!
 //! # Features
 //!
-//! Both are on by default. A library user without them (`default-features = false`) compiles half as many crates.
+//! Both are on by default. Without them (`default-features = false`) a library user compiles half as many crates.
 //!
-//! * `cli`, for programs: [`settings::layers`] and [`logging`], and what the two binaries need. With it slog logs every level
-//!   in release builds too. Without it that is decided by the features of slog that you ask for.
+//! * `cli`, for programs: [`settings::layers`], [`logging`], and what the two binaries need. With it slog logs every level
+//!   in release builds too. Without it the features of slog that you choose decide that.
 //! * `client`: the verifying [`Client`] and the [`healthcheck`].
 //!
 //! # The tree
@@ -136,12 +136,12 @@
 //! * [`decisions`]: what the server decides, as pure state machines. Outside semver: public for the model checker alone.
 //! * `server`: the actors that carry the decisions out, the data plane, and what a protocol is.
 //! * `client`: the verifying client, with the same messages and roster.
-//! * [`settings`]: what both are told, and how its layers are put together. [`logging`]: how they log.
+//! * [`settings`]: the settings of both, and how their layers are put together. [`logging`]: how both log.
 //! * [`resources`]: what a program must have of the system before it starts.
-//! * `stop`: the messages of a stop, and the handle that begins one. `signals` turns the system's into them.
+//! * `stop`: the messages of a stop, and the handle that begins one. `signals` turns the system's signals into them.
 //! * `bin`: the two programs.
-// A library hands errors on, says what it does in its log, and leaves the end of the process to the program: an exit would lose
-// what the log has not written yet.
+// A library returns its errors, logs what it does, and leaves the end of the process to the program. An exit here would
+// lose the log records that are not written yet.
 #![warn(clippy::exit, clippy::print_stderr, clippy::print_stdout, clippy::unwrap_used)]
 
 mod buffer;
@@ -183,7 +183,7 @@ pub use server::{
 };
 pub use settings::Settings;
 pub use signals::Signals;
-/// The crate of the log, in the version that this library takes: for [`Server::with_log`] and [`Socket::log`].
+/// The log's crate, in the version that this library takes: for [`Server::with_log`] and [`Socket::log`].
 pub use slog;
 pub use stop::Handle;
 

@@ -1,7 +1,7 @@
 //! What a program must have of the system before it can serve: descriptors, memory and threads.
 //!
-//! Where a limit leaves too little of them, the runtime below panics and an allocation aborts. So they are asked for here first,
-//! by taking them and giving them back: that is exact whatever the program has inherited.
+//! If a limit leaves too little of them, the runtime panics and an allocation aborts. So this module takes them first and
+//! gives them back. That is exact, because it counts what the program has inherited too.
 
 use crate::error::Error;
 use actix::SystemRunner;
@@ -11,17 +11,17 @@ use std::{io, os::unix::net::UnixDatagram, ptr, thread};
 /// Descriptors that a program takes to start: a runtime's epoll instance, its waker and the three ends of the signal pipe; then
 /// one connection, and two to look a name up.
 const DESCRIPTORS: usize = 8;
-/// Memory that is free before each step of a start, and after the last: a thread's stack of 2 MiB, and what is needed to say
-/// why a start fails or to stop well.
+/// Memory that must be free before each step of a start, and after the last. It holds a thread's stack of 2 MiB, and what
+/// the program needs to say why a start fails, or to stop well.
 const MEMORY: usize = 8 << 20;
 
-/// Makes sure of the memory for the next step of a start.
+/// Checks that there is memory for the next step of a start.
 ///
 /// # Errors
 /// [`Error::Memory`] if there is none.
 pub fn memory() -> Result<(), Error> {
     #[expect(unsafe_code, reason = "nothing is read or written in the memory")]
-    // SAFETY: it is a mapping that nothing else knows of, and it is gone when this is over.
+    // SAFETY: the mapping is private to this call, which unmaps it again.
     let had = unsafe {
         let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
         let mapped = libc::mmap(ptr::null_mut(), MEMORY, protection, flags, -1, 0);
@@ -34,14 +34,16 @@ pub fn memory() -> Result<(), Error> {
 /// Raises the soft limit of file descriptors to the hard one, and gives it.
 pub(crate) fn raise_descriptors() -> usize {
     let limit = rlimit::increase_nofile_limit(u64::MAX).or_else(|_| Resource::NOFILE.get_soft());
-    // Without a readable limit the system's own answer at run time (EMFILE) is what is left.
+    // If the limit cannot be read, the system's own error at run time (EMFILE) has to do.
     limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX))
 }
 
-/// An actix [`System`](actix::System) for a program, or what keeps it from one: where `System::new` panics, this tells the limit.
+/// Starts an actix [`System`](actix::System) for a program. Where `System::new` panics, this returns an error that names
+/// the limit.
 ///
 /// # Errors
-/// [`Error::Descriptors`] or [`Error::Memory`] if a limit leaves too little; [`Error::Runtime`] for what else the system says.
+/// [`Error::Descriptors`] or [`Error::Memory`] if a limit leaves too little; [`Error::Runtime`] for any other error of the
+/// system.
 pub fn system() -> Result<SystemRunner, Error> {
     memory()?;
     let limit = raise_descriptors();
@@ -60,7 +62,7 @@ pub(crate) fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<t
     thread::Builder::new().name(name.into()).spawn(run).map_err(no_thread)
 }
 
-/// The error of a thread that could not be started, or not the runtime in it.
+/// The error if a thread, or the runtime in it, could not be started.
 pub(crate) fn no_thread(source: io::Error) -> Error {
     match source.kind() {
         io::ErrorKind::WouldBlock => Error::Thread { source, limit: limit_of(Resource::NPROC) },

@@ -1,7 +1,7 @@
-//! Turns the signals that stop a program into [`Shutdown`](crate::stop::Shutdown) messages, and tells of those that it ignores.
+//! Turns the signals that stop a program into [`Shutdown`](crate::stop::Shutdown) messages, and logs those that it ignores.
 //!
-//! From their registration on the signals do nothing by themselves: a second one only ends a stop by force because it is
-//! forwarded too. SIGPIPE is ignored by Rust itself.
+//! Once registered, the signals do nothing by themselves. A second one ends a stop by force only because it is forwarded
+//! too. SIGPIPE is ignored by Rust itself.
 
 use crate::{decisions::stop::StopReason, error::Error, logging::contained, stop::Handle};
 use slog::{Discard, Logger, o};
@@ -16,7 +16,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 #[derive(Debug, Clone, Copy)]
 enum Meaning {
     Stop(StopReason),
-    /// Nothing, by this name: by default it would kill the process.
+    /// It does nothing but log this name. By default the signal would kill the process.
     Ignored(&'static str),
     /// Nothing, and no record: it is the log's own file that has come to its limit.
     Unheard,
@@ -30,9 +30,10 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Takes the signals over; best before the listening socket is bound, so that none can hit a server half started.
+    /// Takes the signals over. Call it before the listening socket is bound, so that no signal can hit a server half
+    /// started.
     ///
-    /// A SIGHUP that was ignored when the process began, as `nohup` has it, stays ignored.
+    /// A SIGHUP that was ignored when the process began stays ignored, as `nohup` wants it.
     ///
     /// # Errors
     /// [`Error::Signals`] if the system does not allow it.
@@ -53,7 +54,7 @@ impl Signals {
         Ok(Self { signals, log: Logger::root(Discard, o!()) })
     }
 
-    /// Tells `log` of the signals that are ignored.
+    /// Logs the ignored signals to `log`.
     #[must_use]
     pub fn with_log(self, log: Logger) -> Self {
         Self { log: contained(log), ..self }
@@ -61,7 +62,7 @@ impl Signals {
 
     /// Forwards every signal that stops to a server or a client, as long as the calling thread's runtime runs.
     pub fn forward_to(mut self, handle: Handle) {
-        // Not `actix_rt::spawn`: that panics without a `System`, of which `Server::run` has an error to tell.
+        // Not `actix_rt::spawn`, which panics without a `System`. `Server::run` has an error for that case.
         tokio::spawn(async move {
             loop {
                 match poll_fn(|cx| self.poll_heard(cx)).await {
@@ -82,7 +83,7 @@ impl Signals {
 
 #[expect(unsafe_code, reason = "no library tells a disposition")]
 fn hangup_is_ignored() -> bool {
-    // SAFETY: without a new action `sigaction` only writes the present one, for which there is room.
+    // SAFETY: without a new action `sigaction` only writes the present one, and there is room for it.
     unsafe {
         let mut action = std::mem::zeroed::<libc::sigaction>();
         libc::sigaction(libc::SIGHUP, std::ptr::null(), &raw mut action) == 0 && action.sa_sigaction == libc::SIG_IGN

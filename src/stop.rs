@@ -1,4 +1,6 @@
-//! The messages of a stop that a server and a client have in common, and the handle that begins one.
+//! The messages of a stop that a server and a client share, and the handle that begins one.
+//!
+//! Relies on the order of messages between two actors, and on `Drop` running when an actor panics.
 
 use crate::decisions::stop::{Stop, StopReason};
 use actix::Message;
@@ -8,15 +10,15 @@ impl Message for Stop {
     type Result = ();
 }
 
-/// Anyone to the Supervisor, the server's or the client's: stop. The first one begins the graceful stop, a second *signal*
-/// ends it by force, and all others change nothing. The answer is the report.
+/// To the Supervisor of a server or a client, from any sender: stop. The first one begins the graceful stop. A second
+/// *signal* ends it by force, and all others change nothing. The answer is the report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Message)]
 #[rtype(result = "()")]
 pub struct Shutdown(pub StopReason);
 
-/// A child to its parent: I am gone. Sent once per life, whatever ended it, from one place, the `Drop` of the child: that
-/// also runs when the child panics. News while running, the acknowledgement while stopping; a [`Stop`] that crosses it is
-/// dropped with the mailbox, and that is right.
+/// A child to its parent: I have ended. The child sends it once, after every kind of end, from one place: its `Drop`, which
+/// also runs when the child panics. While the parent runs it is news; during a stop it is the acknowledgement. A [`Stop`]
+/// that crosses it is dropped with the mailbox, and that is right.
 #[derive(Debug, PartialEq, Eq, Message)]
 #[rtype(result = "()")]
 pub struct Stopped<E>(pub E);
@@ -26,7 +28,7 @@ pub struct Stopped<E>(pub E);
 pub struct Handle(mpsc::UnboundedSender<Shutdown>);
 
 impl Handle {
-    /// A handle, and where its orders come out.
+    /// A handle, and the channel on which its orders arrive.
     pub(crate) fn new() -> (Self, mpsc::UnboundedReceiver<Shutdown>) {
         let (orders, received) = mpsc::unbounded_channel();
         (Self(orders), received)
@@ -40,7 +42,7 @@ impl Handle {
     }
 
     pub(crate) fn shutdown(&self, reason: StopReason) {
-        // One that is gone has stopped.
+        // If the other end is gone, it has stopped already.
         let _ = self.0.send(Shutdown(reason));
     }
 }

@@ -1,4 +1,4 @@
-//! What the actors' unit tests share: a probe to stand in for a parent, a log to wait for, and a real connection.
+//! What the actors' unit tests share: a probe in the place of a parent, a log to wait for, and a real connection.
 
 use actix::{dev::ToEnvelope, prelude::*};
 use slog::{Drain, Logger, OwnedKVList, Record, o};
@@ -45,7 +45,7 @@ pub(crate) fn log() -> (Logger, UnboundedReceiver<String>) {
     (Logger::root(Channel(sender).fuse(), o!()), logged)
 }
 
-/// Waits for `wanted` in a log; what comes before it is passed over.
+/// Waits for `wanted` in a log, and skips what comes before it.
 pub(crate) async fn logged(log: &mut UnboundedReceiver<String>, wanted: &str) {
     while log.recv().await.expect("the log is open") != wanted {}
 }

@@ -1,6 +1,6 @@
-//! Keeps text that others wrote (a path, a key, an identity) on one line, in errors and logs alike.
+//! Keeps text from outside (a path, a key, an identity) on one line, in errors and logs alike.
 
-/// Control characters as they are written in source, `\n` for a line's end; all else as it is.
+/// Writes control characters as source code does, such as `\n` for the end of a line. All else stays as it is.
 pub(crate) fn one_line(text: &str) -> String {
     let escape = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
     text.chars().map(escape).collect()

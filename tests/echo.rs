@@ -1,4 +1,4 @@
-//! What the server is for: whatever is sent, in whatever pieces, comes back whole.
+//! What the server is for: bytes of any kind, sent in pieces of any size, come back whole.
 
 mod common;
 

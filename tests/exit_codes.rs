@@ -129,7 +129,7 @@ fn the_health_check_exits_with_0_if_it_is_served_and_with_1_if_it_is_not() {
     assert_eq!(health(server.address), 0);
     let address = server.address;
     assert_eq!(server.stop().code, Some(0));
-    assert_eq!(health(address), 1, "nobody listens");
+    assert_eq!(health(address), 1, "nothing listens there");
 }
 
 /// Whether this system has IPv6 at all.

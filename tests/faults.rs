@@ -610,7 +610,7 @@ fn at_a_stop_a_vanished_client_is_waited_for_while_it_is_owed_bytes_and_ended_cl
     let [mut other, quiet, mut owed, mut comes_back] = [(); 4].map(|()| server.connect_served());
     [&quiet, &owed, &comes_back].into_iter().for_each(vanish);
     [&mut owed, &mut comes_back].into_iter().for_each(|client| client.write_all(b"owed").unwrap());
-    round_trip(&mut other); // nobody else feels it
+    round_trip(&mut other); // no other client feels it
     server.signal(Signal::TERM);
     assert!(read_to_eof(&mut other).is_empty());
     assert_eq!(server.log.wait_of("connection closed", &quiet)["reason"], "stopped");
@@ -784,7 +784,7 @@ fn exchange(mut client: TcpStream, length: u64, piece: usize) {
 fn a_soak_leaves_memory_descriptors_and_permits_as_they_were() {
     const CAP: usize = 8;
     const KINDS: usize = 6;
-    // What rule 5 allows at the busiest moment, for an allocator may keep that, and pages touched for the first time.
+    // What "Bounded memory" allows at the busiest moment, for an allocator may keep that, and pages touched for the first time.
     const SLACK: u64 = CAP as u64 * 64 * 1024 + 4 * 1024 * 1024;
     let seconds = env::var("SOAK_SECONDS").map_or(600, |seconds| seconds.parse().expect("a number of seconds"));
     let length = Duration::from_secs(seconds);

@@ -252,7 +252,7 @@ fn a_client_with_few_threads_is_served_or_says_so() {
 const EXHAUSTED: [&[&str]; 5] =
     [&[], &["--nofile=0"], &["--nproc=0"], &["--as=0"], &["--nofile=0", "--nproc=0", "--as=0", "--data=0"]];
 
-/// Whatever a running program has, it gets no more of these.
+/// A running program gets no more of these than it has.
 fn exhaust(process: &Process, limits: Limits, exhausted: &[&str]) {
     // The system's program, for a privilege is needed to limit another user's process, but none to be that user.
     let mut command = Command::new("prlimit");

@@ -1,5 +1,5 @@
-//! A logger that panics harms nobody: every record of a server's life, one after the other, is the one that cannot be written,
-//! and the stop is the same. (A drain that fails is one that panics under slog's usual `fuse()`.)
+//! A logger that panics does no harm. One after the other, every record that a server writes from start to end is the one that
+//! cannot be written, and the stop is the same. (A drain that fails is one that panics under slog's usual `fuse()`.)
 
 mod common;
 
@@ -31,7 +31,7 @@ impl Service for Moody {
     }
 }
 
-/// A server's life: one client is served, one crashes, one waits, one fails, and two are there at the stop. Each record is
+/// Runs a server from start to end: one client is served, one crashes, one waits, one fails, and two are there at the stop. Each record is
 /// written unless `write` panics.
 fn live(write: impl Fn(&Record<'_>) + Send + Sync + RefUnwindSafe + UnwindSafe + 'static) -> Report {
     let mut settings = settings();

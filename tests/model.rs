@@ -1,8 +1,8 @@
 //! Runs the decisions of the server, the very code, through every order of events that a small world allows.
 //!
-//! What is modelled here is only what surrounds that code: clients, mailboxes, threads and clocks. Messages between two actors
-//! arrive in their order, those of different pairs in any; timers are over at any time; whatever may crash does, at any
-//! moment. Each world is exhausted: what holds here holds for every run in it, not only for those that were tried.
+//! The models add only what surrounds that code: clients, mailboxes, threads and clocks. Messages between two actors arrive in
+//! their order, and those of different pairs in any order. Timers end at any time, and every part that may crash does so at any
+//! moment. The checker visits all of each world, so what holds here holds for every run in it.
 
 #[path = "model/house.rs"]
 mod house;

@@ -1,5 +1,7 @@
-//! The rules that the server keeps while nothing goes wrong, as its clients and its log see them. Rule 3, how it stops, has a
-//! file of its own, `stop.rs`; so have rules 2, 4, 5 and 6, what goes wrong: `faults.rs`.
+//! The rules that the server keeps while nothing goes wrong, as its clients and its log see them.
+//!
+//! Other files have the rest: how it stops ("Every stop is acknowledged") is in `stop.rs`, "A slot always comes back" in
+//! `states.rs`, and what goes wrong in `faults.rs`.
 
 mod common;
 
@@ -20,7 +22,7 @@ fn peers(log: &Records, msg: &str) -> Vec<String> {
     log.of(msg).iter().map(|record| record["peer"].as_str().unwrap().to_owned()).collect()
 }
 
-// Rule 1: the cap is exact.
+// Exact cap.
 
 #[test]
 fn clients_beyond_the_cap_wait_in_order_of_arrival_and_those_beyond_max_pending_in_the_backlog() {
@@ -40,7 +42,7 @@ fn clients_beyond_the_cap_wait_in_order_of_arrival_and_those_beyond_max_pending_
     }
     let mut backlog: VecDeque<_> = (0..2).map(|_| server.connect()).collect();
     let arrivals: Vec<_> = served.iter().chain(&waiting).chain(&backlog).map(Named::name).collect();
-    // The only Worker has heard of the last two before it hears of these.
+    // The only Worker hears of the last two before it hears of these.
     served.iter_mut().for_each(round_trip);
     assert_eq!(server.backlog(), 2);
 
@@ -82,7 +84,7 @@ fn a_freed_slot_goes_to_the_oldest_waiter_whichever_thread_it_is_on() {
     assert_eq!(peers(&server.stop().log, "connection opened"), arrivals);
 }
 
-/// Echoes, and knows how many it has served at once.
+/// Echoes, and notes how many clients it has served at once.
 struct Counting {
     now: AtomicUsize,
     most: Sender<usize>,
@@ -108,7 +110,7 @@ fn the_cap_is_exact_over_all_threads() {
     settings.supervisor.max_connections = CAP;
     settings.supervisor.max_pending = 16;
     let server = InProcess::start(settings, Counting { now: AtomicUsize::new(0), most });
-    // The house is full before the crowd comes, and every one of the crowd is served at last.
+    // All slots are taken before the crowd comes, and every client of the crowd is served in the end.
     let mut first: Vec<_> = (0..CAP).map(|_| connect(server.address)).collect();
     first.iter_mut().for_each(round_trip);
     thread::scope(|scope| {
@@ -152,7 +154,7 @@ fn a_waiter_that_goes_gives_its_place_back_and_one_that_has_sent_and_half_closed
     log.assert_all_accounted_for();
 }
 
-// Rule 7: half-close is kept.
+// Half-close is kept.
 
 #[test]
 fn a_client_that_half_closes_gets_all_that_it_has_sent_then_eof() {
@@ -179,7 +181,7 @@ fn a_client_that_half_closes_gets_all_that_it_has_sent_then_eof() {
     assert_eq!(server.stop().code, Some(0));
 }
 
-// Rule 8: one message for the end.
+// One message for the end.
 
 #[test]
 fn connections_that_end_while_the_server_stops_are_told_and_counted_once() {
@@ -197,7 +199,7 @@ fn connections_that_end_while_the_server_stops_are_told_and_counted_once() {
         for client in &clients[10..] {
             server.log.wait_of("connection waiting", client);
         }
-        // Their ends cross the order to stop.
+        // Their ends and the order to stop cross.
         let process = &server.process;
         thread::scope(|scope| {
             scope.spawn(move || drop(clients));

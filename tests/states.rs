@@ -1,4 +1,4 @@
-//! Rule 2, a slot always comes back, as a table: every state of a client, every state of its connection, every way for the client
+//! "A slot always comes back", as a table: every state of a client, every state of its connection, every way for the client
 //! to go, and everything that can happen then. The cells are generated; what each of them must come to follows from the rules.
 //!
 //! `CELL="Draining"` plays only the cells whose name has this in it. Beside the table: stops at random moments among clients of

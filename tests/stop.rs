@@ -1,5 +1,6 @@
-//! Rule 3: every stop is acknowledged, nobody who is connected is reset, and every byte that was received comes back first.
-//! Races hide, so what is at stake in one is tried many times.
+//! Every stop is acknowledged: no connected client is reset, and every byte that was received comes back first.
+//!
+//! Races are rare, so a test of one tries it many times.
 
 mod common;
 
@@ -20,7 +21,7 @@ use std::{
 };
 use supervised_echo::{Echo, Service, Socket, StopReason};
 
-/// More than the kernel takes in for a client that never reads.
+/// More bytes than the kernel takes in for a client that never reads.
 const MOST: u64 = 64 * 1024 * 1024;
 
 /// Waits until this many clients have told that their echoes flow.
@@ -30,7 +31,7 @@ fn wait_until_flowing(flowing: &Receiver<()>, clients: usize) {
     }
 }
 
-/// What a client got is what the log says: cleanly ended, nothing lost, nothing more.
+/// Checks that the client got what the log says: a clean end, nothing lost, nothing more.
 fn assert_whole(log: &Records, client: &Streamed) {
     assert!(client.end.is_ok(), "{client:?}\n{log:?}");
     let close = log.close_of(&client.peer);
@@ -46,7 +47,7 @@ fn time(record: &Value) -> SystemTime {
 // What a client sees.
 
 #[test]
-fn a_stop_under_load_resets_nobody_and_loses_no_byte() {
+fn a_stop_under_load_resets_no_client_and_loses_no_byte() {
     const CLIENTS: usize = 60;
     for _ in 0..20 {
         let server = Server::start(&[("supervisor.workers", "2"), LONG_LINGER, LONG_TIMEOUT]);
@@ -132,17 +133,17 @@ fn a_client_that_never_reads_is_forced_at_the_deadline_by_a_reset() {
 
 #[test]
 fn a_client_that_pauses_for_longer_than_linger_gets_everything() {
-    // As above: once the service owes it bytes, and once it is only the kernel.
+    // As above: once while the service owes it bytes, and once while only the kernel does.
     for most in [MOST, 32 * 1024] {
         let mut server = Server::start(&[("supervisor.workers", "1"), ("connection.linger", "50ms"), LONG_TIMEOUT]);
         let (mut client, mut clock) = (connect_narrow(server.address), server.connect());
         let sent = stuff(&mut client, &mut clock, most);
         round_trip(&mut clock); // all of it has had its turn
         server.signal(Signal::TERM);
-        // The clock is owed nothing and does not end: when it is closed, `linger` has passed.
+        // The clock is owed nothing and does not end its input. When it is closed, `linger` has passed.
         assert!(read_to_eof(&mut clock).is_empty());
         server.log.wait_of("connection closed", &clock);
-        // Had the other one been closed as well, this would be answered by a reset.
+        // If the other one had been closed too, a reset would answer this.
         client.write_all(b"still here").unwrap();
 
         let (got, end) = read_pattern(&mut client, 0, |_| {});
@@ -156,18 +157,18 @@ fn a_client_that_pauses_for_longer_than_linger_gets_everything() {
 }
 
 const STORMERS: usize = 4;
-/// As many clients of each as the backlog holds of all: when it overflows, Linux drops the last packet of a handshake, and a
-/// client may take itself for connected that the server has never seen.
+/// Clients of each stormer. Together they are as many as the backlog holds: when it overflows, Linux drops the last packet of
+/// a handshake, and a client may take itself for connected although the server has never seen it.
 const STORM: usize = 250;
 
-/// A connect that has not got through by then will be refused.
+/// A connect that takes longer than this will be refused.
 const LONG_ENOUGH: Duration = Duration::from_millis(250);
 
 fn assert_not_let_in(error: &io::Error) {
     assert!(matches!(error.kind(), ErrorKind::ConnectionRefused | ErrorKind::TimedOut), "{error}");
 }
 
-/// Connects as often as it can until it is let in no more; then reads each of its clients to the end.
+/// Connects as often as the server lets it in; then reads each of its clients to the end.
 fn storm(address: SocketAddr, connected: &AtomicUsize) -> Vec<Streamed> {
     let mut clients = Vec::new();
     while clients.len() < STORM {
@@ -179,7 +180,7 @@ fn storm(address: SocketAddr, connected: &AtomicUsize) -> Vec<Streamed> {
             }
         }
         connected.fetch_add(1, Ordering::Relaxed);
-        // An error, too, is for the read to tell.
+        // If this fails, the read reports it.
         let _ = clients.last_mut().unwrap().write(pattern(0, 5));
     }
     let to_the_end = |client: &mut TcpStream| {
@@ -192,7 +193,7 @@ fn storm(address: SocketAddr, connected: &AtomicUsize) -> Vec<Streamed> {
 }
 
 #[test]
-fn a_storm_of_connects_during_the_stop_resets_nobody() {
+fn a_storm_of_connects_during_the_stop_resets_no_client() {
     let mut taken = 0;
     for _ in 0..15 {
         let mut server = Server::start(&[
@@ -228,8 +229,8 @@ fn a_storm_of_connects_during_the_stop_resets_nobody() {
 fn a_client_whose_handshake_is_under_way_at_the_stop_is_not_reset() {
     for _ in 0..10 {
         let mut server = Server::start(&[("supervisor.workers", "1"), LONG_LINGER, LONG_TIMEOUT]);
-        // Without quick acknowledgements the client is connected, but keeps the last packet of the handshake to send it
-        // along with its first bytes: here as late as across a wide network.
+        // Without quick acknowledgements the client is connected, but keeps back the last packet of the handshake. It sends
+        // that with its first bytes: here as late as across a wide network.
         let socket = socket2::Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         set_tcp_quickack(&socket, false).unwrap();
         socket.connect(&server.address.into()).unwrap();
@@ -246,7 +247,7 @@ fn a_client_whose_handshake_is_under_way_at_the_stop_is_not_reset() {
         drop(client);
         let ended = server.end();
         assert_eq!(number(ended.log.one("stopping"), "connections"), 0);
-        // A machine that has dozed off in between has proved nothing.
+        // If the machine has paused in between, the try proves nothing.
         if late < Duration::from_millis(50) {
             assert_whole(&ended.log, &Streamed { peer, got, end });
             assert_eq!((got, number(ended.log.one("listener closed"), "taken")), (5, 1));
@@ -276,7 +277,7 @@ fn twelve_busy_clients_keep_neither_a_quiet_one_from_its_echo_nor_the_server_fro
             echoed.load(Ordering::Relaxed) - before
         });
         meanwhile.sort_unstable();
-        // As a rule the echo has waited for one turn of everybody: so many reads in a row, each of so many bytes.
+        // As a rule the echo has waited for one turn of every client: so many reads in a row, each of so many bytes.
         let turn = BUSY * 16 * 64 * 1024;
         assert!(meanwhile[25] < 2 * turn, "{meanwhile:?}");
         drop(quiet);
@@ -342,7 +343,7 @@ fn a_second_signal_forces_whichever_it_is() {
         round_trip(&mut client);
         server.signal(first);
         server.log.wait("stopping");
-        // It has got its end, but does not end itself.
+        // It has got its end, but does not end its own input.
         assert!(read_to_eof(&mut client).is_empty());
         assert!(read_to_eof(&mut idle).is_empty());
         server.signal_again(second);
@@ -376,7 +377,7 @@ fn a_handle_stops_the_server_and_however_often_it_does_not_force() {
 #[test]
 fn when_run_returns_every_thread_has_ended() {
     static ENDED: AtomicUsize = AtomicUsize::new(0);
-    /// Leaves on each thread that it serves on something that is dropped at the thread's end.
+    /// Leaves a value on each thread that it serves on, which is dropped at the thread's end.
     struct Marking(Sender<ThreadId>);
     struct Mark;
     impl Drop for Mark {
@@ -437,7 +438,7 @@ fn the_steps_of_a_stop_are_told_in_their_order() {
     for worker in 0..3 {
         assert!(acceptors[worker].1 < workers[worker].1 && workers[worker].1 < arbiters[worker].1, "{told:?}");
     }
-    // No Worker ends before it is sure that none will come from the backlog.
+    // No Worker ends before it is certain that no client will come from the backlog.
     let listener = at("listener closed")[0];
     assert!(workers.iter().all(|&(_, worker)| listener < worker), "{told:?}");
     assert_eq!(at("connection closed").len(), 21);
@@ -463,8 +464,8 @@ fn no_record_is_lost_at_exit() {
 }
 
 #[test]
-fn a_closed_standard_output_harms_nobody() {
-    // With time enough for a long linger, or the first record were a warning.
+fn a_closed_standard_output_does_no_harm() {
+    // The stop has time for the long linger; otherwise the first record would be a warning.
     let settings = [("log.level", "trace"), LONG_LINGER, ("supervisor.shutdown_timeout", "1m")];
     let (process, stdout) = Process::spawn(program(&settings));
     let mut stdout = BufReader::new(stdout);
@@ -499,7 +500,7 @@ fn at_info_the_echo_path_logs_nothing() {
     let clients: Vec<_> = log.messages().into_iter().filter(|msg| *msg != "connection closed").collect();
     let steps = ["listening", "stopping", "acceptor stopped", "listener closed", "worker stopped", "arbiter joined"];
     assert_eq!(clients, [&steps[..], &["stopped"]].concat(), "{log:?}");
-    // Whoever was still there at the stop is told of, and nobody else.
+    // The log names the clients that were still there at the stop, and no others.
     log.assert_all_accounted_for();
 }
 

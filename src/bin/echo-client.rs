@@ -1,4 +1,6 @@
-//! The echo client's command line: flags become the topmost layer of the settings, the report goes to standard output.
+//! The echo client's command line. Flags become the topmost layer of the settings, and the report goes to standard output.
+//!
+//! Relies on `shared` for the settings, the log and the exit code.
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::Parser;
@@ -98,7 +100,8 @@ fn run(args: Args, flags: Vec<Flag>) -> Result<u8, Error> {
 }
 
 fn send(settings: impl FnOnce() -> Result<ClientSettings, Error>) -> Result<ClientReport, Error> {
-    // The signals before anything that may take its time: process 1 of a container loses those that come before.
+    // The signals come before anything that may take time: process 1 of a container loses those that come before it
+    // registers.
     let system = resources::system()?;
     let signals = system.block_on(async { Signals::register() })?;
     let settings = settings()?;

@@ -1,4 +1,7 @@
-//! The echo server's command line: flags become the topmost layer of the settings, errors one line and an exit code.
+//! The echo server's command line. Flags become the topmost layer of the settings; an error becomes one line and an exit
+//! code.
+//!
+//! Relies on `shared` for the settings, the log and the exit code.
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
@@ -73,7 +76,8 @@ fn run(args: Args, flags: Vec<Flag>) -> Result<u8, Error> {
 }
 
 fn serve(settings: impl FnOnce() -> Result<Settings, Error>) -> Result<u8, Error> {
-    // The signals before anything that may take its time: process 1 of a container loses those that come before.
+    // The signals come before anything that may take time: process 1 of a container loses those that come before it
+    // registers.
     let system = resources::system()?;
     let signals = system.block_on(async { Signals::register() })?;
     let settings = settings()?;

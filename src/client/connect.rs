@@ -1,7 +1,7 @@
-//! How the client gets a connection: it looks the name up, tries every address, and starts again until its time is over.
+//! How the client gets a connection. It looks the name up, tries every address, and starts again until its time is over.
 //!
-//! A look-up blocks its thread, for as long as it likes. It runs on one of its own, not in the runtime's blocking pool: at
-//! the end of the program that would be waited for.
+//! A look-up blocks its thread for an unknown time. So it runs on a thread of its own. The runtime would wait for its own
+//! blocking pool at the end of the program.
 
 use crate::resources;
 use futures_util::{
@@ -26,20 +26,21 @@ use tokio::{
 pub(crate) const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// The longest pause between two tries.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-/// What one address may take at most. One repeated SYN fits into it; after that the name may well have another address.
+/// The longest time that one address may take. One repeated SYN fits into it. After that the name may well have another
+/// address.
 const ADDRESS_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A server that can be connected to, as often as one likes.
+/// A server to which the client can connect any number of times.
 pub(crate) trait Connect: 'static {
     /// A connection to it.
     type Stream: AsyncRead + AsyncWrite + Unpin + 'static;
 
-    /// Tries once, and makes sure that whatever there is to try has its turn before the deadline.
+    /// Tries once, and gives every address its turn before the deadline.
     async fn connect(&self, deadline: Instant) -> io::Result<(Self::Stream, SocketAddr)>;
 }
 
-/// Tries until it succeeds or `deadline` has come, at growing intervals. The error is that of the last try that failed; there
-/// is none if none has.
+/// Tries at growing intervals until a try succeeds or `deadline` has come. The error is that of the last try that failed;
+/// it is `None` if none has failed.
 pub(crate) async fn keep_trying<C: Connect>(
     server: &C,
     deadline: Instant,
@@ -49,9 +50,9 @@ pub(crate) async fn keep_trying<C: Connect>(
     while Instant::now() < deadline {
         match timeout_at(deadline, server.connect(deadline)).await {
             Ok(Ok(connected)) => return Ok(connected),
-            // One that the deadline ends has not failed.
+            // A try that the deadline ends has not failed.
             Ok(Err(error)) if Instant::now() < deadline => {
-                // Once, so that whoever waits sees why; the others only repeat it.
+                // Logged once, so that a reader of the log sees why the client waits. Later tries would only repeat it.
                 match last {
                     None => slog::warn!(log, "connect failed"; "reason" => %error),
                     Some(_) => slog::debug!(log, "connect failed"; "reason" => %error),
@@ -66,7 +67,7 @@ pub(crate) async fn keep_trying<C: Connect>(
     Err(last)
 }
 
-/// Of a try that was given up.
+/// The error of a try that was given up.
 pub(crate) fn no_answer() -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, "no answer")
 }
@@ -76,8 +77,8 @@ type Addresses = Result<Vec<SocketAddr>, String>;
 /// A TCP server by its address or its name.
 pub(crate) struct TcpServer {
     address: String,
-    /// The look-up under way, if there is one: whoever needs it meanwhile shares it, so that many connections to a server
-    /// that is not there make one thread, not many.
+    /// The look-up under way, if there is one. All connections that need it meanwhile share it, so that many connections to
+    /// a missing server make one thread and not many.
     lookup: RefCell<Option<Shared<LocalBoxFuture<'static, Addresses>>>>,
 }
 
@@ -108,7 +109,7 @@ impl Connect for TcpServer {
             let share = deadline.saturating_duration_since(Instant::now()) / left;
             match timeout(ADDRESS_TIMEOUT.min(share), TcpStream::connect(address)).await {
                 Ok(Ok(stream)) if is_itself(&stream) => {
-                    // Without a trace: the port is the server's.
+                    // A reset leaves no TIME_WAIT on this port, which is the server's.
                     stream.set_zero_linger()?;
                     last = io::ErrorKind::ConnectionRefused.into();
                 }
@@ -128,7 +129,7 @@ fn look_up(name: String) -> io::Result<Shared<LocalBoxFuture<'static, Addresses>
     let (found, addresses) = oneshot::channel();
     let run = move || {
         let addresses = name.to_socket_addrs().map(Vec::from_iter).map_err(|error| error.to_string());
-        // Nobody may want to know any more.
+        // The connections that asked may be gone.
         let _ = found.send(addresses);
     };
     resources::spawn("lookup", run).map_err(io::Error::other)?;
@@ -136,8 +137,8 @@ fn look_up(name: String) -> io::Result<Shared<LocalBoxFuture<'static, Addresses>
     Ok(addresses.boxed_local().shared())
 }
 
-/// Whether a stream is connected to its own end. Where nobody listens on a port of the range that clients take theirs from,
-/// one try in thousands meets itself, and would take what it sent for an echo.
+/// Whether a stream is connected to its own end. This can happen on a port without a listener, in the range from which
+/// clients take their ports. One try in thousands meets itself there, and would take what it sent for an echo.
 fn is_itself(stream: &TcpStream) -> bool {
     matches!((stream.local_addr(), stream.peer_addr()), (Ok(local), Ok(peer)) if local == peer)
 }
@@ -153,10 +154,10 @@ mod tests {
     };
 
     const LOOPBACK: Ipv4Addr = Ipv4Addr::LOCALHOST;
-    /// How long a try may take that takes no time.
+    /// The longest time that a test allows for a try without a wait.
     const PATIENCE: Duration = Duration::from_secs(60);
 
-    /// Refuses so many tries, and notes when each came.
+    /// Refuses this many tries, and notes when each came.
     struct Refusing {
         left: Cell<u32>,
         tries: RefCell<Vec<Instant>>,
@@ -239,7 +240,7 @@ mod tests {
     async fn an_address_that_never_answers_leaves_time_for_the_others() {
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind((LOOPBACK, 0).into()).unwrap();
-        // Its backlog is full with the first connection: the system answers no other.
+        // The first connection fills its backlog, so the system answers no other.
         let silent = socket.listen(0).unwrap();
         let dead = silent.local_addr().unwrap();
         let _first = TcpStream::connect(dead).await.unwrap();

@@ -1,7 +1,7 @@
-//! The control plane of one of the client's connections. A ConnectionActor may need many streams in its life, one after the other.
+//! The control plane of one of the client's connections. A ConnectionActor may use many streams, one after the other.
 //!
-//! It takes orders; [`converse`] does the talking, spawned into the actor's own context. Both hold the [`Record`]; when both
-//! have let go, the stream is closed and logged, and the `Stopped` is sent, also when either has panicked.
+//! It takes orders, and [`converse`] does the talking, spawned into the actor's own context. Both hold the [`Record`]. When
+//! both have let go, the stream is closed and logged and the `Stopped` is sent, also after a panic of either.
 
 use crate::{
     client::{

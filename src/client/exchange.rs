@@ -1,6 +1,6 @@
 //! One message and its echo over one stream, and what may come over it unasked.
 //!
-//! Relies on nobody else reading from the stream, and knows no clock: whoever calls decides how long to wait.
+//! Relies on being the stream's only reader. It uses no clock: the data plane in `session` decides how long to wait.
 
 use crate::{
     buffer::with_buffer,
@@ -20,21 +20,21 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 /// What came instead of an echo.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Failure {
-    /// What came is not what was sent.
+    /// The bytes that came are not those that were sent.
     Wrong(Difference),
-    /// Nothing more comes.
+    /// No more bytes come.
     Lost(Lost),
 }
 
 impl Failure {
     fn of(error: ErrorKind) -> Self {
-        // The system says so of a write to a connection that the other side had ended before it was reset.
+        // The system gives this error to a write if the other side had ended the connection before it was reset.
         Self::Lost(if error == ErrorKind::BrokenPipe { Lost::Closed } else { Lost::Reset })
     }
 }
 
-/// Sends a message and verifies what comes back, both at once: a server may take no more of a large message before it has
-/// got rid of some of its echo.
+/// Sends a message and verifies its echo at the same time. A server may take no more of a large message before some of its
+/// echo is read.
 pub(crate) async fn echo<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, message: &[u8]) -> Result<(), Failure> {
     let (mut sent, mut write_error) = (0, None);
     let mut verifier = Verifier::default();
@@ -42,7 +42,7 @@ pub(crate) async fn echo<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, mess
         while sent < message.len() && write_error.is_none() {
             match Pin::new(&mut *stream).poll_write(cx, &message[sent..]) {
                 Poll::Ready(Ok(n)) => sent += n,
-                // What the server has sent before may still be read, and be wrong.
+                // Bytes that the server sent before may still be read, and may be wrong.
                 Poll::Ready(Err(error)) => write_error = Some(error.kind()),
                 Poll::Pending => break,
             }
@@ -59,7 +59,7 @@ pub(crate) async fn echo<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, mess
     .await
 }
 
-/// Resolves when something comes though no message is out, behind an echo of so many bytes.
+/// Resolves when bytes or an end come while no message is out. The last echo had this many bytes.
 pub(crate) async fn unasked<S: AsyncRead + Unpin>(stream: &mut S, echoed: u64) -> Failure {
     let failure = poll_fn(|cx| {
         poll_read(stream, cx, |piece| match piece {
@@ -70,7 +70,7 @@ pub(crate) async fn unasked<S: AsyncRead + Unpin>(stream: &mut S, echoed: u64) -
     failure.await.unwrap_or_else(|failure| failure)
 }
 
-/// Reads into the thread's buffer: a connection that waits holds none.
+/// Reads into the thread's buffer, so a connection that waits holds none.
 fn poll_read<S: AsyncRead + Unpin, T>(
     stream: &mut S,
     cx: &mut Context<'_>,

@@ -1,7 +1,7 @@
 //! Asks a running server for one echo.
 //!
-//! It is the client's own exchange, once: a message that no other client sends must come back, whole and unchanged. It relies
-//! on nothing of the server but its protocol.
+//! It uses the client's own exchange once. A message that no other client sends must come back whole and unchanged. It
+//! relies on nothing of the server but its protocol.
 
 use crate::client::{
     connect::{Connect, TcpServer},
@@ -17,13 +17,13 @@ use std::{
 };
 use tokio::time::{Instant, timeout_at};
 
-/// What the whole round trip may take, the connect included.
+/// The limit of the whole round trip, including the connect.
 const LIMIT: Duration = Duration::from_secs(2);
 
 /// Makes one echo round trip to `address`, within two seconds.
 ///
-/// It takes a slot like any client, so with every slot taken it fails: it means "cannot serve you now". An orchestrator
-/// that replaces unhealthy tasks, as Docker Swarm does, would replace a server that is merely full: give that one a
+/// It takes a slot like any client, so it fails while every slot is taken: it means "cannot serve you now". An orchestrator
+/// that replaces unhealthy tasks, as Docker Swarm does, would replace a server that is merely full. Give such a server a
 /// `max_connections` with room to spare. An unspecified address (`0.0.0.0`, `[::]`) stands for its loopback.
 ///
 /// # Errors
@@ -64,7 +64,7 @@ fn reason(failure: Failure) -> io::Error {
     }
 }
 
-/// An address to listen on is not one to connect to: "any" becomes the loopback of its family.
+/// Turns an address to listen on into one to connect to: "any" becomes the loopback of its family.
 fn reachable(address: SocketAddr) -> SocketAddr {
     let ip = match address {
         SocketAddr::V4(v4) if v4.ip().is_unspecified() => Ipv4Addr::LOCALHOST.into(),
@@ -74,7 +74,7 @@ fn reachable(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, address.port())
 }
 
-/// Differs from that of every other check, so that a server that answers from a script or a cache is found out.
+/// The message differs from that of every other check. So a server that answers from a script or a cache is found out.
 fn unique_message() -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     format!("healthcheck {} {}\n", process::id(), now.as_nanos())
@@ -200,7 +200,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_trickling_server_is_unhealthy_at_the_limit() {
-        // Each byte comes in time for a timeout of its own, but the last far behind the limit.
+        // Each byte comes within a timeout of its own, but the last one comes far behind the limit.
         let started = Instant::now();
         let trickling = async |mut stream: DuplexStream| {
             for byte in receive(&mut stream).await.bytes() {

@@ -1,7 +1,7 @@
-//! The client: one supervisor over its connections, with the orders, acknowledgements and roster of the server's.
+//! The client: one supervisor over its connections, with the server's orders, acknowledgements and roster.
 //!
-//! All of it runs on the thread that calls it. Each connection is a [`ConnectionActor`]; here it is started, told to stop, waited for
-//! and counted.
+//! All of it runs on the thread that calls it. Each connection is a [`ConnectionActor`]. This module starts it, tells it to
+//! stop, waits for it and counts its end.
 
 mod connect;
 mod connection;
@@ -72,16 +72,16 @@ impl Client {
         Self { log: contained(log), ..self }
     }
 
-    /// Stops it, from any thread, also before it runs. An echo that is outstanding is waited for, one second at most; closing
-    /// the connections may take another.
+    /// Gives a handle that stops the client from any thread, also before it runs. The client waits for an outstanding echo
+    /// for one second at most. Closing the connections may take another second.
     pub fn handle(&self) -> Handle {
         self.orders.0.clone()
     }
 
-    /// Sends and verifies until everything is sent, or it is stopped; returns when every connection is closed and has
-    /// acknowledged. Needs an actix [`System`], which goes on.
+    /// Sends and verifies until everything is sent or it is stopped. It returns when every connection is closed and has
+    /// acknowledged. It needs an actix [`System`], which goes on.
     ///
-    /// What is wrong, lost or unreachable is in the report.
+    /// The report tells what was wrong, lost or unreachable.
     ///
     /// # Errors
     /// [`Error::NoSystem`] where there is no actix [`System`]; [`Error::Supervisor`] if the root of the tree itself crashed.
@@ -90,7 +90,7 @@ impl Client {
         let ClientSettings { server, client, traffic, .. } = self.settings;
         let id = if client.id.is_empty() { host_name() } else { client.id };
         let log = self.log.new(o!("client" => id.clone()));
-        // Each connection takes a descriptor. If that fails, the system says so when there is none left.
+        // Each connection takes a descriptor. If raising the limit fails, the system reports the lack when none is left.
         resources::raise_descriptors();
 
         let tcp = Rc::new(TcpServer::new(server.address.clone()));

@@ -1,5 +1,6 @@
-//! What one connection of the client has to tell: its events to the log, the outcome of each message to the tally, and in
-//! its `Drop` the one place from where its end is told to its supervisor.
+//! The record of one connection of the client. It logs events, and counts the outcome of each message.
+//!
+//! Its `Drop` is the one place that tells the supervisor of the connection's end.
 
 use crate::{
     client::{report::Tally, verify::Difference},
@@ -17,7 +18,7 @@ use std::{
 /// Why an echo never came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Lost {
-    /// Not within `timeout`, or not all of it.
+    /// The echo, or a part of it, did not come within `timeout`.
     Timeout,
     /// The server ended the connection first.
     Closed,
@@ -38,13 +39,13 @@ impl Lost {
 /// Why a stream was closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Closed {
-    /// It had served its purpose.
+    /// It was not needed any more.
     Done,
     /// The client was told to stop.
     Stopped,
-    /// What came over it was wrong.
+    /// Wrong bytes came over it.
     Wrong,
-    /// The server ended it, or it failed, or an echo was not waited for any longer.
+    /// The server ended it, it failed, or an echo timed out.
     Lost(Lost),
     /// The client was told to stop at once.
     Forced,
@@ -74,8 +75,8 @@ pub(crate) enum End {
     Stopped,
     /// It was told to stop at once.
     Forced,
-    /// There was no connection within `limit`, which is `connect_timeout` or what was left of `duration`; what it did not
-    /// send was not attempted.
+    /// There was no connection within `limit`, which is `connect_timeout` or the rest of `duration`. The messages that it
+    /// did not send do not count as attempted.
     Unreachable { limit: Duration, reason: String },
     /// It panicked: a defect of this program.
     Crashed,
@@ -127,7 +128,8 @@ impl Record {
         self.tally.borrow_mut().wrong += 1;
     }
 
-    /// Bytes have come behind an echo that was already verified: it is wrong after all, and no longer counts as verified.
+    /// Bytes have come behind an echo that was already verified. The echo is wrong after all, and no longer counts as
+    /// verified.
     pub fn wrong_after_all(&self, n: u64, difference: &Difference) {
         self.log_wrong(n, difference);
         self.tally.borrow_mut().take_back();

@@ -1,4 +1,6 @@
-//! What a client has to say at its end: counts, round trips, and the exit code that follows from them.
+//! What a client reports at its end: counts, round trips, and the exit code that follows from them.
+//!
+//! Relies on a histogram of fixed precision, so its size does not grow with the number of messages.
 
 use crate::{decisions::stop::StopReason, text::one_line};
 use hdrhistogram::Histogram;
@@ -11,7 +13,7 @@ pub(crate) struct Tally {
     pub wrong: u64,
     pub lost: u64,
     pub given_up: u64,
-    /// The shortest and the longest round trip: the histogram would give the edges of their buckets.
+    /// The shortest and the longest round trip. The histogram would give only the edges of their buckets.
     extremes: Option<(Duration, Duration)>,
     /// Microseconds, to three digits.
     round_trips: Histogram<u64>,
@@ -29,11 +31,11 @@ impl Tally {
         self.verified += 1;
         let (min, max) = self.extremes.unwrap_or((elapsed, elapsed));
         self.extremes = Some((min.min(elapsed), max.max(elapsed)));
-        // It grows as needed, and fails only for what no memory could count.
+        // The histogram grows as needed. It fails only for a time that no memory could count.
         let _ = self.round_trips.record(elapsed.as_micros() as u64);
     }
 
-    /// One that was verified is wrong. Its round trip stays: it was one.
+    /// A verified echo is wrong after all. Its round trip stays, because it was one.
     pub fn take_back(&mut self) {
         self.verified -= 1;
         self.wrong += 1;
@@ -46,8 +48,8 @@ impl Tally {
     }
 }
 
-/// How long echoes took, from the first byte sent to the last one back. The extremes are exact, the others right to three
-/// digits.
+/// How long echoes took, from the first byte sent to the last one back. The extremes are exact, and the others are right to
+/// three digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RoundTrip {
@@ -69,19 +71,19 @@ pub struct ClientReport {
     pub client: String,
     /// Messages whose outcome is known: `verified` + `wrong` + `lost`.
     pub sent: u64,
-    /// Echoes that were right to the last byte, with nothing behind it.
+    /// Echoes that were right to the last byte, with no byte behind it.
     pub verified: u64,
     /// Echoes that differed in some byte, or had more behind them.
     pub wrong: u64,
-    /// Echoes that did not come: in time, or before the server ended the connection, or it failed.
+    /// Echoes that did not come in time, or not before the connection ended or failed.
     pub lost: u64,
-    /// Messages whose echo was still outstanding when the client was stopped; in no other count.
+    /// Messages whose echo was still outstanding when the client was stopped. No other count holds them.
     pub given_up: u64,
     /// Connections that could not be made, or made again, within `connect_timeout` or the rest of `duration`.
     pub unreachable: usize,
     /// Connections that panicked: a defect of this library.
     pub crashed: usize,
-    /// Of all echoes that were right when they had come; `None` if there was none.
+    /// Over all echoes that were right when they came; `None` if there was none.
     #[serde(flatten, serialize_with = "figures")]
     pub round_trip: Option<RoundTrip>,
     /// What stopped the client first; `None` if it came to its own end.
@@ -92,7 +94,7 @@ pub struct ClientReport {
     /// From the start to the last acknowledgement.
     #[serde(rename = "elapsed_ms", serialize_with = "millis")]
     pub elapsed: Duration,
-    /// What kept the first unreachable connection from being made, with the address.
+    /// Why the first unreachable connection could not be made, with the address.
     #[serde(skip)]
     pub(crate) obstacle: Option<String>,
 }
@@ -135,8 +137,8 @@ impl ClientReport {
         }
     }
 
-    /// What a program should exit with: 0 if every echo was verified; 1 if one was wrong or lost, or a connection could not
-    /// be made, or nothing was sent though nobody stopped the client; 3 if a second signal stopped it at once.
+    /// The exit code for a program. 0: every echo was verified. 1: an echo was wrong or lost, a connection could not be
+    /// made, or no message was sent although the client was not stopped. 3: a second signal stopped it at once.
     pub fn exit_code(&self) -> u8 {
         let failed = self.wrong > 0 || self.lost > 0 || self.problem().is_some();
         if failed { 1 } else { u8::from(self.forced) * 3 }
@@ -155,7 +157,7 @@ impl ClientReport {
         }
     }
 
-    /// One JSON object on one line. Times carry their unit in the name; those of round trips are `null` if there was none.
+    /// One JSON object on one line. The names of times carry their unit. Round trips are `null` if there was none.
     pub fn to_json(&self) -> String {
         serde_json::to_string(self).expect("it has only strings for keys")
     }
@@ -184,7 +186,7 @@ impl fmt::Display for ClientReport {
     }
 }
 
-/// With the unit that leaves one to three digits before the point.
+/// A time in the unit that leaves one to three digits before the point.
 fn readable(time: Duration) -> String {
     let micros = time.as_micros();
     match micros {

@@ -1,6 +1,7 @@
 //! The data plane of one of the client's connections: connect, send, verify, pause, and once more.
 //!
-//! Ordinary async code over any stream; it hears orders through a watch channel and tells everything to its [`Record`].
+//! It is ordinary async code over any stream. It hears orders through a watch channel and reports everything to its
+//! [`Record`].
 
 use crate::{
     client::{
@@ -19,23 +20,23 @@ use tokio::{
     time::{Instant, sleep, sleep_until, timeout},
 };
 
-/// How long a stop waits for the echo that is outstanding, unless that one's own timeout ends before.
+/// How long a stop waits for the outstanding echo, unless the echo's own timeout ends before.
 const STOP_PATIENCE: Duration = Duration::from_secs(1);
-/// How long an echo that is lost with its stream is not counted, because the order to stop may be under way.
+/// How long the client delays counting an echo that is lost with its stream: the order to stop may be under way.
 const ORDER_PATIENCE: Duration = Duration::from_millis(100);
-/// How long a close waits for the server's FIN, which shows that nothing more comes.
+/// How long a close waits for the server's FIN, which shows that no more bytes come.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
 
-/// How far a ConnectionActor has been told to go.
+/// The last order that a ConnectionActor was given.
 pub(crate) type Order = watch::Receiver<Option<Stop>>;
 
 /// Resolves when at least this much has been ordered.
 async fn ordered(mut order: Order, stop: Stop) {
-    // The other end is the actor's, which is never gone before its data plane.
+    // The other end is the actor's, and the actor outlives its data plane.
     let _ = order.wait_for(|order| *order >= Some(stop)).await;
 }
 
-/// What all connections of one client have to do.
+/// The work that all connections of one client share.
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub id: String,
@@ -46,7 +47,7 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// The `n`th message. What the id holds is not filled in again.
+    /// The `n`th message. Braces that come with the id are not filled in again.
     fn message(&self, n: u64) -> Vec<u8> {
         let n = n.to_string();
         let parts: Vec<_> = self.traffic.message.split("{id}").map(|part| part.replace("{n}", &n)).collect();
@@ -56,9 +57,10 @@ impl Plan {
     }
 }
 
-/// Lives a ConnectionActor's life. A panic ends here, an abort takes the stream away from whatever is being done with it.
+/// Runs a ConnectionActor's session from its start to its end. A panic ends here. An abort drops the session with its
+/// stream, at any `await`.
 pub(crate) async fn converse<C: Connect>(plan: Rc<Plan>, server: Rc<C>, order: Order, record: Rc<Record>) {
-    let session = Dialogue {
+    let session = Session {
         plan: &plan,
         server: &*server,
         order: order.clone(),
@@ -77,7 +79,7 @@ pub(crate) async fn converse<C: Connect>(plan: Rc<Plan>, server: Rc<C>, order: O
     record.end(end);
 }
 
-/// A stream and, once that is closed, the record of it.
+/// A stream and its record, which is written once the stream is closed.
 struct Open<S> {
     // Dropped in this order.
     stream: S,
@@ -104,14 +106,14 @@ impl Drop for Closing {
     }
 }
 
-/// A message that is out. If nothing becomes of it, it was given up.
+/// A message that is out. Unless its outcome is noted, it counts as given up.
 struct Outstanding<'a> {
     record: &'a Record,
     n: u64,
 }
 
 impl<'a> Outstanding<'a> {
-    /// Its outcome is known.
+    /// Notes that its outcome is known.
     fn settled(self) -> &'a Record {
         let record = self.record;
         std::mem::forget(self);
@@ -125,25 +127,25 @@ impl Drop for Outstanding<'_> {
     }
 }
 
-struct Dialogue<'a, C: Connect> {
+struct Session<'a, C: Connect> {
     plan: &'a Plan,
     server: &'a C,
     order: Order,
     record: Rc<Record>,
-    /// Taken by whoever works with it, and put back only in good order.
+    /// The open stream. The step that uses it takes it out, and puts it back only if all is well.
     open: Option<Open<C::Stream>>,
-    /// The last message; they count from 1.
+    /// The number of the last message, counted from 1.
     n: u64,
-    /// The end of `duration`, which begins with the first connection.
+    /// When `duration` ends. It begins with the first connection.
     until: Option<Instant>,
-    /// Whether the last stream came to another end than was planned.
+    /// Whether the last stream ended otherwise than planned.
     broken: bool,
-    /// Whether the last stream has brought no echo. A server that accepts and closes at once would be connected to thousands
-    /// of times a second.
+    /// Whether the last stream has brought no echo. The client then pauses: otherwise it would connect thousands of times a
+    /// second to a server that accepts and closes at once.
     barren: bool,
 }
 
-impl<C: Connect> Dialogue<'_, C> {
+impl<C: Connect> Session<'_, C> {
     async fn run(mut self) -> End {
         let end = loop {
             if let ControlFlow::Break(end) = self.round().await {
@@ -154,7 +156,7 @@ impl<C: Connect> Dialogue<'_, C> {
         end
     }
 
-    /// One message and what follows it.
+    /// Sends one message and does what follows it.
     async fn round(&mut self) -> ControlFlow<End> {
         let open = self.connected().await?;
         self.exchange(open).await;
@@ -187,7 +189,7 @@ impl<C: Connect> Dialogue<'_, C> {
         let (stream, address) = match connected {
             Ok(connected) => connected,
             Err(None) if self.until == Some(deadline) => return ControlFlow::Break(End::Finished),
-            // Also if its time is over: what ended it was that the server is gone.
+            // This also counts when the time is over: the missing server is what ended the session.
             Err(error) => {
                 let limit = Duration::from_millis((deadline - begun).as_millis() as u64);
                 let reason = error.unwrap_or_else(no_answer).to_string();
@@ -204,7 +206,7 @@ impl<C: Connect> Dialogue<'_, C> {
         ControlFlow::Continue(Open { stream, closing, echoed: 0 })
     }
 
-    /// Sends the next message and waits for its echo; a stop shortens the wait. The stream is kept if all is well.
+    /// Sends the next message and waits for its echo. A stop shortens the wait. The stream is kept if all is well.
     async fn exchange(&mut self, mut open: Open<C::Stream>) {
         self.n += 1;
         let (n, message) = (self.n, self.plan.message(self.n));
@@ -221,10 +223,11 @@ impl<C: Connect> Dialogue<'_, C> {
             () = stop_patience_over => Err(Failure::Lost(Lost::Timeout)),
         };
         let elapsed = started.elapsed();
-        // After a stall of this process the echo and its timeout are there together.
+        // After a stall of this process the echo and its timeout can come together.
         let echoed = if elapsed > limit { echoed.and(Err(Failure::Lost(Lost::Timeout))) } else { echoed };
-        // Where both are stopped at the same moment, chance decides whether the end of the server's stream or the signal is
-        // heard first. Such an echo is not owed (see below), so the order is given the time to arrive.
+        // If client and server are stopped at the same moment, either the end of the server's stream or the order to stop
+        // comes first. An echo that is lost during a stop is not owed (see below), so the client gives the order time to
+        // arrive.
         if let Err(Failure::Lost(Lost::Closed | Lost::Reset)) = echoed {
             let _ = timeout(ORDER_PATIENCE, ordered(self.order.clone(), Stop::Drain)).await;
         }
@@ -240,7 +243,7 @@ impl<C: Connect> Dialogue<'_, C> {
                 outstanding.settled().wrong(n, &difference);
                 open.close(Closed::Wrong);
             }
-            // Whose fault that is cannot be told any more: a server that stops at the same time owes no echo.
+            // During a stop the client cannot tell whose fault that is: a server that stops at the same time owes no echo.
             Err(Failure::Lost(_)) if *self.order.borrow() >= Some(Stop::Drain) => {
                 drop(outstanding);
                 open.close(Closed::Stopped);
@@ -276,7 +279,7 @@ impl<C: Connect> Dialogue<'_, C> {
         }
     }
 
-    /// Something has come from the server that was not asked for, its end at least: this stream is of no more use.
+    /// The server has sent something unasked, or ended the stream. The stream is of no more use.
     fn interrupted(&mut self, failure: Failure) {
         let Some(open) = self.open.take() else { return };
         self.broken = true;
@@ -289,15 +292,15 @@ impl<C: Connect> Dialogue<'_, C> {
         }
     }
 
-    /// Ends the stream, once it has shown that nothing comes behind the last echo.
+    /// Ends the stream, once it has shown that no byte comes behind the last echo.
     async fn close(&mut self, reason: Closed) {
         let Some(open) = &mut self.open else { return };
-        let farewell = async {
-            // One that cannot be ended tells why when it is read.
+        let closing = async {
+            // If this fails, the read that follows gives the reason.
             let _ = open.stream.shutdown().await;
             unasked(&mut open.stream, open.echoed).await
         };
-        match timeout(CLOSE_PATIENCE, farewell).await {
+        match timeout(CLOSE_PATIENCE, closing).await {
             Ok(failure @ Failure::Wrong(_)) => self.interrupted(failure),
             Ok(Failure::Lost(_)) | Err(_) => {
                 if let Some(open) = self.open.take() {
@@ -315,7 +318,7 @@ async fn reached(time: Option<Instant>) {
     }
 }
 
-/// A timer takes a millisecond even where there is nothing to wait for.
+/// Waits until `due`. A timer would take a millisecond even where no wait is due.
 async fn rest(due: Instant, period: Duration) {
     if !period.is_zero() {
         sleep_until(due).await;
@@ -339,7 +342,7 @@ mod tests {
         heard: Heard,
     }
 
-    /// The clock stands still, but for what the session waits for.
+    /// The clock stands still, except for what the session waits for.
     fn start(traffic: TrafficSettings) -> Bench {
         start_after(0, traffic)
     }
@@ -447,7 +450,7 @@ mod tests {
         expect_end_after(stream, 2).await;
     }
 
-    /// Waits for the end of a stream, on which so many bytes may come before.
+    /// Waits for the end of a stream. This many bytes may come before.
     async fn expect_end_after(mut stream: DuplexStream, bytes: usize) {
         assert_eq!(stream.read_to_end(&mut Vec::new()).await.unwrap(), bytes);
     }

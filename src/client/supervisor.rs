@@ -1,4 +1,7 @@
 //! The root of the client's tree.
+//!
+//! Relies on the same messages and roster as the server's Supervisor, and on the Record of each connection to send its
+//! `Stopped`.
 
 use crate::{
     client::{
@@ -19,8 +22,8 @@ use slog::Logger;
 use std::{cell::RefCell, rc::Rc};
 use tokio::{sync::oneshot, time::Instant};
 
-/// The root of the client's tree: starts the ConnectionActors, turns `Shutdown` into a broadcast `Stop`, collects `Stopped`, and makes
-/// the report.
+/// The root of the client's tree. It starts the ConnectionActors, turns `Shutdown` into a broadcast `Stop`, collects
+/// `Stopped`, and makes the report.
 pub(super) struct ClientSupervisor<C: Connect> {
     plan: Rc<Plan>,
     server: Rc<C>,
@@ -30,7 +33,7 @@ pub(super) struct ClientSupervisor<C: Connect> {
     obstacle: Option<String>,
     crashed: usize,
     stopped: Option<StopReason>,
-    /// Whether a signal has been heard: the second one ends the stop by force.
+    /// Whether a signal has been heard. The second one ends the stop by force.
     signalled: bool,
     echoes: Echoes,
     started: Instant,
@@ -75,7 +78,7 @@ impl<C: Connect> ClientSupervisor<C> {
             elapsed: self.started.elapsed(),
             ..ClientReport::new(self.plan.id.clone(), &self.tally.borrow())
         };
-        // Whoever ran the client has stopped waiting; then nobody wants it.
+        // This fails if the program has stopped waiting for `run`. Then no one wants the report.
         let _ = report_to.send(report);
         ctx.stop();
     }
@@ -88,7 +91,7 @@ impl<C: Connect> Actor for ClientSupervisor<C> {
         for connection in 1..=self.plan.traffic.connections {
             let record = Record::new(connection, &self.log, self.tally.clone(), ctx.address().recipient());
             let actor = ConnectionActor::new(self.plan.clone(), self.server.clone(), record).start();
-            // No order can have come: this runs before the first message.
+            // No order can have come yet, because this runs before the first message.
             self.connections.enter(connection, actor);
         }
         self.report_if_nothing_is_owed(ctx);
@@ -106,7 +109,7 @@ impl<C: Connect> StreamHandler<Shutdown> for ClientSupervisor<C> {
         self.tell_connections(if again { Stop::Abort } else { Stop::Drain });
     }
 
-    /// All handles are gone, which stops nothing.
+    /// All handles are gone. That stops nothing.
     fn finished(&mut self, _: &mut Self::Context) {}
 }
 

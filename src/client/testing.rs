@@ -1,4 +1,4 @@
-//! What the client's unit tests share: a server in the test's own hands, and one connection's life to watch.
+//! What the client's unit tests share: a server that the test plays, and one connection to watch from its start to its end.
 
 use crate::{
     client::{
@@ -24,7 +24,7 @@ use tokio::{
     time::Instant,
 };
 
-/// Bytes that a stream holds in each direction: few, so that a large message does not fit.
+/// Bytes that a stream holds in each direction. They are few, so that a large message does not fit.
 const PIPE: usize = 64;
 
 /// Hands the other end of every connection to the test, after it has refused some tries.
@@ -108,7 +108,7 @@ pub(crate) fn plan(traffic: TrafficSettings) -> Plan {
     Plan { id: "c".into(), server: "server:1".into(), traffic, connect_timeout: Duration::from_secs(10) }
 }
 
-/// What is heard of one connection.
+/// What one connection reports.
 pub(crate) struct Heard {
     tally: Rc<RefCell<Tally>>,
     log: UnboundedReceiver<String>,
@@ -121,7 +121,7 @@ pub(crate) fn record() -> (Record, Heard) {
 }
 
 impl Heard {
-    /// The one acknowledgement; nobody is left to send another.
+    /// Waits for the one acknowledgement, and checks that no actor is left to send another.
     pub async fn end(&mut self) -> End {
         let Stopped(exit) = self.ends.recv().await.expect("it is acknowledged");
         self.ends.close();
@@ -141,7 +141,7 @@ impl Heard {
         crate::testing::logged(&mut self.log, wanted).await;
     }
 
-    /// All events so far that no one has waited for.
+    /// All events so far that no test has waited for.
     pub fn events(&mut self) -> Vec<String> {
         std::iter::from_fn(|| self.log.try_recv().ok()).collect()
     }

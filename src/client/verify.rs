@@ -1,19 +1,19 @@
-//! Compares an echo with what was sent, byte by byte and in whatever pieces it comes.
+//! Compares an echo with what was sent, byte by byte, in pieces of any size.
 //!
-//! Pure: it knows neither sockets nor clocks. What it compares with is what has been sent *so far*, so a byte that comes
-//! before the one that it echoes is wrong, like one that comes behind the last.
+//! Pure: it uses no socket and no clock. It compares with what has been sent *so far*. So a byte that comes before the one
+//! that it echoes is wrong, like one that comes behind the last.
 
-/// Bytes of an excerpt: enough to recognise them, few enough for a line in a log.
+/// Bytes of an excerpt: enough to recognise them, and few enough for a line in a log.
 const EXCERPT: usize = 16;
 
-/// The first byte that is not the echo of what was sent, and what stands there, as in source code (`\n`, `\xb0`).
+/// The first byte that is not the echo of what was sent, and the bytes there, as in source code (`\n`, `\xb0`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Difference {
     /// From the beginning of the message.
     pub offset: u64,
-    /// What should have come from there on; empty if nothing more should have come.
+    /// The bytes that should have come from there on; empty if no more should have come.
     pub expected: String,
-    /// What came instead.
+    /// The bytes that came instead.
     pub got: String,
 }
 

@@ -1,4 +1,6 @@
-//! What an accept error means. Only errors that speak of the listener end an Acceptor; one that no list names does not.
+//! What an accept error means. Five errors speak of the listener itself, and only these end an Acceptor.
+//!
+//! Relies on the list of errors in accept(2). An error that no list names counts as exhaustion.
 
 use rustix::io::Errno;
 use std::io;
@@ -6,10 +8,10 @@ use std::io;
 /// What an accept error means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum AcceptError {
-    /// One client or the network failed: on to the next.
+    /// One client or the network failed. The Acceptor accepts the next client.
     Client,
-    /// The system has no more to give for now: descriptors, memory, or watches of epoll (ENOSPC). Or it is an error that no list
-    /// names. A real pause, or retrying would keep the very actors from their turn that can free some.
+    /// The system has no more descriptors, memory or watches of epoll (ENOSPC) for now, or no list names the error. The
+    /// Acceptor pauses: retrying at once would take the thread from the actors that can free some.
     Exhausted,
     /// The listener itself is broken.
     Listener,

@@ -1,7 +1,7 @@
-//! Who is served, who waits, and whether one more may be accepted.
+//! Decides who is served, who waits, and whether one more client may be accepted.
 //!
-//! A pure state machine: it takes events and gives decisions, and knows neither sockets nor locks nor wakers (those are
-//! in `gate`), so its edge cases can be tested, and a model checker can run it, without any of them.
+//! A pure state machine: it takes events and gives decisions. The sockets, the lock and the wakers are in `gate`, so tests
+//! and the model checker run it without them.
 
 use crate::decisions::connection::CloseReason;
 pub use crate::decisions::ids::ConnectionId;
@@ -16,7 +16,7 @@ pub enum Place {
     Waiting(usize),
 }
 
-/// Those who were there when the gate closed.
+/// The clients that were there when the gate closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Census {
     /// Connections that had a slot.
@@ -28,9 +28,9 @@ pub struct Census {
 /// What became of connections.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Tally {
-    /// Alive at the close, or taken in later, and ended by themselves; those that crashed meanwhile included.
+    /// Alive at the close or taken in later, and ended without force. Those that crashed after the close are included.
     pub acknowledged: usize,
-    /// Alive at the close, or taken in later, and ended by force.
+    /// Alive at the close or taken in later, and ended by force.
     pub forced: usize,
     /// Panicked, ever.
     pub crashed: usize,
@@ -38,28 +38,28 @@ pub struct Tally {
     pub reset: usize,
     /// Of those acknowledged, those whose services failed.
     pub failed: usize,
-    /// Bytes that came too late to be answered, of all that were alive at the close or taken in later.
+    /// Bytes that came too late to be answered, over all connections that were alive at the close or taken in later.
     pub discarded: u64,
 }
 
-/// What a departure brings about.
+/// What a departure causes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Departure {
     /// The waiter that the freed slot was handed to.
     pub handed_to: Option<ConnectionId>,
-    /// Whether it left after the close: then the stop owes an account of it.
+    /// Whether the connection left after the close. The report of the stop counts it then.
     pub in_stop: bool,
 }
 
-/// The cap, those within it, and those in the queue behind it.
+/// The cap, the connections within it, and the queue behind it.
 ///
-/// Invariants: before the close at most `max_connections` are served and at most `max_pending` wait; somebody waits only
-/// while all slots are taken; the order of the queue is the order of arrival.
+/// Invariants: before the close at most `max_connections` are served and at most `max_pending` wait. A client waits only
+/// while all slots are taken. The order of the queue is the order of arrival.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Admission {
     max_connections: usize,
     max_pending: usize,
-    /// Everyone who has arrived or been taken in and has not left.
+    /// Every connection that has arrived or been taken in and has not left.
     alive: usize,
     /// Ordered by id, which is the order of arrival.
     waiting: BTreeSet<ConnectionId>,
@@ -69,7 +69,7 @@ pub struct Admission {
 }
 
 impl Admission {
-    /// An empty house with `max_connections` slots and `max_pending` places in the queue.
+    /// An empty server with `max_connections` slots and `max_pending` places in the queue.
     pub fn new(max_connections: usize, max_pending: usize) -> Self {
         Self {
             max_connections,
@@ -87,7 +87,7 @@ impl Admission {
         self.closed.is_none() && (self.served() < self.max_connections || self.waiting.len() < self.max_pending)
     }
 
-    /// A client has been accepted, which takes [`has_room`](Self::has_room).
+    /// Gives a new client its slot or its place. Call it only while there is [room](Self::has_room).
     pub fn arrive(&mut self) -> (ConnectionId, Place) {
         debug_assert!(self.has_room(), "accepted without room");
         let waits = self.served() >= self.max_connections;
@@ -99,7 +99,7 @@ impl Admission {
         (id, Place::Waiting(self.waiting.len()))
     }
 
-    /// A client that was found in the backlog after the close: it is only drained, so no cap counts it.
+    /// Counts a client that was found in the backlog after the close. It is only drained, so no cap holds for it.
     pub fn take_in(&mut self) -> ConnectionId {
         debug_assert!(self.closed.is_some(), "the backlog is the Acceptors' until the close");
         self.enter()
@@ -112,8 +112,8 @@ impl Admission {
         id
     }
 
-    /// A connection is over, wherever it stood; it has thrown `discarded` bytes away. A slot that it frees is the oldest
-    /// waiter's before anyone can ask for it.
+    /// A connection has ended, with or without a slot. It has discarded `discarded` bytes. The slot that it frees goes to
+    /// the oldest waiter in the same step, so no newcomer can take it.
     pub fn leave(&mut self, id: ConnectionId, reason: CloseReason, discarded: u64) -> Departure {
         self.alive -= 1;
         self.tally.crashed += usize::from(reason == CloseReason::Crashed);
@@ -130,18 +130,19 @@ impl Admission {
         Departure { handed_to, in_stop: self.closed.is_some() }
     }
 
-    /// Whether `id`, which has arrived and not left, has a slot. After the close nobody gets one any more.
+    /// Whether `id`, which has arrived and not left, has a slot. After the close no waiter gets one.
     pub fn is_served(&self, id: ConnectionId) -> bool {
         self.closed.is_none() && !self.waiting.contains(&id)
     }
 
-    /// Lets nobody in and hands out no slot from now on. Gives those who are there at the first close, also when repeated.
+    /// Lets no client in and hands out no slot from now on. Gives the census of the first close, also when repeated.
     pub fn close(&mut self) -> Census {
         let census = Census { connections: self.served(), pending: self.waiting.len() };
         *self.closed.get_or_insert(census)
     }
 
-    /// What became of those who left; whoever has not, after the close, is being forced: nobody waits for them any more.
+    /// The outcomes so far. Connections that are still open count as forced: the report is made only once nothing waits for
+    /// them.
     pub fn tally(&self) -> Tally {
         Tally { forced: self.tally.forced + self.alive, ..self.tally }
     }
@@ -204,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn after_the_close_nobody_enters_and_no_slot_is_handed_on() {
+    fn after_the_close_no_client_enters_and_no_slot_is_handed_on() {
         let (mut admission, ids) = full(1, 1);
         assert_eq!(admission.close(), Census { connections: 1, pending: 1 });
         assert_eq!(admission.leave(ids[0], CloseReason::Client, 0), Departure { handed_to: None, in_stop: true });
@@ -213,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn the_tally_accounts_for_everyone_who_was_there_at_the_close_or_came_later() {
+    fn the_tally_accounts_for_every_client_that_was_there_at_the_close_or_came_later() {
         let (mut admission, ids) = full(5, 1);
         admission.leave(ids[0], CloseReason::Crashed, 0);
         admission.leave(ids[4], CloseReason::Forced, 0);
@@ -238,9 +239,9 @@ mod tests {
     }
 
     proptest! {
-        /// 0 to 5: one arrives if there is room; otherwise somebody leaves, picked by the number.
+        /// 0 to 5: one arrives if there is room; otherwise one leaves, picked by the number.
         #[test]
-        fn the_cap_holds_nobody_is_overtaken_and_no_slot_is_idle_while_somebody_waits(
+        fn the_cap_holds_no_waiter_is_overtaken_and_no_slot_is_idle_while_a_client_waits(
             max_connections in 1usize..4, max_pending in 0usize..4, steps in prop::collection::vec(0usize..12, 0..200),
         ) {
             let mut admission = Admission::new(max_connections, max_pending);

@@ -1,6 +1,7 @@
 //! What a connection decides: whether it is still served when its slot or a stop comes, and what its end is called.
 //!
-//! A pure state machine, as [`supervisor`](super::supervisor) is; both planes of the connection move it on.
+//! A pure state machine, as [`supervisor`](super::supervisor) is. The actor and the data plane of the connection both feed
+//! it.
 
 use std::fmt;
 
@@ -8,7 +9,7 @@ use std::fmt;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum CloseReason {
-    /// The conversation was over: usually the client ended it.
+    /// The conversation was over. Usually the client ended it.
     Client,
     /// The server stopped, and the client has everything that was received from it.
     Stopped,
@@ -20,7 +21,7 @@ pub enum CloseReason {
     Failed,
     /// The service or the actor panicked. The client sees a reset.
     Crashed,
-    /// It was still open at the deadline. The client sees a reset.
+    /// It was still open at the deadline or at a second signal. The client sees a reset.
     Forced,
 }
 
@@ -59,13 +60,13 @@ impl fmt::Display for CloseReason {
 pub enum ConnectionState {
     /// In the queue, without a slot.
     Waiting,
-    /// Its service and its client speak with each other.
+    /// The service and the client talk to each other.
     Serving,
-    /// Its input has been ended from this side: the service still answers what had arrived by then.
+    /// The server has ended the input. The service still answers what had arrived by then.
     Draining(Ending),
-    /// The service is done and FIN is sent: the client still gets what it is owed.
+    /// The service is done and FIN is sent. The client still gets what it is owed.
     Closing(Option<Ending>),
-    /// The service has failed: the client still gets what it is owed, and then a reset.
+    /// The service has failed. The client still gets what it is owed, and then a reset.
     Failing,
 }
 
@@ -79,13 +80,13 @@ pub enum Ending {
 }
 
 impl ConnectionState {
-    /// It has its slot.
+    /// The connection gets its slot.
     #[must_use]
     pub fn serve(self) -> Self {
         if self == Self::Waiting { Self::Serving } else { self }
     }
 
-    /// Its input ends. A stop outweighs everything that came before it.
+    /// The server ends the input. A stop outweighs everything that came before it.
     #[must_use]
     pub fn end_input(self, ending: Ending) -> Self {
         match self {
@@ -107,7 +108,7 @@ impl ConnectionState {
         Self::Failing
     }
 
-    /// What has ended its input, if it was not the client.
+    /// Why the server ended the input; `None` if the server did not.
     pub fn ending(self) -> Option<Ending> {
         match self {
             Self::Waiting | Self::Serving | Self::Failing => None,
@@ -116,7 +117,7 @@ impl ConnectionState {
         }
     }
 
-    /// What an end is called that comes now and is not by force.
+    /// The close reason, if the connection ends now and not by force.
     pub fn reason(self) -> CloseReason {
         match (self, self.ending()) {
             (Self::Failing, _) => CloseReason::Failed,
@@ -135,7 +136,7 @@ mod tests {
         [(Ending::Idle, CloseReason::Idle), (Ending::Stopped, CloseReason::Stopped)];
 
     #[test]
-    fn whatever_ended_the_input_names_the_end() {
+    fn the_end_is_named_by_what_ended_the_input() {
         assert_eq!(ConnectionState::Serving.finish().reason(), CloseReason::Client);
         for (ending, reason) in ENDINGS {
             assert_eq!(ConnectionState::Waiting.end_input(ending).finish().reason(), reason);
@@ -160,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn only_one_that_waits_is_served() {
+    fn only_a_waiting_connection_is_served() {
         assert_eq!(ConnectionState::Waiting.serve(), ConnectionState::Serving);
         for (ending, _) in ENDINGS {
             let draining = ConnectionState::Waiting.end_input(ending);

@@ -1,4 +1,6 @@
-//! How the log and the tree name their Workers and connections.
+//! The ids that the log and the tree give to Workers and connections.
+//!
+//! A Worker and a connection are named by numbers that count from 1 and are never used twice.
 
 use std::fmt;
 
@@ -6,7 +8,7 @@ use std::fmt;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WorkerId(pub usize);
 
-/// Names one connection for the life of the server; a later arrival has a larger id.
+/// Names one connection as long as the server runs. A later arrival has a larger id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnectionId(pub(super) u64);
 

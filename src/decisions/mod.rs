@@ -1,8 +1,8 @@
-//! What the server decides, as pure state machines: events in, steps out. Nothing here knows an actor, a socket, a lock or a
-//! clock, so `tests/model.rs` runs this very code through every order of events. It imports nothing of this crate but itself.
+//! What the server decides, as pure state machines: events in, steps out. They use no actor, socket, lock or clock, so
+//! `tests/model.rs` runs this very code through every order of events. The folder imports nothing else of this crate.
 //!
-//! **Outside semver.** It is public for the model checker alone, and any version may change it. What the root of this crate
-//! gives a name to (`CloseReason`, `Ending`, `StopReason`, `WorkerId`) is within semver by that name.
+//! **Outside semver.** It is public for the model checker alone, and any version may change it. The names that the crate's
+//! root re-exports (`CloseReason`, `Ending`, `StopReason`, `WorkerId`) are within semver.
 
 pub(crate) mod accept_error;
 pub mod admission;

@@ -1,6 +1,6 @@
-//! How often a child may be restarted before its supervisor gives up.
+//! Decides how often a child may be restarted before its supervisor gives up.
 //!
-//! Pure: the clock's reading is an argument.
+//! Pure: it reads no clock, its user passes the time.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -19,8 +19,8 @@ impl RestartLimit {
         Self { max, window, granted: VecDeque::new() }
     }
 
-    /// A child has crashed at `now` (since any fixed moment). Gives the number of restarts within the window, this one
-    /// included, or `None` if it is one too many.
+    /// A child has crashed at `now` (counted from any fixed moment). Gives the number of restarts within the window, this
+    /// one included, or `None` if that would be more than `max`.
     pub fn restart(&mut self, now: Duration) -> Option<usize> {
         while self.granted.front().is_some_and(|&then| now.saturating_sub(then) >= self.window) {
             self.granted.pop_front();

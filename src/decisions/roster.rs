@@ -1,6 +1,7 @@
-//! The children that still owe an acknowledgement, and how far they have been told to go.
+//! The children that still owe an acknowledgement, and the last order that they were given.
 //!
-//! One pure state machine for every supervisor in the tree: what a handle is (an address, nothing at all) is the user's.
+//! One pure state machine serves every supervisor in the tree. Its user chooses the type of the handles, such as an
+//! address.
 
 use crate::decisions::stop::Stop;
 use std::collections::BTreeMap;
@@ -19,25 +20,27 @@ impl<C: Ord, H> Default for Roster<C, H> {
 }
 
 impl<C: Ord, H> Roster<C, H> {
-    /// A child has been started. Gives the order that it has missed and must be told now.
+    /// A child has been started. Gives the order that the others already have; the supervisor must give it to this child
+    /// now.
     pub fn enter(&mut self, child: C, handle: H) -> Option<Stop> {
         self.owing.insert(child, handle);
         self.order
     }
 
-    /// Raises the order. Gives the handles of those that must be told; nobody, if it is no news.
+    /// Raises the order. Gives the handles of the children that must be told. There are none if they already have this
+    /// order.
     pub fn order(&mut self, stop: Stop) -> impl Iterator<Item = &H> {
         let news = self.order < Some(stop);
         self.order = self.order.max(Some(stop));
         self.owing.values().filter(move |_| news)
     }
 
-    /// How far the children have been told to go; `None` while they run.
+    /// The last order that the children were given; `None` while they run.
     pub fn ordered(&self) -> Option<Stop> {
         self.order
     }
 
-    /// A child has sent its `Stopped`. False if it owed none: unknown, or given up, or heard before.
+    /// A child has sent its `Stopped`. False if it owed none: it is unknown, was given up, or was heard before.
     pub fn acknowledge(&mut self, child: &C) -> bool {
         self.owing.remove(child).is_some()
     }
@@ -47,7 +50,7 @@ impl<C: Ord, H> Roster<C, H> {
         self.owing.iter()
     }
 
-    /// Whether nobody owes anything.
+    /// Whether no child owes an acknowledgement.
     pub fn is_empty(&self) -> bool {
         self.owing.is_empty()
     }

@@ -1,18 +1,21 @@
-//! How far a stop goes, and what began it.
+//! How far a stop goes, what began it, and which signals count as new.
+//!
+//! Pure: it reads no clock, its user passes the time.
 
 use std::{fmt, time::Duration};
 
-/// The broadcast, from parent to child, and how far it goes. Each step includes those before it, so a later one may come
-/// without them, and an earlier one that comes late changes nothing.
+/// The broadcast from parent to child. Each step includes those before it. So a later step may come without the earlier
+/// ones, and an earlier one that comes late changes nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Stop {
-    /// Accept nothing more. Answered by the Acceptor's `Stopped`, after everything that it has accepted.
+    /// Accept nothing more. The Acceptor answers with its `Stopped`, after everything that it has accepted.
     Accepting,
-    /// Every connection echoes what has arrived (a client's: waits for the echo that is due), closes and acknowledges.
+    /// Drain. Each connection of the server echoes what has arrived, closes and acknowledges. Each connection of the client
+    /// waits for the echo that is due first.
     Drain,
-    /// Nobody else will be taken in from the backlog: acknowledge as soon as no child owes anything.
+    /// No more clients come from the backlog. Acknowledge as soon as no child owes anything.
     Finish,
-    /// End by force whatever is left.
+    /// End by force everything that is left.
     Abort,
 }
 
@@ -58,27 +61,27 @@ impl fmt::Display for StopReason {
     }
 }
 
-/// How long after the refusal of new clients the listening socket stays open in any case: for the Acceptors to answer, and for
-/// handshakes where the kernel does not tell of them.
+/// The listening socket stays open for at least this long after new clients are refused. In this time the Acceptors answer,
+/// and handshakes end where the kernel does not tell of them.
 pub const SETTLING: Duration = Duration::from_millis(100);
 
 /// How long it stays open for handshakes under way. Such a client takes itself for connected, and a close would reset it. Its
-/// last packet is a round trip off, or a second if it was lost: then the kernel repeats its own.
+/// last packet is a round trip away. If that packet is lost, the kernel repeats its own after a second.
 pub const HANDSHAKES: Duration = Duration::from_millis(1_500);
 
-/// How soon after a signal another one is its echo: `timeout` and a shell's trap send two at once, and a person who means a
-/// second one is slower.
+/// A signal that comes this soon after another one is its echo. `timeout` and a shell's trap send two at once; a person who
+/// means a second signal is slower.
 const ECHO: Duration = Duration::from_millis(250);
 
-/// Tells signals that are news from the echoes of those before them.
+/// Tells a new signal from the echo of the one before.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Echoes {
-    /// When the last signal was heard, news or not.
+    /// When the last signal was heard, new or an echo.
     last: Option<Duration>,
 }
 
 impl Echoes {
-    /// A signal is heard at `now` (since any fixed moment). True if it is news; an echo changes nothing.
+    /// A signal is heard at `now` (counted from any fixed moment). True if it is new; an echo changes nothing.
     pub fn signal(&mut self, now: Duration) -> bool {
         self.last.replace(now).is_none_or(|last| now.saturating_sub(last) >= ECHO)
     }
@@ -88,7 +91,7 @@ impl Echoes {
 mod tests {
     use super::*;
 
-    /// Which of the signals that are heard at these milliseconds are news.
+    /// Which of the signals at these milliseconds are new.
     fn news<const N: usize>(heard: [u64; N]) -> [bool; N] {
         let mut echoes = Echoes::default();
         heard.map(|at| echoes.signal(Duration::from_millis(at)))

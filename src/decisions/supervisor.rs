@@ -1,7 +1,7 @@
 //! What the Supervisor decides: how a stop goes from step to step.
 //!
-//! A pure state machine: events in, [`Step`]s out, which the actor in `supervisor` carries out in their order. It knows neither
-//! actors nor sockets nor clocks, so a model checker can run it through every order of events there is.
+//! A pure state machine: events in, [`Step`]s out. The actor in `supervisor` carries them out in their order. It uses no
+//! actor, socket or clock, so a model checker can run it through every order of events.
 
 use crate::decisions::{
     ids::WorkerId,
@@ -15,9 +15,9 @@ use std::time::Duration;
 pub enum Event {
     /// The server is told to stop.
     Shutdown {
-        /// By what.
+        /// What began the stop.
         reason: StopReason,
-        /// The clock's reading, since any fixed moment.
+        /// The time, counted from any fixed moment.
         now: Duration,
     },
     /// The gate is closed.
@@ -27,14 +27,14 @@ pub enum Event {
     },
     /// A timer that was started is over.
     Elapsed(Timer),
-    /// The backlog has been taken in: all of it, or as much as there were descriptors for.
+    /// The Supervisor has taken in the backlog: all of it, or as much as there were descriptors for.
     Swept {
         /// Whether it is empty.
         empty: bool,
-        /// Whether handshakes were under way just before, if that was asked for.
+        /// Whether handshakes were under way just before, if the step asked for it.
         under_way: bool,
     },
-    /// A Worker accepts nothing any more.
+    /// A Worker has stopped accepting for good.
     AcceptorStopped(WorkerId),
     /// A Worker has ended.
     WorkerStopped {
@@ -59,11 +59,11 @@ pub enum Step {
         /// Whether to ask, before that, for handshakes under way.
         ask: bool,
     },
-    /// Close the listening socket. Clients that have come into the backlog since the sweep are counted first.
+    /// Close the listening socket. First count the clients that have come into the backlog since the sweep.
     CloseListener,
-    /// A Worker is stuck and is not waited for any more.
+    /// Stop waiting for this Worker: it is stuck.
     GiveUpOn(WorkerId),
-    /// No Worker owes anything.
+    /// Make the report: no Worker owes an acknowledgement.
     Report(Verdict),
 }
 
@@ -72,13 +72,14 @@ pub enum Step {
 pub enum Timer {
     /// Until the next look into the backlog.
     Look,
-    /// For Acceptors to answer and for the last clients before the refusal: the socket stays open at least as long.
+    /// The time for Acceptors to answer, and for the last clients before the refusal. The socket stays open at least this
+    /// long.
     Settling,
-    /// For handshakes under way: the socket stays open for them, but not longer.
+    /// The time for handshakes under way. The socket stays open for them, but not longer than this.
     Handshakes,
-    /// For the graceful stop, before it is ended by force.
+    /// The time for the graceful stop. Then it is ended by force.
     Deadline,
-    /// For Workers to answer after that.
+    /// The time for Workers to answer after that.
     Patience,
 }
 
@@ -118,8 +119,8 @@ pub struct SupervisorState<H> {
     acceptors: Roster<WorkerId, ()>,
     phase: Phase,
     echoes: Echoes,
-    /// Whether the kernel refuses new clients. If it cannot, the connections drain only after the socket is closed:
-    /// clients that are sent away would come back at once.
+    /// Whether the kernel refuses new clients. If it does not, the connections drain only after the socket is closed: a
+    /// client whose connection ends would come back at once.
     refusing: bool,
     settling: Settling,
     listening: bool,
@@ -132,10 +133,10 @@ enum Phase {
     Running,
     Stopping {
         reason: StopReason,
-        /// Whether a signal has been heard: the second one ends the stop by force.
+        /// Whether a signal has been heard. The second one ends the stop by force.
         signalled: bool,
     },
-    /// What comes now comes too late.
+    /// The report is made. All later events are ignored.
     Reported,
 }
 
@@ -151,7 +152,7 @@ enum Settling {
 }
 
 impl<H> SupervisorState<H> {
-    /// Over these Workers, which run.
+    /// The state over these Workers, which run already.
     pub fn new(workers: impl IntoIterator<Item = (WorkerId, H)>) -> Self {
         let (mut roster, mut acceptors) = (Roster::default(), Roster::default());
         for (worker, handle) in workers {
@@ -171,7 +172,7 @@ impl<H> SupervisorState<H> {
         }
     }
 
-    /// Gives what is to be done about `event`, in this order.
+    /// Gives the steps that answer `event`, in their order.
     pub fn on(&mut self, event: Event) -> Vec<Step> {
         let mut steps = Vec::new();
         if self.phase == Phase::Reported {
@@ -228,7 +229,7 @@ impl<H> SupervisorState<H> {
             Event::AcceptorStopped(worker) => {
                 self.acceptors.acknowledge(&worker);
                 if self.phase == Phase::Running {
-                    // It was not told to stop: its Worker has given up on restarts.
+                    // The Supervisor has not told it to stop: its Worker has given up on restarts.
                     self.give_up(&mut steps);
                 }
             }
@@ -250,7 +251,7 @@ impl<H> SupervisorState<H> {
         self.begin(StopReason::Restarts, steps);
     }
 
-    /// Begins the stop, if none is under way.
+    /// Begins the stop, unless one is under way.
     fn begin(&mut self, reason: StopReason, steps: &mut Vec<Step>) {
         if self.phase == Phase::Running {
             self.phase = Phase::Stopping { reason, signalled: reason.is_signal() };
@@ -293,8 +294,8 @@ impl<H> SupervisorState<H> {
         self.workers.owing().map(|(_, handle)| handle)
     }
 
-    /// The Workers that are to take in the backlog, by turns: those whose Acceptor has answered have a thread that runs, any
-    /// other is asked only if there is none.
+    /// The Workers that take in the backlog, by turns. A Worker whose Acceptor has answered has a thread that runs. The
+    /// others are asked only if there is no such Worker.
     pub fn takers(&self) -> impl Iterator<Item = (WorkerId, &H)> + Clone {
         let answered = |worker: &WorkerId| !self.acceptors.owing().any(|(owing, ())| owing == worker);
         let any_answered = self.workers.owing().any(|(worker, _)| answered(worker));

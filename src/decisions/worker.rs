@@ -1,6 +1,6 @@
-//! What a Worker decides: whether its Acceptor is replaced, who is told of a stop, and when it may end itself.
+//! What a Worker decides: whether it replaces its Acceptor, whom it tells of a stop, and when it ends itself.
 //!
-//! A pure state machine, as [`supervisor`](super::supervisor) is: the actor in `worker` carries out its [`Step`]s.
+//! A pure state machine, as [`supervisor`](super::supervisor) is. The actor in `worker` carries out its [`Step`]s.
 
 use crate::decisions::{restart_limit::RestartLimit, roster::Roster, stop::Stop};
 use std::time::Duration;
@@ -10,13 +10,13 @@ use std::time::Duration;
 pub enum Event<C> {
     /// The time for the next Acceptor has come.
     AcceptorDue,
-    /// It could not be started for want of descriptors or memory, which is no crash and no reason to give up.
+    /// The Acceptor could not be started for want of descriptors or memory. This is no crash and no reason to give up.
     AcceptorExhausted,
     /// The Acceptor has ended, or could not be started.
     AcceptorStopped {
-        /// Whether it was not told to.
+        /// Whether it ended without an order to stop.
         crashed: bool,
-        /// The clock's reading, since any fixed moment.
+        /// The time, counted from any fixed moment.
         now: Duration,
     },
     /// The Supervisor orders a stop.
@@ -30,7 +30,8 @@ pub enum Event<C> {
 pub enum Step {
     /// Start an Acceptor.
     StartAcceptor {
-        /// If the one before has crashed: the number of restarts within the window, this one included.
+        /// The number of restarts within the window, this one included, if the Acceptor before it has crashed; otherwise
+        /// `None`.
         restarts: Option<usize>,
     },
     /// Let [`Event::AcceptorDue`] happen after a while.
@@ -39,12 +40,12 @@ pub enum Step {
     TellAcceptor(Stop),
     /// Tell every connection that [owes](WorkerState::connections).
     TellConnections(Stop),
-    /// Tell the Supervisor that here nothing is accepted any more.
+    /// Tell the Supervisor that this Worker accepts nothing any more.
     AcceptingIsOver {
-        /// Whether that is because the Acceptor has crashed too often.
+        /// Whether the Acceptor has crashed too often.
         given_up: bool,
     },
-    /// Nobody owes anything: acknowledge.
+    /// Acknowledge the stop: no child owes anything.
     Finish,
 }
 
@@ -73,17 +74,17 @@ pub struct WorkerState<C: Ord, H> {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Acceptor {
-    /// None is there, the next one is due.
+    /// No Acceptor runs, and the next one is due.
     Due {
         restarts: Option<usize>,
     },
     Running,
-    /// None will be there any more.
+    /// No Acceptor runs, and none will.
     Over,
 }
 
 impl<C: Ord, H> WorkerState<C, H> {
-    /// Without connections, its Acceptor due.
+    /// A Worker without connections, whose Acceptor is due.
     pub fn new(restart_limit: RestartLimit) -> Self {
         Self {
             connections: Roster::default(),
@@ -93,12 +94,13 @@ impl<C: Ord, H> WorkerState<C, H> {
         }
     }
 
-    /// A connection has been started. Gives the order that it has missed and must be told now.
+    /// A connection has been started. Gives the order that the others already have; the Worker must give it to this one
+    /// now.
     pub fn enter(&mut self, connection: C, handle: H) -> Option<Stop> {
         self.connections.enter(connection, handle)
     }
 
-    /// Gives what is to be done about `event`, in this order.
+    /// Gives the steps that answer `event`, in their order.
     pub fn on(&mut self, event: Event<C>) -> Vec<Step> {
         let mut steps = Vec::new();
         match event {
@@ -109,7 +111,7 @@ impl<C: Ord, H> WorkerState<C, H> {
                 }
             }
             Event::AcceptorExhausted => self.wait_for_acceptor(None, &mut steps),
-            // One that crashes while it is being stopped has stopped all the same.
+            // An Acceptor that crashes during a stop has stopped all the same.
             Event::AcceptorStopped { crashed, now } if crashed && self.connections.ordered().is_none() => {
                 match self.restart_limit.restart(now) {
                     restarts @ Some(_) => self.wait_for_acceptor(restarts, &mut steps),
@@ -131,7 +133,7 @@ impl<C: Ord, H> WorkerState<C, H> {
                 self.connections.acknowledge(&connection);
             }
         }
-        // An Acceptor that has not answered may still have clients for us in the mailbox.
+        // While the Acceptor has not answered, the mailbox may still hold clients from it.
         let nobody_comes = self.connections.ordered() >= Some(Stop::Finish) && self.acceptor == Acceptor::Over;
         if nobody_comes && self.connections.is_empty() && !std::mem::replace(&mut self.finished, true) {
             steps.push(Step::Finish);
@@ -154,7 +156,7 @@ impl<C: Ord, H> WorkerState<C, H> {
         self.connections.owing().map(|(_, handle)| handle)
     }
 
-    /// Whether it has come to its own end.
+    /// Whether the Worker has ended itself.
     pub fn is_finished(&self) -> bool {
         self.finished
     }

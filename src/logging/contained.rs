@@ -1,13 +1,13 @@
-//! A logger that harms nobody. Supervision must not depend on a log: a record is written in the `Drop` of an actor too, where a
-//! second panic would end the process, and a panic before the message to the parent would leave it waiting.
+//! A logger that cannot harm the program. Supervision must not depend on a log. An actor writes a record in its `Drop` too.
+//! A second panic there would end the process, and a panic before the message to the parent would leave the parent waiting.
 //!
-//! Relies on nothing that the drain does: its panic ends here, and its error is dropped. slog's usual `fuse()` makes a panic of
-//! every error.
+//! Relies on nothing that the drain does: the drain's panic ends here, and its error is dropped. slog's usual `fuse()`
+//! turns every error into a panic.
 
 use slog::{Drain, Level, Logger, Never, OwnedKVList, Record, o};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// The same log, whose failures and panics stay in it.
+/// The same log, but its failures and panics stay in it.
 pub(crate) fn contained(log: Logger) -> Logger {
     Logger::root(Contained(log), o!())
 }
@@ -19,7 +19,7 @@ impl Drain for Contained {
     type Err = Never;
 
     fn log(&self, record: &Record<'_>, values: &OwnedKVList) -> Result<(), Never> {
-        // What a panic has left half done is the drain's own.
+        // Only the drain sees what a panic has left half done.
         let _ = catch_unwind(AssertUnwindSafe(|| Drain::log(&self.0, record, values)));
         Ok(())
     }

@@ -1,11 +1,13 @@
-//! Records written whole, with their fields in the order in which the code gives them.
+//! Writes records whole, with their fields in the order in which the code gives them.
+//!
+//! Relies on slog to give a record's fields in the reverse order, and turns them round.
 
 use crate::text::one_line;
 use slog::{BorrowedKV, Drain, KV, Key, OwnedKVList, Record, RecordStatic, Serializer, Value, o};
 use std::io::{self, Write};
 
-/// Collects a record and writes it when it is whole. One that cannot be written is forgotten: were its rest kept, as a
-/// `BufWriter` does, it would run into the next.
+/// Collects a record and writes it when it is whole. A record that cannot be written is dropped. A `BufWriter` would keep
+/// its rest, which would run into the next record.
 pub(super) struct Whole<W> {
     pub(super) out: W,
     pub(super) record: Vec<u8>,
@@ -24,8 +26,8 @@ impl<W: Write> Write for Whole<W> {
     }
 }
 
-/// Passes records on with their fields in the order written, the logger's own first. slog keeps them the other way
-/// round, `slog_json` leaves them so, and `slog_term`'s own remedy panics when a write fails.
+/// Passes records on with their fields in the order written, the logger's own first. slog keeps them in the reverse order,
+/// and `slog_json` leaves them so. `slog_term` has a remedy of its own, which panics when a write fails.
 pub(super) struct InOrder<D> {
     pub(super) drain: D,
     /// For a format that does not escape control characters itself.
@@ -52,7 +54,7 @@ struct Fields {
     escape: bool,
 }
 
-/// Numbers and booleans stay what they are; all else becomes text.
+/// Numbers and booleans keep their types; all else becomes text.
 macro_rules! keep {
     ($($emit:ident: $kind:ty),*) => {
         $(fn $emit(&mut self, key: Key, value: $kind) -> slog::Result {

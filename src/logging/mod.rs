@@ -1,4 +1,6 @@
 //! How a server, a client and their programs log.
+//!
+//! The library only needs a logger that cannot harm it (`contained`); the programs take theirs from `program`.
 
 mod contained;
 #[cfg(feature = "cli")]

@@ -1,8 +1,8 @@
 //! The loggers of both programs.
 //!
 //! A record goes through a bounded queue to the log's own thread, which formats and writes it. A full queue makes the
-//! writer wait: nothing is dropped. It relies on the guard being dropped last; that writes out what is left. Whatever
-//! happens to the stream stays on that thread.
+//! writer wait, so no record is dropped. It relies on the guard being dropped last, which writes out what is left. A
+//! failure of the stream stays on that thread.
 
 use super::{
     in_order::{InOrder, Whole},
@@ -21,7 +21,7 @@ use crate::{
     settings::{LogFormat, LogSettings},
 };
 
-/// Records that may wait to be written, before the next one has to.
+/// Records that may wait to be written before the next one has to wait.
 const QUEUE: usize = 8192;
 
 /// Where a log goes.
@@ -35,10 +35,10 @@ pub enum Stream {
 
 /// A logger to one of the standard streams.
 ///
-/// A closed stream harms nobody: the records are lost, and that is all.
+/// If the stream is closed, its records are lost and the program goes on.
 ///
 /// # Errors
-/// [`Error::Thread`] or [`Error::Memory`] if there is no thread to write it.
+/// [`Error::Thread`] or [`Error::Memory`] if the log's thread cannot be started.
 ///
 /// ```
 /// use supervised_echo::{logging::{Stream, logger}, settings::Settings};
@@ -53,7 +53,7 @@ pub fn logger(settings: &LogSettings, stream: Stream) -> Result<(Logger, Guard),
         Stream::Stderr => io::stderr().is_terminal(),
     };
     if settings.format == LogFormat::Auto && terminal {
-        // It leaves the colours out by itself if NO_COLOR is set.
+        // The decorator leaves the colours out by itself if NO_COLOR is set.
         let decorator = TermDecorator::new();
         let decorator = if stream == Stream::Stdout { decorator.stdout() } else { decorator.stderr() };
         return queued(settings.level, text(decorator.build()));
@@ -73,7 +73,7 @@ pub(super) fn plain(settings: &LogSettings, out: impl Write + Send + 'static) ->
     }
 }
 
-/// Puts the queue before `drain`, and the level before the queue: a record that is filtered out costs a comparison.
+/// Puts the queue before `drain`, and the level before the queue. So a record that is filtered out costs one comparison.
 fn queued(level: Level, drain: impl Drain + Send + 'static) -> Result<(Logger, Guard), Error> {
     let (queue, guard) = queue::queue(QUEUE, drain.ignore_res())?;
     Ok((Logger::root(LevelFilter::new(queue, level).ignore_res(), o!()), guard))
@@ -85,7 +85,7 @@ fn text<D: Decorator>(decorator: D) -> InOrder<FullFormat<D>> {
 }
 
 fn json<W: Write>(out: W) -> InOrder<slog_json::Json<W>> {
-    // One call for each: within a call, too, slog's order is the reverse.
+    // One call for each field: within a call, too, slog's order is the reverse.
     let drain = slog_json::Json::new(out)
         .add_key_value(o!("ts" => FnValue(|_: &Record<'_>| now())))
         .add_key_value(o!("level" => FnValue(|record: &Record<'_>| name(record.level()))))
@@ -97,14 +97,14 @@ fn now() -> String {
     rfc3339(SystemTime::now())
 }
 
-/// RFC 3339, in UTC, to the millisecond. Of a time that `humantime` does not write the nearest one that it does: a clock may be
-/// wrong, and the record must not be lost for it.
+/// RFC 3339, in UTC, to the millisecond. If `humantime` cannot write the time, this writes the nearest one that it can: a
+/// clock may be wrong, and the record must not be lost for it.
 fn rfc3339(time: SystemTime) -> String {
     const LAST: Duration = Duration::from_millis(253_402_300_799_999);
     humantime::format_rfc3339_millis(time.clamp(UNIX_EPOCH, UNIX_EPOCH + LAST)).to_string()
 }
 
-/// The name that the settings know the level by.
+/// The name of the level in the settings.
 fn name(level: Level) -> &'static str {
     match level {
         Level::Critical => "critical",

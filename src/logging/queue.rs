@@ -1,6 +1,7 @@
 //! The bounded queue before a drain, and the thread that empties it into the drain.
 //!
-//! `slog_async` makes the records fit to be sent. Its own queue panics where no thread can be had, so this is one that tells.
+//! `slog_async` turns records into values that can be sent. Its own queue panics if no thread can be started; this one
+//! returns an error.
 
 use crate::{error::Error, resources};
 use slog::{Drain, Never, OwnedKVList, Record};
@@ -10,7 +11,7 @@ use std::{
     thread::JoinHandle,
 };
 
-/// What waits in the queue.
+/// An entry of the queue.
 enum Item {
     Record(AsyncRecord),
     End,
@@ -47,7 +48,7 @@ impl Drain for Queue {
     type Err = Never;
 
     fn log(&self, record: &Record<'_>, values: &OwnedKVList) -> Result<(), Never> {
-        // Without its guard the thread is gone, and the record lost.
+        // Once the guard is dropped, the thread is gone and the record is lost.
         let _ = self.0.send(Item::Record(AsyncRecord::from(record, values)));
         Ok(())
     }

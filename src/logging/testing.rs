@@ -9,7 +9,7 @@ pub fn settings(format: LogFormat) -> LogSettings {
     LogSettings { level: Level::Info, format }
 }
 
-/// What `write` logs, from the first byte to the end.
+/// Everything that `write` logs, from the first byte to the end.
 pub fn logged(format: LogFormat, write: impl FnOnce(&Logger)) -> String {
     let (mut reader, writer) = io::pipe().expect("a pipe is to be had");
     let (log, guard) = plain(&settings(format), writer).expect("a thread is to be had");

@@ -1,7 +1,7 @@
-//! Accepts clients from the shared listening socket, one Acceptor on each Worker's thread.
+//! Accepts clients from the shared listening socket: one Acceptor on each Worker's thread.
 //!
-//! What an accept error means is decided by a pure classifier. None of them ends the server by itself: an Acceptor that
-//! cannot go on crashes alone, and its Worker starts another on the same socket, where the queued clients wait meanwhile.
+//! A pure classifier decides what an accept error means. No accept error ends the server by itself. An Acceptor that cannot
+//! go on crashes alone, and its Worker starts another on the same socket. The queued clients wait in the backlog meanwhile.
 
 use crate::{
     decisions::{accept_error::AcceptError, ids::WorkerId, stop::Stop},
@@ -30,16 +30,17 @@ use tokio::{
     time::{Instant, sleep, sleep_until},
 };
 
-/// How long to leave a listener alone that has no descriptor or memory for another client.
+/// How long an exhausted Acceptor waits before it tries again.
 const BACK_OFF: Duration = Duration::from_millis(100);
-/// How long nothing must have failed before an episode counts as over: at the limit accepting fails and works by turns.
+/// An episode of exhaustion is over when nothing has failed for this long. At the limit, accepting fails and works by
+/// turns.
 const CALM: Duration = Duration::from_secs(1);
 
-/// Where an Acceptor's clients come from: the socket, or in a test whatever can go wrong with one.
+/// Where an Acceptor's clients come from: the listening socket, or in a test one that fails as the test wants.
 pub(crate) trait Listen: 'static {
     fn poll_accept(&mut self, cx: &mut task::Context<'_>) -> Poll<io::Result<(TcpStream, SocketAddr)>>;
 
-    /// Fails if the system has nothing to give for one more client.
+    /// Fails if the system has no descriptor or memory for one more client.
     fn probe(&self) -> io::Result<()> {
         Ok(())
     }
@@ -50,7 +51,7 @@ impl Listen for TcpListener {
         TcpListener::poll_accept(self, cx)
     }
 
-    /// One more handle of the socket takes what a client would: a descriptor, and a watch of epoll.
+    /// One more handle of the socket takes what a client would take: a descriptor and a watch of epoll.
     fn probe(&self) -> io::Result<()> {
         TcpListener::from_std(SockRef::from(self).try_clone()?.into()).map(drop)
     }
@@ -86,7 +87,7 @@ impl Acceptor {
         parent: Parent,
         log: Logger,
     ) -> Self {
-        // Unless it ends otherwise it has panicked.
+        // The end counts as a panic until the Acceptor notes another.
         let exit = AcceptorExit { worker, crash: Some("panic".into()) };
         Self { gate, exhaustions, listener: Some(listener), parent, log, exit }
     }
@@ -115,8 +116,8 @@ impl Actor for Acceptor {
 impl Handler<Stop> for Acceptor {
     type Result = ();
 
-    /// Whatever step of the stop it is: the accept loop is dropped with its handle of the socket, and all that it has
-    /// accepted is ahead of the `Stopped` in the Worker's mailbox.
+    /// Every step of a stop is the same to an Acceptor. The accept loop and its handle of the socket are dropped. The
+    /// clients that it has accepted are ahead of the `Stopped` in the Worker's mailbox.
     fn handle(&mut self, _: Stop, ctx: &mut Self::Context) {
         self.exit.crash = None;
         ctx.stop();
@@ -132,7 +133,7 @@ impl Drop for Acceptor {
     }
 }
 
-/// Accepts until the listener is broken, and says of what.
+/// Accepts until the listener is broken, and returns the error.
 async fn accept_all(
     worker: WorkerId,
     gate: Arc<Gate>,
@@ -158,8 +159,8 @@ async fn accept_all(
                 AcceptError::Client => {}
                 AcceptError::Exhausted => {
                     let exhaustion = exhaustion.get_or_insert_with(|| Exhaustion::new(error, &exhaustions, &log));
-                    // A client for whom there is no watch is accepted and lost: so the next one stays in the backlog
-                    // until there is one.
+                    // A client without a watch of epoll would be accepted and lost. So the next client stays in the backlog
+                    // until there is a watch for it.
                     loop {
                         exhaustion.last_failure = Instant::now();
                         sleep(BACK_OFF).await;
@@ -174,7 +175,7 @@ async fn accept_all(
     }
 }
 
-/// Resolves when nothing has failed for a while, be it that nobody came.
+/// Resolves when nothing has failed for a while, also if no client came.
 async fn calm(exhaustion: &Option<Exhaustion>) {
     match exhaustion {
         Some(exhaustion) => sleep_until(exhaustion.last_failure + CALM).await,
@@ -182,8 +183,8 @@ async fn calm(exhaustion: &Option<Exhaustion>) {
     }
 }
 
-/// The Acceptors of all Workers for which the system has nothing to give for another client. An episode of exhaustion
-/// begins with the first of them and ends with the last: it is told once, however many Acceptors feel it.
+/// Counts the Acceptors that are exhausted. An episode of exhaustion begins with the first of them and ends with the last.
+/// It is logged once, however many Acceptors take part.
 #[derive(Clone, Default)]
 pub(crate) struct Exhaustions(Arc<AtomicUsize>);
 
@@ -259,7 +260,7 @@ mod tests {
         }
     }
 
-    /// Fails once, with an order to stop in the Acceptor's mailbox by then; after that nobody comes.
+    /// Fails once, when an order to stop is already in the Acceptor's mailbox. After that no client comes.
     struct Interrupted<F> {
         acceptor: Addr<Acceptor>,
         fail: Option<F>,
@@ -367,7 +368,7 @@ mod tests {
 
     #[actix::test]
     async fn while_there_is_no_watch_for_a_client_none_is_accepted_and_lost() {
-        /// Fails once, then has nothing to give for two probes.
+        /// Fails once, then is exhausted for two probes.
         struct Full {
             failed: bool,
             probes: Cell<usize>,
@@ -427,7 +428,7 @@ mod tests {
 
     #[actix::test]
     async fn a_stop_that_meets_an_accept_error_is_acknowledged_once_and_at_once() {
-        // With the clock at a standstill only a wait, for the end of the back-off, could move it.
+        // The clock stands still. Only a wait for the end of the back-off could move it.
         tokio::time::pause();
         let begin = Instant::now();
         for errno in CLIENTS.into_iter().chain(EXHAUSTED).chain(LISTENERS) {

@@ -1,12 +1,12 @@
-//! The limit of file descriptors, raised as far as it goes, and the caps lowered to fit into it.
+//! Raises the limit of file descriptors as far as it goes, and lowers the caps to fit into it.
 //!
-//! One connection is one descriptor. Running out at run time is survived (see `acceptor`), but it is better not to start
-//! with a promise that cannot be kept.
+//! One connection takes one descriptor. The server survives running out at run time (see `acceptor`), but it should not
+//! start with caps that it cannot keep.
 
 use crate::{error::Error, resources};
 use std::{ffi::OsString, fs};
 
-/// Kept free for whatever opens a file now and then (a log, a name look-up).
+/// Kept free for files that are opened now and then, such as a log or a name look-up.
 const SPARE: usize = 16;
 /// What one Worker's thread needs: an epoll instance, its waker, its end of the signal pipe, its handle of the listener.
 const PER_WORKER: usize = 4;
@@ -15,7 +15,7 @@ const PER_WORKER: usize = 4;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Caps {
     pub limit: usize,
-    /// Spare ones and what the process needs for itself.
+    /// The spare ones, and those that the process needs for itself.
     pub reserved: usize,
     pub max_connections: usize,
     pub max_pending: usize,
@@ -24,7 +24,7 @@ pub(crate) struct Caps {
 /// Raises the limit and fits the caps into it: first `max_pending` is lowered, then `max_connections`.
 pub(crate) fn reserve(workers: usize, max_connections: usize, max_pending: usize) -> Result<Caps, Error> {
     let limit = resources::raise_descriptors();
-    // Those above the limit take none of it.
+    // Descriptors numbered above the limit take none of it.
     let counts = |name: OsString| name.to_str().and_then(|name| name.parse().ok()).is_none_or(|fd: usize| fd < limit);
     let open = fs::read_dir("/proc/self/fd").map(|open| open.flatten().filter(|fd| counts(fd.file_name())).count());
     let open = open.unwrap_or(SPARE);

@@ -1,4 +1,6 @@
 //! The built-in service: every byte comes back, in order, unchanged.
+//!
+//! It relies on the thread's one read buffer (see `buffer`), which it may use only between two waits.
 
 use crate::{
     buffer::{READS_IN_A_ROW, with_buffer},
@@ -9,8 +11,8 @@ use tokio::io::AsyncWriteExt;
 
 /// Sends back what it receives until the input ends.
 ///
-/// An idle connection holds no buffer. What the client does not read back is held once, bounded by one buffer, and nothing
-/// more is read until it is gone: the client feels it as back-pressure.
+/// An idle connection holds no buffer. What the client does not read back is held once, in at most one buffer. The service
+/// reads no more until that is sent, so the client feels back-pressure.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Echo;
 
@@ -21,7 +23,7 @@ impl Service for Echo {
             match pause {
                 Pause::Quiet => socket.readable().await?,
                 Pause::OthersTurn => tokio::task::yield_now().await,
-                // Boxed, as it is rare: an idle connection keeps no room for it.
+                // Boxed, because it is rare: an idle connection keeps no room for it.
                 Pause::Owing(bytes) => Box::pin(socket.write_all(&bytes)).await?,
                 Pause::End => return Ok(()),
             }
@@ -33,9 +35,9 @@ impl Service for Echo {
 enum Pause {
     /// Nothing more has come.
     Quiet,
-    /// Plenty has come, and the others on this thread have waited long enough.
+    /// Many bytes have come, and the other connections on this thread have waited long enough.
     OthersTurn,
-    /// The socket did not take this. A copy, since the buffer is the thread's.
+    /// The socket did not take these bytes. They are copied, because all connections of the thread share the buffer.
     Owing(Box<[u8]>),
     /// The input has ended.
     End,

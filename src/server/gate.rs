@@ -1,7 +1,8 @@
 //! The lock round the [`Admission`], the wakers of those who wait for its decisions, and the RAII permits.
 //!
-//! Accepting, counting and queueing are one step under one lock: that is what makes the cap exact and the queue fair over
-//! all threads. An Acceptor that held a permit while it waits for a client would keep a slot from a client that is there.
+//! Accepting, counting and queueing are one step under one lock. This makes the cap exact and the queue fair over all
+//! threads. An Acceptor holds no permit while it waits for a client: it would keep a slot from a client that is already
+//! there.
 
 use crate::decisions::{
     admission::{Admission, Census, Place, Tally},
@@ -25,11 +26,12 @@ pub struct Gate {
 #[derive(Debug)]
 struct State {
     admission: Admission,
-    /// Those in the queue, to be woken when their slot is handed to them.
+    /// The wakers of the queued connections. The gate wakes one when it hands a slot to it.
     waiters: HashMap<ConnectionId, Waker>,
-    /// Acceptors without room. All are woken by a departure: any of them may be the one whose thread has time.
+    /// The wakers of Acceptors without room. A departure wakes them all, because any of them may be the one whose thread
+    /// has time.
     parked: Vec<Waker>,
-    /// Permits out, by Worker: what is lost if one of them never answers.
+    /// Permits that are out, by Worker. They count as lost if the Worker never answers.
     alive: BTreeMap<WorkerId, usize>,
 }
 
@@ -45,8 +47,8 @@ impl Gate {
         Arc::new(Self { state: Mutex::new(state) })
     }
 
-    /// Accepts one client if there is room for it, and gives it its place in the same step: nobody can come in between.
-    /// Without room the caller is parked, and woken by the next departure.
+    /// Accepts one client if there is room, and gives it its place in the same step, so no other client can come in
+    /// between. Without room the Acceptor is parked, and the next departure wakes it.
     pub fn poll_accept<T>(
         self: &Arc<Self>,
         cx: &mut Context<'_>,
@@ -65,19 +67,19 @@ impl Gate {
         Poll::Ready(Ok((accepted, self.permit(&mut state, connection, worker), place)))
     }
 
-    /// Accounts for a client from the backlog, after the close.
+    /// Counts a client from the backlog, after the close.
     pub fn take_in(self: &Arc<Self>, worker: WorkerId) -> Permit {
         let mut state = self.lock();
         let connection = state.admission.take_in();
         self.permit(&mut state, connection, worker)
     }
 
-    /// Closes the gate and gives those who were there when it was closed first.
+    /// Closes the gate. Gives the census of the first close.
     pub fn close(&self) -> Census {
         self.lock().admission.close()
     }
 
-    /// The permits out on one Worker.
+    /// How many permits are out on one Worker.
     pub fn alive(&self, worker: WorkerId) -> usize {
         self.lock().alive.get(&worker).copied().unwrap_or(0)
     }
@@ -101,18 +103,18 @@ impl Gate {
             let woken = departure.handed_to.and_then(|waiter| state.waiters.remove(&waiter));
             (woken, std::mem::take(&mut state.parked), departure.in_stop)
         };
-        // Woken outside the lock: what a waker runs is not ours.
+        // Woken outside the lock: a waker runs code that this module does not know.
         woken.into_iter().chain(parked).for_each(Waker::wake);
         in_stop
     }
 
-    /// A panic while the lock is held (in an injected listener) leaves a state that is whole: it changes in single calls.
+    /// A panic under the lock (in an injected listener) leaves a whole state, because each change is one call.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// One client's slot, or its place in the queue; given back when dropped, so that a panic gives it back too.
+/// One client's slot, or its place in the queue. The permit gives it back when it is dropped, so a panic gives it back too.
 #[derive(Debug)]
 pub struct Permit {
     /// `None` once given back.
@@ -122,12 +124,12 @@ pub struct Permit {
 }
 
 impl Permit {
-    /// The connection that holds it.
+    /// The id of the connection that holds it.
     pub fn connection(&self) -> ConnectionId {
         self.connection
     }
 
-    /// Resolves when the connection has a slot; never, if the gate closes first.
+    /// Resolves when the connection has a slot. It never resolves if the gate closes first.
     pub fn served(&self) -> impl Future<Output = ()> + use<> {
         let (gate, connection) = (self.gate.clone(), self.connection);
         poll_fn(move |cx| {
@@ -141,15 +143,15 @@ impl Permit {
         })
     }
 
-    /// Gives the place back and says why, and how many bytes were thrown away. True if the gate had closed: then the stop owes
-    /// an account of this connection.
+    /// Gives the place back, with the close reason and the number of discarded bytes. True if the gate had closed: then the
+    /// report of the stop counts this connection.
     pub fn give_back(&mut self, reason: CloseReason, discarded: u64) -> bool {
         self.gate.take().is_some_and(|gate| gate.leave(self.connection, self.worker, reason, discarded))
     }
 }
 
 impl Drop for Permit {
-    /// Without a word only if no actor ever came of it: its client sees a reset.
+    /// A permit is dropped unreturned only if no actor was started for it. Its client sees a reset.
     fn drop(&mut self) {
         self.give_back(CloseReason::Forced, 0);
     }

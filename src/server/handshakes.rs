@@ -1,8 +1,8 @@
-//! How many handshakes the kernel has under way for the listening socket: clients that take themselves for connected, or soon
-//! will, but are not in the backlog yet.
+//! Counts the handshakes that the kernel has under way for the listening socket. Such a client takes itself for connected,
+//! or soon will, but is not in the backlog yet.
 //!
-//! Relies on the kernel's socket diagnostics (`NETLINK_SOCK_DIAG`, as `ss` uses it). They need no privilege and no file. The
-//! socket for the question is opened beforehand, so that a stop can ask even where no file descriptor is left.
+//! Relies on the kernel's socket diagnostics (`NETLINK_SOCK_DIAG`, as `ss` uses it). They need no privilege and no file.
+//! Their socket is opened at the start, so that a stop can ask even when no file descriptor is left.
 
 use socket2::{Domain, Protocol, Socket, Type};
 use std::{
@@ -14,9 +14,9 @@ use std::{
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 /// From `linux/tcp_states.h`. The kernel selects the requests of a listener by this state too.
 const TCP_SYN_RECV: u32 = 3;
-/// Where the local address is in an answer, `struct inet_diag_msg`: behind four bytes and two ports.
+/// Where the local address stands in an answer, `struct inet_diag_msg`: after four bytes and two ports.
 const LOCAL_ADDRESS: usize = 8;
-/// The kernel makes no larger piece of an answer.
+/// The largest piece of an answer that the kernel sends.
 const PIECE: usize = 32 * 1024;
 /// `struct nlmsghdr`, which begins each message.
 const HEADER: usize = 16;
@@ -31,9 +31,9 @@ pub(crate) struct Handshakes {
 }
 
 impl Handshakes {
-    /// Prepares the question. `listener` is where the socket listens, with its real port.
+    /// Opens the diagnostics and prepares the question. `listener` is the address of the socket, with its real port.
     ///
-    /// Fails where socket diagnostics cannot be had: in a kernel without them, or under a filter of system calls.
+    /// Fails in a kernel without socket diagnostics, or under a filter of system calls.
     pub fn of(listener: SocketAddr) -> io::Result<Self> {
         let (domain, protocol) = (Domain::from(libc::AF_NETLINK), Protocol::from(libc::NETLINK_SOCK_DIAG));
         let diagnostics = Socket::new(domain, Type::RAW, Some(protocol))?;
@@ -41,10 +41,11 @@ impl Handshakes {
         Ok(Self { diagnostics, listener, piece: vec![0; PIECE].into() })
     }
 
-    /// How many are under way. A handshake that is not, and was, is in the backlog: so ask first, and take in the backlog then.
+    /// How many handshakes are under way. A handshake that ends goes into the backlog. So ask first, and then take in the
+    /// backlog.
     ///
-    /// The kernel goes through its table of connections, of the whole machine: a fifth of a millisecond where there are few, one
-    /// to three where there are 10,000 (and 20,000 ends of them).
+    /// The kernel goes through the table of connections of the whole machine. That takes a fifth of a millisecond where
+    /// there are few, and one to three where there are 10,000 connections (20,000 ends).
     pub fn under_way(&mut self) -> io::Result<usize> {
         self.diagnostics.send(&question(self.listener))?;
         let mut under_way = 0;
@@ -65,7 +66,7 @@ impl Handshakes {
         }
     }
 
-    /// The kernel selects by port alone, and on one port others may listen, each on its own address.
+    /// The kernel selects by port alone. Other sockets may listen on the same port, each on its own address.
     fn is_ours(&self, message: &[u8]) -> bool {
         let is_at = |octets: &[u8]| message.get(LOCAL_ADDRESS..).is_some_and(|from| from.starts_with(octets));
         match self.listener.ip() {
@@ -76,8 +77,8 @@ impl Handshakes {
     }
 }
 
-/// `struct nlmsghdr` and `struct inet_diag_req_v2`: all of this family (which is the listener's, whatever its client's is), this
-/// state and this local port.
+/// `struct nlmsghdr` and `struct inet_diag_req_v2`. They ask for all sockets of this family, state and local port. The
+/// family is the listener's; an IPv4 client of an IPv6 listener belongs to it too.
 fn question(listener: SocketAddr) -> Vec<u8> {
     const LENGTH: u32 = HEADER as u32 + 56;
     const FLAGS: u16 = (libc::NLM_F_REQUEST | libc::NLM_F_DUMP) as u16;
@@ -92,7 +93,7 @@ fn question(listener: SocketAddr) -> Vec<u8> {
     question
 }
 
-/// The kind of the first message, what is in it, and what comes behind it. `None` if there is no whole one.
+/// The kind of the first message, its content, and the bytes behind it. `None` if no whole message is there.
 fn first_message(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
     let length = u32::from_ne_bytes(*bytes.first_chunk()?) as usize;
     let kind = u16::from_ne_bytes(*bytes.get(4..)?.first_chunk()?);
@@ -100,7 +101,7 @@ fn first_message(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
     Some((kind, bytes.get(HEADER..length)?, next))
 }
 
-/// What a message of the kind `NLMSG_ERROR` says: a negative errno.
+/// The errno, negative, that a message of the kind `NLMSG_ERROR` carries.
 fn error(message: &[u8]) -> io::Error {
     let errno = message.first_chunk().map_or(0, |errno| i32::from_ne_bytes(*errno));
     io::Error::from_raw_os_error(-errno)
@@ -124,7 +125,7 @@ mod tests {
         (listener, address, Handshakes::of(address).expect("it needs no privilege"))
     }
 
-    /// Refuses packets with fewer hops left than this; none that come from this machine have 255.
+    /// Refuses packets with fewer hops left than this. A packet from this machine never has 255.
     #[expect(unsafe_code, reason = "socket2 has no such option")]
     fn require_hops_left(client: &Socket, hops: libc::c_int) {
         let v6 = client.domain().unwrap() == Domain::IPV6;
@@ -136,7 +137,7 @@ mod tests {
         assert_eq!(done, 0, "{}", io::Error::last_os_error());
     }
 
-    /// A client that hears nothing of the server's answer, so that its handshake stays under way.
+    /// A client that does not hear the server's answer, so its handshake stays under way.
     fn half_open(ip: &str, port: u16) -> Socket {
         let address = SocketAddr::new(ip.parse().expect("a literal"), port);
         let client = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();

@@ -1,4 +1,4 @@
-//! The one listening socket: bound once, shared by all Acceptors, closed by the Supervisor alone.
+//! The one listening socket. It is bound once, all Acceptors share it, and the Supervisor alone closes it.
 //!
 //! The options of a connection are set here, on the listener: on Linux an accepted socket inherits them.
 
@@ -12,11 +12,11 @@ use std::{
     time::Duration,
 };
 
-/// A client that vanished without a word is noticed after 60 s + 3 × 10 s of silence.
+/// A client that vanishes is noticed after 60 s + 3 × 10 s of silence.
 const KEEPALIVE: TcpKeepalive =
     TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(10)).with_retries(3);
 
-/// The listening socket; clones are the same socket, and it is closed for all of them at once.
+/// The listening socket. Clones are the same socket, and closing it closes all of them.
 #[derive(Debug, Clone)]
 pub(crate) struct Listener {
     socket: Arc<TcpListener>,
@@ -29,14 +29,14 @@ impl Listener {
         let open = || -> io::Result<TcpListener> {
             let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
             if address.is_ipv6() {
-                socket.set_only_v6(false)?; // [::] is IPv4 too, whatever the system's default
+                socket.set_only_v6(false)?; // [::] takes IPv4 too, also where the system has it off
             }
-            socket.set_reuse_address(true)?; // a restarted server need not wait for old connections' TIME_WAIT
+            socket.set_reuse_address(true)?; // a restarted server does not wait for TIME_WAIT of old connections
             socket.set_tcp_nodelay(true)?;
             socket.set_keepalive(true)?;
             socket.set_tcp_keepalive(&KEEPALIVE)?;
-            // A connection is reset unless it has earned its clean end (see `lingering close`): whatever cuts it off, a panic, the
-            // deadline or the process's death, no client takes that for the end of its echo.
+            // By default a close resets the connection; only the lingering close in server/connection/close.rs earns a
+            // clean end. So a client never takes a panic, the deadline or the process's death for the end of its echo.
             socket.set_linger(Some(Duration::ZERO))?;
             socket.set_nonblocking(true)?;
             socket.bind(&address.into())?;
@@ -57,11 +57,11 @@ impl Listener {
         tokio::net::TcpListener::from_std(self.socket.try_clone()?)
     }
 
-    /// Lets no new client in while those in the backlog wait to be taken in.
+    /// Lets no new client in. The clients in the backlog still wait to be taken in.
     ///
-    /// The socket is bound to an interface that does not exist: no SYN finds it any more, so new clients are refused at
-    /// once, and handshakes under way are completed. A socket filter would do as well, but on recent systems it takes
-    /// a privilege; `listen(0)` still lets one in after the last has been taken.
+    /// The socket is bound to an interface that does not exist, so no SYN finds it. New clients are refused at once, and
+    /// handshakes under way are completed. A socket filter would do the same, but takes a privilege on recent systems.
+    /// `listen(0)` still lets one client in after the last has been taken.
     pub fn refuse(&self) -> io::Result<()> {
         const NO_INTERFACE: NonZeroU32 = NonZeroU32::new(i32::MAX as u32).expect("it is not zero");
         SockRef::from(&*self.socket).bind_device_by_index_v4(Some(NO_INTERFACE)) // on Linux the same option for IPv6
@@ -72,7 +72,7 @@ impl Listener {
         self.backlog + 1 // Linux lets one more in than it was told
     }
 
-    /// Lets more clients into the backlog than it was bound with.
+    /// Makes the backlog larger than the one that it was bound with.
     #[cfg(test)]
     pub fn hold(&self, backlog: i32) {
         SockRef::from(&*self.socket).listen(backlog).expect("it listens");
@@ -85,9 +85,9 @@ impl Listener {
         Ok((stream, peer))
     }
 
-    /// Closes the socket for every handle, also one on a thread that is stuck.
+    /// Closes the socket for every handle, also for one on a stuck thread.
     pub fn close(self) {
-        // Fails only if the socket is not listening any more, which is what is wanted.
+        // This fails only if the socket does not listen any more, which is the aim.
         let _ = SockRef::from(&*self.socket).shutdown(Shutdown::Both);
     }
 }

@@ -1,7 +1,7 @@
 //! Every message between the actors, each with the rule that it carries.
 //!
-//! Orders go down the tree ([`Stop`]), what has ended is reported up ([`Stopped`]). Between two actors messages arrive in
-//! the order in which they were sent; what else is relied on stands with each message.
+//! Orders go down the tree ([`Stop`]), and ends are reported up ([`Stopped`]). Messages between two actors arrive in the
+//! order in which they were sent. Each message names what else it relies on.
 
 use crate::{
     decisions::{
@@ -16,13 +16,14 @@ use actix::Message;
 use std::net::SocketAddr;
 use tokio::net::TcpStream;
 
-/// How an Acceptor ended. To its Worker first, who starts another or passes it on: to the Supervisor it means that this
-/// Worker accepts nothing any more, and while the server runs that the Worker has given up on restarts.
+/// How an Acceptor ended. It goes to the Acceptor's Worker, which starts another Acceptor or passes the message on. For the
+/// Supervisor it means that this Worker accepts nothing any more. If the server still runs, the Worker has given up on
+/// restarts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AcceptorExit {
     /// Whose Acceptor it was.
     pub worker: WorkerId,
-    /// What it crashed of; `None` if it was told to stop.
+    /// The reason of the crash; `None` if it was told to stop.
     pub crash: Option<String>,
 }
 
@@ -31,39 +32,40 @@ pub struct AcceptorExit {
 pub struct WorkerExit {
     /// Which one.
     pub worker: WorkerId,
-    /// The connections that it had when it panicked, which are forced; `None` if it came to its own end.
+    /// The number of connections that it had when it panicked, all of them forced; `None` if it came to its own end.
     pub orphans: Option<usize>,
 }
 
-/// Acceptor to its Worker: a client, with the slot or the place that it was given. The Worker owes it a ConnectionActor, also
-/// during a stop.
+/// Acceptor to its Worker: a client, with its slot or its place in the queue. The Worker must start a ConnectionActor for
+/// it, also during a stop.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct Accepted {
-    /// The stream, of this thread's reactor.
+    /// The stream, registered with this thread's reactor.
     pub stream: TcpStream,
     /// The client's address.
     pub peer: SocketAddr,
     /// Its slot or its place in the queue.
     pub permit: Permit,
-    /// Which of the two it was.
+    /// Whether it is a slot or a place.
     pub place: Place,
 }
 
-/// Supervisor to a Worker: a client from the backlog, found when accepting had ended. It is drained, not served.
+/// Supervisor to a Worker: a client from the backlog, found after accepting had ended. The Worker drains it and does not
+/// serve it.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct TakeIn {
-    /// The stream, which no thread's reactor knows yet.
+    /// The stream, registered with no reactor yet.
     pub stream: std::net::TcpStream,
     /// The client's address.
     pub peer: SocketAddr,
-    /// Accounts for it; there is no slot behind it.
+    /// Counts the client. No slot belongs to it.
     pub permit: Permit,
 }
 
-/// Supervisor to a Worker, now and then: look after clients that have gone without a word. The Workers' threads have no timer of
-/// their own for it, since a runtime that has one looks at its clock at every turn.
+/// Supervisor to a Worker, at intervals: look for clients that have vanished. The Workers' threads have no timer of their
+/// own for it, because a runtime with a timer looks at its clock at every turn.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct Look;

@@ -1,7 +1,7 @@
-//! The library's front: a server is bound, then run until somebody stops it.
+//! The library's front: a server is bound, then runs until it is stopped.
 //!
-//! Lives on the thread that calls it; starts the threads, the Workers on them and the Supervisor over them, and leaves
-//! nothing behind when it returns.
+//! It runs on the thread that calls it. It starts the threads, the Workers on them and the Supervisor over them. When it
+//! returns, nothing of them is left, unless a Worker or its thread was stuck.
 
 mod acceptor;
 pub(crate) mod connection;
@@ -42,7 +42,7 @@ use slog::{Discard, Logger, o};
 use std::{net::SocketAddr, sync::Arc, thread};
 use tokio::sync::{mpsc, oneshot};
 
-/// A server that is bound to its address, but does not accept yet: clients wait in the backlog.
+/// A server that is bound to its address but does not accept yet. Its clients wait in the backlog.
 ///
 /// ```
 /// use supervised_echo::{Echo, Server, Settings};
@@ -103,15 +103,15 @@ impl<S: Service> Server<S> {
         self.address
     }
 
-    /// Stops it, from any thread, also before it runs.
+    /// Gives a handle that stops the server from any thread, also before it runs.
     pub fn handle(&self) -> Handle {
         self.orders.0.clone()
     }
 
-    /// Serves until it is stopped; returns when every actor has acknowledged, or the deadline has passed, and every
-    /// thread is joined. Needs an actix [`System`], which goes on.
+    /// Serves until it is stopped. It returns when every actor has acknowledged or the deadline has passed, and every
+    /// thread is joined. It needs an actix [`System`], which goes on.
     ///
-    /// Await it to the end: dropped before, it leaves the server running, and a [`Handle`] as the only way to stop it.
+    /// Await it to the end. If the future is dropped before, the server goes on running, and only a [`Handle`] can stop it.
     ///
     /// # Errors
     /// [`Error::NoSystem`] where there is no actix [`System`]; [`Error::Thread`], [`Error::Memory`] or [`Error::Runtime`] if a
@@ -177,10 +177,10 @@ impl<S: Service> Server<S> {
                 log.clone(),
             )
         });
-        // The Supervisor's copy is the last one once the Workers' are gone.
+        // Once the Workers' copies are gone, the Supervisor's is the last one.
         drop(self.listener);
         let Ok(mut report) = report.await else {
-            // It had the Workers' addresses. With their threads end what they have: each client of theirs is reset.
+            // The Supervisor held the Workers' addresses. When their threads end, each of their clients is reset.
             threads.join(&[], &log).await;
             return Err(Error::Supervisor);
         };

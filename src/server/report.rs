@@ -1,9 +1,11 @@
-//! What a stopped server has to say.
+//! What the server reports after a stop, and the exit code that follows from it.
+//!
+//! The numbers come from the gate's tally, the verdict from the Supervisor's decisions.
 
 use crate::decisions::{admission::Tally, ids::WorkerId, stop::StopReason, supervisor::Verdict};
 use std::time::Duration;
 
-/// What a stopped server has to say.
+/// The report of a stopped server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Report {

@@ -1,4 +1,6 @@
-//! The protocol spoken over one connection: the one thing that a user of this library writes.
+//! The protocol spoken over one connection. It is the one thing that a user of this library writes.
+//!
+//! Relies on the connection to send FIN, to linger and to close; a service only reads, writes and returns.
 
 use crate::server::connection::socket::Socket;
 use std::{io, sync::Arc};
@@ -22,7 +24,7 @@ pub enum AtStop {
 /// * [`AtStop::Notify`] is right for requests, frames and TLS: the input stays open, [`Socket::stopping`] resolves, and the
 ///   service finishes what it is at and returns.
 ///
-/// Sending FIN, waiting for the client and closing are done for it. At the deadline of the stop what is left is reset.
+/// The server sends FIN, waits for the client and closes. At the deadline of the stop it resets what is left.
 ///
 /// How it ends:
 /// * `Ok(())`: all that was written is delivered, then the connection is closed cleanly;
@@ -30,13 +32,13 @@ pub enum AtStop {
 ///   clean end. The close reason is `failed`, and the error is logged;
 /// * a panic: the connection is reset at once, and counted as a crash. No other connection notices.
 ///
-/// Its future is dropped at whatever it waits for if the deadline of a stop comes, or if the client has gone without a word.
+/// Its future may be dropped at any `await`: when the deadline of a stop comes, or when the client has vanished.
 ///
-/// It is idle while it waits for its client, to send or to read, and nothing moves. While it is at work, or waits for
-/// something else, `connection.idle_timeout` does not count.
+/// A connection is idle while its service waits for the client, to send or to read, and no byte moves. While the service is
+/// at work or waits for something else, `connection.idle_timeout` does not count.
 ///
-/// It runs on the thread of its connection, among thousands of others. It must not block, and if it goes on for long without
-/// waiting, it should [yield](tokio::task::yield_now) now and then.
+/// It runs on the thread of its connection, which it shares with thousands of others. It must not block. If it works for
+/// long without waiting, it should [yield](tokio::task::yield_now) now and then.
 ///
 /// ```
 /// use std::io;
@@ -63,12 +65,12 @@ pub trait Service: Send + Sync + 'static {
     /// Serves one connection.
     ///
     /// # Errors
-    /// What keeps the conversation from its end. The connection closes with reason `failed`, or with `reset` if it was the
-    /// client that had reset it.
+    /// An error that keeps the conversation from its end. The connection closes with reason `failed`, or with `reset` if
+    /// the client had reset it.
     fn serve(&self, socket: &mut Socket) -> impl Future<Output = io::Result<()>>;
 }
 
-/// For a service that the program keeps at hand while it is served.
+/// Lets a program serve a service and keep it at hand.
 impl<S: Service> Service for Arc<S> {
     const AT_STOP: AtStop = S::AT_STOP;
 

@@ -1,12 +1,12 @@
-//! The root of the tree: owns the listening socket and the gate, turns [`Shutdown`] into the broadcast [`Stop`], takes in the
-//! backlog, collects what the Workers acknowledge, keeps the deadline and makes the report.
+//! The root of the tree. It owns the listening socket and the gate, and turns [`Shutdown`] into the broadcast [`Stop`]. It
+//! takes in the backlog, collects the Workers' acknowledgements, keeps the deadline and makes the report.
 //!
-//! The order of a stop, and why it is this one:
-//! 1. The gate closes and the kernel refuses new clients: from now on they are a fixed set.
+//! A stop goes in this order:
+//! 1. The gate closes and the kernel refuses new clients. From now on the clients are a fixed set.
 //! 2. The connections drain and the Acceptors end.
-//! 3. Meanwhile the Supervisor alone takes in the backlog, again and again as long as handshakes are under way, and hands
-//!    these clients to the Workers, to be drained too. Then it closes the socket.
-//! 4. Every Worker acknowledges when its connections have; at the deadline what is left is aborted.
+//! 3. Meanwhile the Supervisor alone takes in the backlog, again and again as long as handshakes are under way. It hands
+//!    these clients to the Workers, which drain them too. Then it closes the socket.
+//! 4. Every Worker acknowledges when its connections have. At the deadline the rest is aborted.
 //!
 //! Where the kernel cannot refuse new clients, the drain comes last: clients that are sent away would come back at once.
 
@@ -33,13 +33,13 @@ use tokio::{sync::oneshot, time::Instant};
 
 /// Memory that is kept for a stop: its timers, messages and records. Less than what the allocator would ask the kernel for alone.
 const RESERVE: usize = 64 * 1024;
-/// How often the Workers look after clients that have gone without a word. A client that vanishes while bytes are owed to it is
-/// let go within 30 s: 20 s of silence, seen at two looks. If it had stopped reading for long, the silence begins with the next
-/// window probe, which may take two minutes.
+/// How often the Workers look for clients that have vanished. A client that vanishes while bytes are owed to it is let go
+/// within 30 s: 20 s of silence, seen at two looks. If it had stopped reading for long, its silence begins only with the
+/// next window probe, which may take two minutes.
 const CLIENT_LOOK: Duration = Duration::from_secs(5);
-/// How far the looks into the backlog are apart. A full backlog lets no handshake end.
+/// The time between two looks into the backlog. While the backlog is full, no handshake ends.
 const LOOK: Duration = Duration::from_millis(25);
-/// How long after an abort a Worker is waited for before it counts as stuck.
+/// How long after an abort the Supervisor waits for a Worker before it counts as stuck.
 const WORKER_PATIENCE: Duration = Duration::from_millis(500);
 
 /// How the Supervisor speaks to a Worker.
@@ -57,14 +57,15 @@ pub(crate) struct Supervisor {
     pub shutdown_timeout: Duration,
     pub log: Logger,
     state: SupervisorState<WorkerHandle>,
-    /// `None` where the kernel does not tell of handshakes.
+    /// `None` where the kernel does not report handshakes.
     handshakes: Option<Handshakes>,
     started: Instant,
     stopping_since: Instant,
-    /// From the backlog.
+    /// The number of clients taken in from the backlog.
     taken: usize,
     report_to: Option<oneshot::Sender<Report>>,
-    /// A descriptor to give up when there is none left, so that even then nobody in the backlog is overlooked.
+    /// A descriptor in reserve. The Supervisor gives it up when none is left, so that every client in the backlog is still
+    /// found.
     spare: Option<File>,
     /// Memory to give up when a stop begins, so that it has some where no more is to be had.
     reserve: Vec<u8>,
@@ -107,7 +108,8 @@ impl Supervisor {
                 Step::Start(timer) => self.start_timer(timer, ctx),
                 Step::Tell(stop) => self.state.workers().for_each(|worker| worker.stop.do_send(stop)),
                 Step::Sweep { ask } => {
-                    // Asked first: a handshake that ends in between is in the backlog that is taken in then.
+                    // The kernel is asked first: a handshake that ends after the answer is in the backlog that is taken in
+                    // next.
                     let under_way =
                         ask && self.handshakes.as_mut().is_some_and(|asked| asked.under_way().is_ok_and(|n| n > 0));
                     let empty = self.take_in_backlog();
@@ -129,7 +131,7 @@ impl Supervisor {
         let census = self.gate.close();
         let refused = self.listener.as_ref().map_or(Ok(()), Listener::refuse);
         if let Err(error) = &refused {
-            // Then a client that comes between the sweep and the close is reset: all else holds.
+            // Then a client that comes between the sweep and the close is reset. All other promises hold.
             slog::warn!(self.log, "cannot refuse new connections"; "reason" => %error);
         }
         slog::info!(self.log, "stopping"; "reason" => reason.as_str(), "connections" => census.connections,
@@ -149,8 +151,8 @@ impl Supervisor {
         ctx.run_later(time, move |supervisor, ctx| supervisor.on(Event::Elapsed(timer), ctx));
     }
 
-    /// Hands the clients in the backlog to the Workers, but no more than were in it: if the kernel lets new ones in, they could
-    /// come for ever. False if there was no descriptor for the next one.
+    /// Hands the clients in the backlog to the Workers, but no more than it can hold at once. Otherwise this would never
+    /// end where the kernel lets new clients in. False if there was no descriptor for the next client.
     fn take_in_backlog(&mut self) -> bool {
         let Some(listener) = &self.listener else { return true };
         let mut takers = self.state.takers().cycle();
@@ -162,7 +164,7 @@ impl Supervisor {
                         Some((worker, handle)) => {
                             handle.take_in.do_send(TakeIn { stream, peer, permit: self.gate.take_in(worker) });
                         }
-                        // Too late for it: it is reset, and the permit that nobody takes counts it as forced.
+                        // The Worker takes no client any more. This one is reset, and its permit counts it as forced.
                         None => drop(self.gate.take_in(WorkerId(0))),
                     }
                 }
@@ -178,7 +180,7 @@ impl Supervisor {
     }
 
     fn close_listener(&mut self) {
-        // After an abort some may still be in the backlog, with nobody there to take them in.
+        // After an abort some clients may still be in the backlog, and no Worker takes them in.
         self.spare = None;
         self.take_in_backlog();
         let Some(listener) = self.listener.take() else { return };
@@ -192,7 +194,7 @@ impl Supervisor {
         let tally = self.gate.tally();
         let report = Report::new(tally, verdict, self.stopping_since.elapsed());
         if let Some(report_to) = self.report_to.take() {
-            // Whoever ran the server has stopped waiting; then nobody wants it.
+            // This fails if the program has stopped waiting for `run`. Then no one wants the report.
             let _ = report_to.send(report);
         }
         ctx.stop();
@@ -214,7 +216,7 @@ impl StreamHandler<Shutdown> for Supervisor {
         self.on(Event::Shutdown { reason, now: self.started.elapsed() }, ctx);
     }
 
-    /// All handles are gone, which stops nothing.
+    /// All handles are gone. That stops nothing.
     fn finished(&mut self, _: &mut Self::Context) {}
 }
 
@@ -255,7 +257,7 @@ mod tests {
         sync::mpsc::{self, UnboundedReceiver, UnboundedSender},
     };
 
-    /// A Worker that does nothing by itself: the test hears what it is told and answers for it.
+    /// A Worker that does nothing by itself. The test hears what it is told and answers for it.
     struct Mute {
         id: WorkerId,
         told: UnboundedReceiver<Stop>,

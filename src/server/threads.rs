@@ -1,7 +1,7 @@
-//! The Workers' threads: all are started or none, and they are joined without another thread for it.
+//! The Workers' threads. Either all are started or none, and they are joined without another thread.
 //!
-//! An end is seen by what a thread drops last. That relies on its locals being dropped in the reverse order of their making:
-//! the one made first outlives all that a service may have left there.
+//! A thread's end is seen by the last value that the thread drops. This relies on Rust dropping thread-locals in the
+//! reverse order of their making: the first one made outlives all that a service may have left there.
 
 use crate::{decisions::ids::WorkerId, error::Error, resources};
 use actix::prelude::*;
@@ -13,12 +13,12 @@ use std::{
 };
 use tokio::time::{Instant, sleep};
 
-/// How long the threads whose Workers have acknowledged may take to end, all together: so long that a busy machine makes none
-/// of them look stuck, and so short that the process ends within a second of the deadline.
+/// How long the threads whose Workers have acknowledged may take to end, all together. It is long enough that on a busy
+/// machine none of them looks stuck. It is short enough that the process ends within a second of the deadline.
 const JOIN_PATIENCE: Duration = Duration::from_millis(900);
-/// The same, where stuck Workers have been waited for already.
+/// The same, after stuck Workers have been waited for already.
 const LESS_PATIENCE: Duration = Duration::from_millis(400);
-/// How often it is looked which of them have.
+/// The time between two looks at which threads have ended.
 const LOOK: Duration = Duration::from_millis(1);
 
 thread_local! {
@@ -37,7 +37,7 @@ struct Thread {
 pub(super) struct Threads(Vec<Thread>);
 
 impl Threads {
-    /// Starts one for each Worker; none, if one of them fails.
+    /// Starts one thread for each Worker. If one of them fails, none is left running.
     pub fn start(workers: usize) -> Result<Self, Error> {
         let mut threads = Vec::new();
         for worker in (1..=workers).map(WorkerId) {
@@ -46,7 +46,7 @@ impl Threads {
                 Err(error) => {
                     for Thread { arbiter, .. } in threads {
                         arbiter.stop();
-                        // Nothing runs there yet that could hold it up.
+                        // Nothing runs there yet that could hold the thread up.
                         let _ = arbiter.join();
                     }
                     return Err(error);
@@ -57,13 +57,14 @@ impl Threads {
         Ok(Self(threads))
     }
 
-    /// Each Worker, and where it is to run.
+    /// Each Worker, and the thread on which it is to run.
     pub fn iter(&self) -> impl Iterator<Item = (WorkerId, ArbiterHandle)> {
         self.0.iter().map(|thread| (thread.worker, thread.arbiter.handle()))
     }
 
-    /// Ends all threads and waits for those whose Worker has acknowledged. Gives the ones that do not end: what a service
-    /// left running there may hold them. They go on to their end, as those of stuck Workers do, but nobody waits for it.
+    /// Ends all threads and waits for those whose Workers have acknowledged. Gives the threads that do not end: something
+    /// that a service left running may hold them. Like the threads of stuck Workers they go on, and the server does not
+    /// wait for them.
     pub async fn join(self, stuck: &[WorkerId], log: &Logger) -> Vec<WorkerId> {
         let mut running = self.0;
         for thread in &running {
@@ -79,7 +80,8 @@ impl Threads {
             if running.is_empty() || Instant::now() >= deadline {
                 break;
             }
-            // A look now and then, for a thread at its very end cannot wake a task: that takes locals which are gone by then.
+            // The state is looked at now and then. A thread at its very end cannot wake a task: the locals that waking
+            // takes are gone by then.
             sleep(LOOK).await;
         }
         let running: Vec<_> = running.into_iter().map(|thread| thread.worker).collect();
@@ -100,7 +102,7 @@ impl Thread {
         Ok(Self { worker, arbiter: arbiter.map_err(resources::no_thread)?, running })
     }
 
-    /// Whether nothing of it is left to be waited for but its return to the system.
+    /// Whether the thread has dropped everything and only has to return to the system.
     fn has_ended(&self) -> bool {
         self.running.strong_count() == 0
     }

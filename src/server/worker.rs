@@ -1,7 +1,7 @@
 //! Supervises what runs on one thread: its Acceptor and its ConnectionActors.
 //!
-//! A connection is born, lives and dies here, and the root hears nothing of it but a number at the end. An Acceptor that
-//! crashes is replaced; one that crashes too often is not, and the Supervisor is told.
+//! A connection starts, runs and ends here, and the Supervisor hears only a number at the end. The Worker replaces an
+//! Acceptor that crashes. If it crashes too often, the Worker does not replace it and tells the Supervisor.
 
 use crate::{
     decisions::{
@@ -30,7 +30,8 @@ use slog::Logger;
 use std::{cell::Cell, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 use tokio::{net::TcpStream, time::Instant};
 
-/// How long a crashed Acceptor's successor waits: long enough not to spin, short enough that the backlog holds the clients.
+/// How long a crashed Acceptor's successor waits. It is long enough not to spin, and short enough that the backlog holds
+/// the clients.
 const RESTART_DELAY: Duration = Duration::from_millis(100);
 
 /// Whom a Worker reports to.
@@ -60,13 +61,13 @@ pub(crate) struct Worker<S: Service> {
     context: Rc<ConnectionContext>,
     state: WorkerState<ConnectionId, Connection>,
     acceptor: Option<Addr<Acceptor>>,
-    /// What the last Acceptor crashed of.
+    /// The reason of the last Acceptor's crash.
     crash: Option<String>,
-    /// Dropped when accepting is over: the listening socket is then the Supervisor's alone.
+    /// Dropped when accepting is over, so that the listening socket is the Supervisor's alone.
     open_listener: Option<OpenListener>,
     gate: Arc<Gate>,
     exhaustions: Exhaustions,
-    /// While the listener cannot be opened.
+    /// Set while the listener cannot be opened.
     exhaustion: Option<Exhaustion>,
     started: Instant,
     superior: Superior,
@@ -189,7 +190,7 @@ impl<S: Service> Handler<TakeIn> for Worker<S> {
     fn handle(&mut self, client: TakeIn, _: &mut Self::Context) {
         match TcpStream::from_std(client.stream) {
             Ok(stream) => self.adopt(stream, client.peer, client.permit, None),
-            // The reactor has no room for it. Its client sees a reset, and the report tells.
+            // The reactor has no room for this client. The client sees a reset, and the report counts it.
             Err(error) => {
                 slog::warn!(self.log, "connection lost"; "peer" => %client.peer, "reason" => %error);
             }
@@ -235,8 +236,8 @@ impl<S: Service> Drop for Worker<S> {
             slog::info!(self.log, "worker stopped"; "worker" => self.worker.0);
             None
         } else {
-            // Nobody is left to hear its children: the gate closes at once, so that no client comes to a thread without
-            // a Worker, and all of them are forced. They run on this thread, so none can leave in between.
+            // The children have no parent to report to any more. The gate closes at once, so that no client comes to a
+            // thread without a Worker. All connections are forced. They run on this thread, so none can leave in between.
             self.gate.close();
             self.context.orphaned.set(true);
             self.tell_connections(Stop::Abort);
@@ -301,7 +302,7 @@ mod tests {
         }
     }
 
-    /// Lets one client in, then panics, with an order to stop in the Worker's mailbox by then.
+    /// Lets one client in, then panics when an order to stop is already in the Worker's mailbox.
     struct Interrupted {
         worker: Arc<OnceLock<Addr<Worker<Echo>>>>,
         listener: Option<TcpListener>,

@@ -1,4 +1,6 @@
-//! What the client is told.
+//! The settings of the client.
+//!
+//! Relies on `fields` to refuse a value of the wrong kind, and on `client.toml` beside this file for the defaults.
 
 use super::{
     fields::*,
@@ -7,14 +9,14 @@ use super::{
 use serde::Deserialize;
 use std::time::Duration;
 
-/// What the client is told. `ClientSettings::default()` is the built-in `client.toml`.
+/// The settings of the client. `ClientSettings::default()` is the built-in `client.toml`.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a document of sections")]
 #[non_exhaustive]
 pub struct ClientSettings {
-    /// Whom it talks to.
+    /// The server that it talks to.
     pub server: ServerSettings,
-    /// What it calls itself.
+    /// The name that it gives itself.
     pub client: IdentitySettings,
     /// What it sends.
     pub traffic: TrafficSettings,
@@ -40,7 +42,7 @@ pub struct ServerSettings {
 #[serde(deny_unknown_fields, expecting = "a section of keys")]
 #[non_exhaustive]
 pub struct IdentitySettings {
-    /// What stands for `{id}` in a message and for `client` in the logs; empty means the host name.
+    /// The text for `{id}` in a message and for `client` in the logs. Empty means the host name.
     #[serde(deserialize_with = "text")]
     pub id: String,
 }
@@ -65,7 +67,7 @@ pub struct TrafficSettings {
     /// Whether every message gets a connection of its own.
     #[serde(deserialize_with = "boolean")]
     pub reconnect: bool,
-    /// What is sent, without its newline; `{id}` and `{n}` (counted from 1) are filled in.
+    /// The text that is sent, without its newline. `{id}` and `{n}` (counted from 1) are filled in.
     #[serde(deserialize_with = "text")]
     pub message: String,
     /// How long one echo may take, above zero.

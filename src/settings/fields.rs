@@ -1,4 +1,6 @@
-//! How one value is read: it is of exactly the kind that was written, and within its range, or it is refused.
+//! How one value is read. It must be of exactly the kind that the key wants, and within its range; otherwise it is refused.
+//!
+//! Relies on serde to pass each value on as it was written.
 
 use serde::{
     Deserializer,
@@ -12,8 +14,8 @@ use std::{
 
 /// Reads one value of exactly the kind that was written.
 ///
-/// A derived field would ask `config` for a number, and get 0 for `"off"`, 1 for `true` and for `1.4`. Here `read` sees
-/// the value as it stands and answers `None` if it is not `expected`.
+/// A derived field would ask `config` for a number, and get 0 for `"off"`, and 1 for `true` and for `1.4`. Here `read` sees
+/// the value as it stands, and answers `None` if it is not `expected`.
 pub(super) fn strict<'de, T, D: Deserializer<'de>>(
     deserializer: D,
     expected: &str,
@@ -83,10 +85,10 @@ pub(super) fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String,
     parsed(deserializer, "a string", |text| Some(text.to_owned()))
 }
 
-/// A longer wait means "never" to a person, and would overflow a clock.
+/// A longer wait means "never" to a person, and would overflow a clock. So no duration may be longer.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
-/// `humantime` takes a bare "0"; here every duration carries its unit.
+/// Reads a duration with its unit. `humantime` alone would also take a bare "0".
 pub(super) fn parse_duration(text: &str) -> Option<Duration> {
     let duration = humantime::parse_duration(text).ok()?;
     (text != "0" && duration <= LONGEST).then_some(duration)

@@ -1,8 +1,8 @@
 //! How settings are put together: defaults, then the file, then the environment, then flags.
 //!
-//! Each layer is laid over those below and read at once, so an error is always that of the layer just added, and can
-//! name it. A layer is a whole file, or a single variable or flag. It relies on the types to refuse what is not theirs,
-//! and on the document of defaults for the order of the keys and the kind of each.
+//! Each layer is laid over those below and read at once. So an error always belongs to the layer just added, and can name
+//! it. A layer is a whole file, or a single variable or flag. It relies on the types to refuse wrong values, and on the
+//! document of defaults for the order and the kind of each key.
 use std::{
     collections::BTreeMap,
     ffi::{OsStr, OsString},
@@ -24,11 +24,11 @@ use crate::text::one_line;
 pub trait Layered: DeserializeOwned {
     /// The TOML document that holds every key with its default: one `key = value` a line, below its `[section]`.
     const DEFAULTS: &'static str;
-    /// What the names of its environment variables begin with: `PREFIX` + `SECTION__KEY`, and `PREFIX` + `SETTINGS` for
-    /// the file.
+    /// The prefix of its environment variables: `PREFIX` + `SECTION__KEY` for a key, and `PREFIX` + `SETTINGS` for the
+    /// file.
     const PREFIX: &'static str;
 
-    /// What is allowed, but hardly meant, each in one line with its consequence.
+    /// Warnings about settings that are allowed but hardly meant, one line each, with the consequence.
     fn warnings(&self) -> Vec<String> {
         Vec::new()
     }
@@ -51,7 +51,7 @@ impl Layered for ClientSettings {
 /// A flag that sets a key: its name (`--listen`), the key (`listen.address`) and the value, if it was given.
 pub type Flag = (&'static str, &'static str, Option<String>);
 
-/// What is wrong with the settings: one line that says where, at which key, and what would be right.
+/// An error in the settings, in one line: where it is, at which key, and what would be right.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct SettingsError(String);
@@ -63,8 +63,7 @@ impl SettingsError {
 }
 
 /// Settings, and where each value came from.
-///
-/// Displayed, they are a TOML document that loads to equal settings, each key with its origin as the comment.
+/// Displayed, they are a TOML document that loads to equal settings. A comment at each key names its origin.
 #[derive(Debug)]
 pub struct Loaded<S> {
     /// The settings themselves.
@@ -100,7 +99,7 @@ pub fn load<S: Layered>(
     environment: impl IntoIterator<Item = (OsString, OsString)>,
     flags: impl IntoIterator<Item = Flag>,
 ) -> Result<Loaded<S>, SettingsError> {
-    // Sorted, so that of two errors the same one is reported every time.
+    // Sorted, so that of two errors always the same one is reported.
     let environment: BTreeMap<_, _> = environment.into_iter().filter(|(_, value)| !value.is_empty()).collect();
     let mut loaded = defaults::<S>();
 
@@ -111,7 +110,7 @@ pub fn load<S: Layered>(
         loaded = loaded.with_document(&origin, &text)?;
     }
     for (name, value) in &environment {
-        // Without `__` it is no setting: Kubernetes, for one, sets ECHO_SERVER_PORT for a Service of that name.
+        // A variable without `__` is no setting. Kubernetes, for one, sets ECHO_SERVER_PORT for a Service of that name.
         let Some(name) = name.to_str() else { continue };
         let Some(key) = name.strip_prefix(S::PREFIX).filter(|key| key.contains("__")) else { continue };
         let origin = format!("environment {name}");
@@ -140,7 +139,7 @@ impl Source for Layer {
     }
 }
 
-/// Lays `layer` over `below` and reads the whole. As `below` has been read before, an error is the layer's.
+/// Lays `layer` over `below` and reads the whole. `below` has been read before, so an error is the layer's.
 fn merge<S: Layered>(below: Config, origin: &str, layer: Map<String, Value>) -> Result<Loaded<S>, SettingsError> {
     let merged = Config::builder().add_source(below).add_source(Layer(layer)).build();
     let read = merged.and_then(|merged| Ok(Loaded { settings: merged.clone().try_deserialize()?, merged }));
@@ -148,7 +147,7 @@ fn merge<S: Layered>(below: Config, origin: &str, layer: Map<String, Value>) -> 
         ConfigError::At { error, key: Some(key), .. } => SettingsError::new(origin, format_args!("{key}: {error}")),
         other => SettingsError::new(origin, other),
     })?;
-    // A derived struct can also be read from an array of its fields, in order. Such a section is refused.
+    // A derived struct can also be read from an array of its fields in order. This refuses such a section.
     match table(&loaded.merged.cache).and_then(|root| root.iter().find(|(_, section)| table(section).is_none())) {
         Some((key, _)) => Err(SettingsError::new(origin, format_args!("{key}: expected a section [{key}]"))),
         None => Ok(loaded),
@@ -156,7 +155,7 @@ fn merge<S: Layered>(below: Config, origin: &str, layer: Map<String, Value>) -> 
 }
 
 impl<S: Layered> Loaded<S> {
-    /// The value of a key, such as `listen.address`, as text: what a flag for it would take.
+    /// The value of a key, such as `listen.address`, as the text that a flag for it would take.
     pub fn text(&self, key: &str) -> Option<String> {
         let (section, key) = key.split_once('.')?;
         Some(self.leaf(section, key)?.to_string())
@@ -172,8 +171,8 @@ impl<S: Layered> Loaded<S> {
         merge(self.merged, origin, document)
     }
 
-    /// Adds a value that was given as text. It is read as the kind of value it replaces; text that is not of that kind
-    /// stays text, and the settings refuse it with what they expect.
+    /// Adds a value that was given as text. It is read as the kind of value that it replaces. Other text stays text, and
+    /// the settings refuse it and say what they expect.
     fn with_text(self, origin: &str, key: &str, text: &str) -> Result<Self, SettingsError> {
         let replaced = key.split_once('.').and_then(|(section, key)| self.leaf(section, key));
         let kind = match replaced.map(|value| &value.kind) {
@@ -229,14 +228,14 @@ fn quoted(text: &str) -> String {
     format!("\"{}\"", escaped.collect::<String>())
 }
 
-/// The largest file that is read. Another has no end, or is something else.
+/// The size of the largest file that is read. A larger one has no end, or is no settings file.
 const LARGEST: u64 = 1 << 20;
 
-/// Reads the file, or says in one line what is wrong with it. Only a regular file is read: anything else may keep its reader
-/// waiting.
+/// Reads the file, or says in one line what is wrong with it. It reads only a regular file, because another kind may keep
+/// its reader waiting.
 fn read(path: &Path) -> Result<String, String> {
     let unreadable = |error: io::Error| format!("{error}, expected a readable TOML file");
-    // Without waiting: the opening of a FIFO waits for its other end.
+    // Opened without waiting: opening a FIFO would wait for its other end.
     let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(unreadable)?;
     let kind = file.metadata().map_err(unreadable)?.file_type();
     if kind.is_dir() {
@@ -257,13 +256,13 @@ fn read(path: &Path) -> Result<String, String> {
     })
 }
 
-/// The parser reports in several lines: where, the line itself with a caret below, and why. Where and why are kept.
+/// The parser reports in several lines: where, the line itself with a caret below, and why. This keeps where and why.
 fn without_drawing(report: &str) -> String {
     let is_drawing = |line: &str| line.trim_start_matches(|c: char| c == ' ' || c.is_ascii_digit()).starts_with('|');
     report.lines().filter(|line| !is_drawing(line)).collect::<Vec<_>>().join(": ")
 }
 
-/// Reports the line whose integer does not fit 64 bits. Of that the parser tells neither the line nor the key.
+/// Names the line of an integer that does not fit 64 bits. The parser's own error has neither the line nor the key.
 fn too_large(text: &str) -> Option<String> {
     let overflows = |line: &str| FileFormat::Toml.parse(None, line).is_err_and(|error| error.is::<ParseIntError>());
     let (number, line) = (1..).zip(text.lines()).find(|(_, line)| overflows(line))?;

@@ -1,4 +1,6 @@
-//! What is logged, and how: the same for both programs.
+//! The settings of the log, the same for both programs.
+//!
+//! They say what is logged and in which shape; `logging` carries that out.
 
 use super::fields::parsed;
 use serde::{Deserialize, Deserializer};

@@ -1,8 +1,8 @@
 //! The settings of both programs, as types.
 //!
-//! In code they are set as fields on `default()`. For a program, `layers` (with the feature `cli`) puts them together from
-//! documents, variables and flags, and tells where each value came from; the documents at the bottom are `server.toml` and
-//! `client.toml` beside this file. Each field reads its own value and refuses any other with what would be right.
+//! Code sets them as fields on `default()`. For a program, `layers` (with the feature `cli`) puts them together from
+//! documents, variables and flags, and tells where each value came from. The lowest documents are `server.toml` and
+//! `client.toml` beside this file. Each field reads its own value, and refuses a wrong one with what would be right.
 
 mod client;
 mod fields;

@@ -1,4 +1,6 @@
-//! What the server is told.
+//! The settings of the server.
+//!
+//! Relies on `fields` to refuse a value of the wrong kind, and on `server.toml` beside this file for the defaults.
 
 use super::{
     fields::*,
@@ -9,7 +11,7 @@ use humantime::format_duration;
 use serde::Deserialize;
 use std::{net::SocketAddr, time::Duration};
 
-/// What the server is told. `Settings::default()` is the built-in `server.toml`.
+/// The settings of the server. `Settings::default()` is the built-in `server.toml`.
 ///
 /// ```
 /// let settings = supervised_echo::settings::Settings::default();
@@ -21,7 +23,7 @@ use std::{net::SocketAddr, time::Duration};
 pub struct Settings {
     /// Where the server listens.
     pub listen: ListenSettings,
-    /// How many it serves, and how it restarts and stops.
+    /// How many clients it serves, and how it restarts and stops.
     pub supervisor: SupervisorSettings,
     /// What holds for each connection.
     pub connection: ConnectionSettings,
@@ -56,7 +58,7 @@ pub struct SupervisorSettings {
     /// Connections that are served at once, over all Workers, 1 to 1,000,000.
     #[serde(deserialize_with = "integer::<1, 1_000_000, _, _>")]
     pub max_connections: usize,
-    /// Connections beyond these that are accepted and wait for a free slot, 0 to 1,000,000.
+    /// Connections beyond `max_connections` that are accepted and wait for a free slot, 0 to 1,000,000.
     #[serde(deserialize_with = "integer::<0, 1_000_000, _, _>")]
     pub max_pending: usize,
     /// Restarts of one Worker's Acceptor within `restart_window` before the server gives up, 0 to 1,000,000.
@@ -84,7 +86,7 @@ pub struct ConnectionSettings {
 }
 
 impl Settings {
-    /// What is allowed, but hardly meant, each in one line with its consequence.
+    /// Warnings about settings that are allowed but hardly meant, one line each, with the consequence.
     pub fn warnings(&self) -> Vec<String> {
         let (timeout, linger) = (self.supervisor.shutdown_timeout, self.connection.linger);
         let told = format!("supervisor.shutdown_timeout, {}, is shorter than", format_duration(timeout));

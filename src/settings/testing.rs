@@ -14,7 +14,7 @@ pub fn read<S: Layered>(assignment: &str) -> Result<S, String> {
     })
 }
 
-/// The values at both ends of a range are read, those beyond them are refused.
+/// Checks that the values at both ends of a range are read, and that those beyond them are refused.
 pub fn check_range<S: Layered>(key: &str, least: &str, below: &str, most: &str, above: &str) {
     for good in [least, most] {
         assert!(read::<S>(&format!("{key} = {good}")).is_ok(), "{key} = {good}");

@@ -64,7 +64,7 @@ impl Client {
 }
 
 impl Run {
-    /// What holds for every client, whatever its server does.
+    /// What holds for every client, with every server.
     fn check(&self) {
         let report = &self.report;
         if let Some(sent) = report["sent"].as_u64() {

@@ -70,7 +70,7 @@ pub fn echo(stream: &mut TcpStream) -> Vec<u8> {
     message
 }
 
-/// Waits until the client has hung up, in whatever way.
+/// Waits until the client has ended or reset the connection.
 pub fn await_end(mut stream: TcpStream) {
     while stream.read(&mut [0; 4096]).is_ok_and(|count| count > 0) {}
 }

@@ -79,7 +79,7 @@ fn clean_after(test: impl FnOnce()) -> Result<(), Failed> {
     })
 }
 
-/// The containers that there are, whoever started them.
+/// The containers that exist, also those that other programs started.
 pub fn containers() -> Vec<String> {
     let found = OURS.map(|filter| docker(&["ps", "-aq", "--filter", filter]));
     found.iter().flat_map(|ids| ids.split_whitespace()).map(str::to_owned).collect()
@@ -124,7 +124,7 @@ pub fn must(directory: &Path, line: &str) -> String {
     sh(directory, line).unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// Builds whatever a compose file builds. `up` would do it too, but not within its time if it has to compile.
+/// Builds all images of a compose file. `up` would do it too, but not within its time if it has to compile.
 pub fn build(checkout: &Checkout) {
     let mut running = Running::start(checkout.path(), &format!("{COMPOSE} build"));
     let status = running.exit(BUILD);

@@ -173,11 +173,11 @@ impl stateright::Model for Model {
             Property::always("no more wait than there are places", |_, house: &House| {
                 house.alive().filter(|(_, client)| waits(house, client)).count() <= PLACES
             }),
-            Property::always("while a slot is free nobody waits", |_, house: &House| {
+            Property::always("while a slot is free no client waits", |_, house: &House| {
                 let free = house.alive().filter(|(_, client)| !waits(house, client)).count() < SLOTS;
                 !(house.is_open() && free && house.alive().any(|(_, client)| waits(house, client)))
             }),
-            Property::always("nobody is overtaken", |_, house: &House| {
+            Property::always("no waiter is overtaken", |_, house: &House| {
                 let first = house.alive().find(|(_, client)| waits(house, client));
                 first.is_none_or(|(first, _)| house.alive().all(|(n, client)| n < first || waits(house, client)))
             }),

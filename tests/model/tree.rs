@@ -247,7 +247,7 @@ impl Tree {
         orphans.into_iter().for_each(|id| self.connection_hears(id, Stop::Abort));
     }
 
-    /// Heard as soon as it is told: whatever the connection could do in between, it can do as well before.
+    /// Heard as soon as it is told: all that the connection could do in between, it can do before too.
     fn connection_hears(&mut self, id: ConnectionId, stop: Stop) {
         let Some(connection) = self.connections.get_mut(&id).filter(|connection| connection.alive) else { return };
         match stop {
@@ -310,7 +310,7 @@ pub struct Model {
     pub refusing: bool,
     /// How many echoes of a signal there may be.
     pub echoes: usize,
-    /// How many crashes there may be, of whatever.
+    /// How many crashes of all kinds there may be.
     pub crashes: usize,
     /// What at least one run must come to: otherwise this is not the world that was meant.
     pub reaches: &'static [Reached],
@@ -567,17 +567,17 @@ impl stateright::Model for Model {
                 let says_no = |worker: &Worker| !worker.alive || !worker.to_supervisor.is_empty();
                 tree.census.is_some() || tree.workers.iter().all(|worker| accepts(worker) || says_no(worker))
             }),
-            Property::always("the report leaves nobody in the backlog behind", |_, tree: &Tree| {
+            Property::always("the report leaves no client in the backlog behind", |_, tree: &Tree| {
                 tree.report.is_none() || (tree.backlog == 0 && !tree.listening)
             }),
-            Property::always("a Worker that has finished has forgotten nobody", |_, tree: &Tree| {
+            Property::always("a Worker that has finished has forgotten no client", |_, tree: &Tree| {
                 tree.workers.iter().enumerate().all(|(n, worker)| {
                     let mut connections = tree.connections.values().filter(|connection| connection.worker == n);
-                    let nobody = connections.next().is_none()
+                    let none = connections.next().is_none()
                         && worker.from_acceptor.is_empty()
                         && worker.from_supervisor.iter().all(|order| matches!(order, Order::Stop(_)))
                         && !worker.acceptor_alive;
-                    !worker.state.is_finished() || nobody
+                    !worker.state.is_finished() || none
                 })
             }),
             Property::always("every Worker has ended before the report, or is named as stuck", |_, tree: &Tree| {
@@ -585,7 +585,7 @@ impl stateright::Model for Model {
                 let ended = |n: usize| !tree.workers[n].alive || verdict.stuck.contains(&WorkerId(n));
                 (0..2).all(ended)
             }),
-            Property::always("nobody is forced by a stop that comes to its own end", |_, tree: &Tree| {
+            Property::always("no client is forced by a stop that comes to its own end", |_, tree: &Tree| {
                 let Some((_, tally)) = &tree.report else { return true };
                 tally.forced == 0 || tree.aborted || tree.crashes > 0
             }),
@@ -612,7 +612,7 @@ impl stateright::Model for Model {
                     tree.refusing || !tree.listening || !drains || tree.exhausted
                 },
             ),
-            Property::always("no Worker is told that nobody comes before the socket is closed", |_, tree: &Tree| {
+            Property::always("no Worker is told that no client comes before the socket is closed", |_, tree: &Tree| {
                 !tree.listening || tree.workers.iter().all(|worker| worker.heard != Some(Stop::Finish))
             }),
             Property::always("after that no Worker is waited for for ever", |_, tree: &Tree| {

@@ -6,7 +6,8 @@
 use std::{fmt, time::Duration};
 use supervised_echo::{CloseReason, CloseReason::*, Settings};
 
-/// A client that is owed bytes and has acknowledged nothing for this long counts as gone: the bound of rule 2.
+/// A client that is owed bytes and has acknowledged nothing for this long counts as gone. This is the bound of "A slot
+/// always comes back".
 pub const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
 /// How exact that is.
 pub const MARGIN: Duration = Duration::from_secs(10);
@@ -263,11 +264,11 @@ impl Cell {
         let idle = 3 * IDLE + LINGER + PROMPT;
         match self.goes {
             // Reason `reset`: the client has reset it. No read tells of that after its FIN, and the slot still comes back at
-            // once (rule 2). Where an end of the process is a reset, it is the same.
+            // once ("A slot always comes back"). Where an end of the process is a reset, it is the same.
             Goes::Resets => expected(Reset, PROMPT),
             Goes::IsKilled if self.leaves_unread() => expected(Reset, PROMPT),
-            // Its FIN is behind what it has sent, and a waiter that has sent something keeps its place (rule 1). When the echo is
-            // sent, the client's kernel answers it with a reset.
+            // Its FIN is behind what it has sent, and a waiter that has sent something keeps its place ("Exact cap"). When
+            // the echo is sent, the client's kernel answers it with a reset.
             Goes::IsKilled if !self.has_slot() && self.sent > Sent::Nothing => expected(Reset, PROMPT),
             // Only a FIN, and everything is delivered: a clean end, whichever of the two is first.
             Goes::IsKilled => {
@@ -283,17 +284,17 @@ impl Cell {
                 let second = if self.event == Event::Idle { Idle } else { self.end() };
                 Expected { reasons: vec![Client, second], within: idle, clean }
             }
-            // The deadline holds (rule 5); before it nothing ends what is still waited for.
+            // The deadline holds; before it nothing ends what is still waited for.
             Goes::Vanishes if self.event == Event::Abort => expected(Forced, DEADLINE + PROMPT),
             // Nothing moves: an idle timeout ends it, whether bytes are owed or not. Once it is stopped the idle timeout counts no
             // more.
             Goes::Vanishes if self.event == Event::Idle && !self.is_stopped() => expected(Idle, idle),
             Goes::Vanishes if self.place == Place::ClosingByIdle && !self.is_stopped() => expected(Idle, idle),
-            // Rule 2: a client that vanishes while it is owed bytes.
+            // "A slot always comes back": a client that vanishes while it is owed bytes.
             Goes::Vanishes if self.is_owed() => expected(Reset, UNACKNOWLEDGED + MARGIN),
-            // Rule 4: the client has had `linger` for its FIN.
+            // "Every stop is acknowledged": the client has had `linger` for its FIN.
             Goes::Vanishes => expected(self.end(), LINGER + PROMPT),
-            // The deadline holds (rule 5). What the client sees of it depends on whether it has seen a FIN before.
+            // The deadline holds. What the client sees of it depends on whether it has seen a FIN before.
             Goes::Stays if self.event == Event::Abort && self.ends_at_a_stop() => expected(Stopped, PROMPT),
             Goes::Stays if self.event == Event::Abort => expected(Forced, DEADLINE + PROMPT),
             // One that reads slowly is not idle, and gets everything. Only then it is idle, if it has not ended.
@@ -302,7 +303,7 @@ impl Cell {
                 let clean = self.reads == Reads::Slowly || !self.is_owed();
                 Expected { clean: Some(clean), ..expected(reason, idle + PROMPT) }
             }
-            // It gets everything, then a clean end (rules 4 and 10). A paused reader that answers window probes stays (rule 2),
+            // It gets everything, then a clean end ("Half-close is kept"). A paused reader that answers window probes stays,
             // and no idle timeout counts for one that waits or is stopped.
             Goes::Stays => Expected { clean: Some(true), ..expected(self.end(), PROMPT) },
         }

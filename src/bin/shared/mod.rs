@@ -1,4 +1,6 @@
-//! What the command lines of both programs have in common: where settings come from, and how a program ends.
+//! What the command lines of both programs share: where settings come from, and how a program ends.
+//!
+//! Relies on each program to name its flags and the keys that they set.
 use std::{
     env,
     fmt::Display,
@@ -15,22 +17,22 @@ use supervised_echo::{
 
 /// A program's command line.
 pub trait CommandLine: Parser + Default {
-    /// What it sets.
+    /// The settings that its flags set.
     type Settings: Layered;
 
-    /// The flags that set a key, each with its value if there is one.
+    /// The flags that set a key, each with its value if it was given.
     fn flags(&mut self) -> Vec<Flag>;
 }
 
-/// Reads the command line. To clap the built-in settings are the defaults of the flags, so that help shows them; to the layers
-/// of the settings only those flags are given that were typed.
+/// Reads the command line. For clap the built-in settings are the defaults of the flags, so that the help shows them. The
+/// layers of the settings get only the flags that were typed.
 fn parse<A: CommandLine>() -> (A, Vec<Flag>) {
     let (defaults, flags) = (layers::defaults::<A::Settings>(), A::default().flags());
     let matches = A::command()
         .mut_args(|arg| {
             let flag = flags.iter().find(|(flag, ..)| arg.get_long() == flag.strip_prefix("--"));
             let default = flag.filter(|_| arg.get_action().takes_values()).and_then(|(_, key, _)| defaults.text(key));
-            // Of an empty one the help says what it stands for.
+            // For an empty default the help text says what it stands for.
             match default.filter(|default| !default.is_empty()) {
                 Some(default) => arg.default_value(default),
                 None => arg,
@@ -64,7 +66,7 @@ pub struct SharedArgs {
 }
 
 impl SharedArgs {
-    /// Those that set a key.
+    /// The flags that set a key.
     pub fn flags(&mut self) -> [Flag; 2] {
         [("--log-level", "log.level", self.log_level.take()), ("--log-format", "log.format", self.log_format.take())]
     }
@@ -74,7 +76,7 @@ impl SharedArgs {
         self.print_settings || self.check_settings
     }
 
-    /// The settings from all their layers; printed or checked, if that was asked for.
+    /// Loads the settings from all their layers, and prints or checks them if the flags ask for that.
     pub fn settings<S: Layered>(&self, program: &str, file: Option<&Path>, flags: Vec<Flag>) -> Result<S, Error> {
         let loaded = layers::load::<S>(file, env::vars_os(), flags)?;
         if self.print_settings {
@@ -87,7 +89,7 @@ impl SharedArgs {
     }
 }
 
-/// Writes what was asked for to standard output. A reader that has gone is no error.
+/// Writes the requested text to standard output. It is no error if the reader has gone.
 pub fn print(text: &impl Display) -> Result<(), Error> {
     let mut out = io::stdout();
     match write!(out, "{text}").and_then(|()| out.flush()) {
@@ -96,7 +98,8 @@ pub fn print(text: &impl Display) -> Result<(), Error> {
     }
 }
 
-/// A whole program, from its arguments on: says what kept it from its work. Even if that is not read, the exit code tells it.
+/// Runs a whole program, from its arguments on. It prints the error that kept the program from its work, and the exit code
+/// tells it too.
 pub fn run<A: CommandLine>(program: &str, run: impl FnOnce(A, Vec<Flag>) -> Result<u8, Error>) -> ExitCode {
     let result = resources::memory().and_then(|()| {
         let (args, flags) = parse::<A>();

@@ -1,22 +1,24 @@
-//! How a connection ends after its service: the lingering close, or the delivery of what a failed service has written.
+//! How a connection ends after its service: by the lingering close, or by the delivery of what a failed service has
+//! written.
 //!
-//! A close while the client still sends is a reset, and a reset can destroy what it has not read; a process that ends, and
-//! with it a container's network, takes along what was not delivered. So the stream stays open until neither can happen.
+//! A close while the client still sends is a reset, and a reset can destroy bytes that the client has not read. When a
+//! process ends, and its container's network with it, undelivered bytes are lost. So the stream stays open until neither
+//! can happen.
 
 use crate::server::connection::stream::Stream;
 use std::{io, time::Duration};
 use tokio::time::{Instant, sleep};
 
-/// Looks at the send queue, for which the system has no event, are this far apart at first, and at last.
+/// The first and the longest pause between two looks at the send queue. The system has no event for it.
 const FIRST_LOOK: Duration = Duration::from_millis(1);
 const LAST_LOOK: Duration = Duration::from_millis(50);
 
-/// Sends FIN and returns when the connection may be closed: the client's system has acknowledged every byte and the FIN, and
-/// the client has sent its own FIN. From when every byte is acknowledged it has `linger` (of the settings) for the rest. What
-/// it sends meanwhile is read and discarded.
+/// Sends FIN and returns when the connection may be closed: the client's system has acknowledged every byte and the FIN,
+/// and the client has sent its own FIN. Once every byte is acknowledged, the client has `linger` (of the settings) for the
+/// rest. What it sends meanwhile is read and discarded.
 ///
-/// While bytes are owed it stays, however long: the deadline, the idle timeout and the Worker's look after vanished clients
-/// are not its own.
+/// While bytes are owed this waits without a limit. The deadline, the idle timeout and the Worker's look for vanished
+/// clients bound it from outside.
 ///
 /// # Errors
 /// If the client has reset the connection.
@@ -26,7 +28,7 @@ pub(crate) async fn lingering_close(stream: &Stream) -> io::Result<()> {
     let mut delivered_at = None;
     loop {
         let client_done = stream.discard()?;
-        // The FIN is the last to be acknowledged, and counts as one. What is delivered stays delivered.
+        // The FIN is acknowledged last, and counts as one byte. What is delivered stays delivered.
         let owed = stream.unacknowledged()?;
         if owed <= 1 {
             delivered_at.get_or_insert_with(Instant::now);
@@ -45,7 +47,7 @@ pub(crate) async fn lingering_close(stream: &Stream) -> io::Result<()> {
             () = sleep(pause) => look = LAST_LOOK.min(look * 2),
             more = stream.more_to_discard(), if !client_done => {
                 more?;
-                // A client that goes on sending must not keep the others on this thread from their turn.
+                // A client that goes on sending must not keep the thread from its other connections.
                 tokio::task::yield_now().await;
             }
         }

@@ -1,7 +1,7 @@
 //! The context of an actor that has its mailbox and one future, and nothing else.
 //!
-//! [`actix::Context`] can do more, and every connection pays for it: room for lists of futures, and a walk through them
-//! whenever anything wakes it. For this one there is a figure in `docs/performance.md`.
+//! [`actix::Context`] can do more, and every connection would pay for it: with room for lists of futures, and with a walk
+//! through them at each wake-up. `docs/performance.md` has a figure for this one.
 
 use actix::{
     dev::{
@@ -18,7 +18,8 @@ use std::{
     task::{self, Poll, ready},
 };
 
-/// Starts `actor`, which lives as long as `life` and is then told what came out, unless it [stops](ActorContext::stop) first.
+/// Starts `actor` and polls `life`, its one future. When that ends the actor hears its output and ends too, unless it
+/// [stops](ActorContext::stop) first.
 pub(crate) fn start<A, F>(actor: A, life: F) -> Addr<A>
 where
     A: Live<F::Output>,
@@ -31,11 +32,11 @@ where
 
 /// An actor with one future.
 pub(crate) trait Live<T>: Actor<Context = OneFuture<Self>> {
-    /// The future has come to its end, and with it the actor.
+    /// The future has ended with this output, and the actor ends with it.
     fn end(&mut self, output: T);
 }
 
-/// See the module's description. None of the actor's hooks is called.
+/// The context that the module describes. It calls none of the actor's hooks.
 pub(crate) struct OneFuture<A> {
     stopped: bool,
     actor: PhantomData<A>,
@@ -55,7 +56,7 @@ pin_project! {
 impl<A: Live<F::Output>, F: Future> Future for Task<A, F> {
     type Output = ();
 
-    /// What is in the mailbox goes first: an order outweighs what the client has sent since.
+    /// Messages go before the future: an order outweighs what the client has sent since.
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<()> {
         let this = self.project();
         while !this.context.stopped
@@ -118,7 +119,7 @@ mod tests {
     use std::future::{pending, ready};
     use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-    /// Says what it hears and how its future ended.
+    /// Tells the test what it hears and how its future ended.
     struct Witness(UnboundedSender<&'static str>);
 
     impl Actor for Witness {

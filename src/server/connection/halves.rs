@@ -1,7 +1,7 @@
 //! The two directions of a connection, for tasks of their own.
 //!
-//! They hold the connection weakly: it lasts as long as its service, however long a task keeps a half. Otherwise a task that
-//! hangs would keep a slot.
+//! The halves hold the connection weakly. It lasts only as long as its service, even if a task keeps a half. Otherwise a
+//! task that hangs would keep a slot.
 
 use crate::server::connection::stream::Stream;
 use std::{
@@ -17,8 +17,8 @@ pub struct OwnedReadHalf(Half);
 
 /// The writing half of a connection, from [`Socket::split_owned`](crate::Socket::split_owned).
 ///
-/// Dropping it sends nothing, as a task that panics must not look to the client like a clean end: FIN is sent by a shutdown, or
-/// when the service returns.
+/// Dropping it sends nothing: a task that panics must not look to the client like a clean end. A shutdown sends FIN, and so
+/// does the return of the service.
 pub struct OwnedWriteHalf(Half);
 
 pub(super) fn split(stream: &Rc<Stream>) -> (OwnedReadHalf, OwnedWriteHalf) {
@@ -27,7 +27,7 @@ pub(super) fn split(stream: &Rc<Stream>) -> (OwnedReadHalf, OwnedWriteHalf) {
 
 struct Half {
     stream: Weak<Stream>,
-    /// Resolves when the service is over. It is polled for its waker's sake.
+    /// Resolves when the service is over. A half polls it only to leave its waker there.
     over: Pin<Box<dyn Future<Output = ()>>>,
 }
 
@@ -36,7 +36,7 @@ impl Half {
         Self { stream: Rc::downgrade(stream), over: Box::pin(stream.until(|stream| !stream.is_in_service())) }
     }
 
-    /// The stream, as long as its service is there. The task is woken when it is not any more.
+    /// The stream, while its service runs. When the service ends, the task is woken.
     fn stream(&mut self, cx: &mut Context<'_>) -> io::Result<Rc<Stream>> {
         let stream = self.stream.upgrade().filter(|stream| stream.is_in_service()).ok_or(ErrorKind::NotConnected)?;
         let _ = self.over.as_mut().poll(cx);
@@ -55,7 +55,7 @@ impl AsyncWrite for OwnedWriteHalf {
         self.0.stream(cx)?.poll_write(cx, bytes)
     }
 
-    /// Nothing is held back, so there is nothing to do.
+    /// No bytes are held back, so there is nothing to flush.
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }

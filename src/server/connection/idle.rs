@@ -1,4 +1,6 @@
 //! The idle timeout.
+//!
+//! It ends the input of a silent connection, as a stop does, and relies on the stream to note when a byte moves.
 
 use crate::{
     decisions::connection::{ConnectionState, Ending},
@@ -7,8 +9,8 @@ use crate::{
 use std::{future::pending, rc::Rc, time::Duration};
 use tokio::time::sleep;
 
-/// Ends the input of a connection on which nothing has moved for `timeout`, while its service waits for the client; resolves
-/// if after that nothing moves either.
+/// Ends the input of a connection when no byte moves for `timeout` while its service waits for the client. Resolves if no
+/// byte moves after that either.
 pub(super) async fn watch_idle(stream: Rc<Stream>, timeout: Duration) {
     let mut owed = 0;
     loop {
@@ -17,8 +19,8 @@ pub(super) async fn watch_idle(stream: Rc<Stream>, timeout: Duration) {
             sleep(timeout - quiet).await;
             continue;
         }
-        // What the client takes out of the system's send queue moves too, and only this tells: it is given another
-        // `timeout` as long as the queue is not at a standstill.
+        // Bytes that the client takes out of the system's send queue move too, and only the queue tells of them. While the
+        // queue shrinks, the connection gets another `timeout`.
         let still_owed = stream.unacknowledged().unwrap_or(0);
         if still_owed > 0 && still_owed != std::mem::replace(&mut owed, still_owed) {
             stream.touch();
@@ -26,7 +28,7 @@ pub(super) async fn watch_idle(stream: Rc<Stream>, timeout: Duration) {
         }
         let in_service = matches!(stream.state(), ConnectionState::Serving | ConnectionState::Draining(Ending::Idle));
         if in_service && !stream.waits_for_client().await {
-            // The service is at work: it is not the client that is idle.
+            // The service is at work, so the client is not idle.
             stream.touch();
             continue;
         }
@@ -34,13 +36,13 @@ pub(super) async fn watch_idle(stream: Rc<Stream>, timeout: Duration) {
             ConnectionState::Waiting => {}
             ConnectionState::Serving | ConnectionState::Closing(None) => stream.end_input(Ending::Idle),
             ConnectionState::Draining(Ending::Idle) | ConnectionState::Closing(Some(Ending::Idle)) => {
-                // A client that has everything is waited for by `linger`.
+                // Everything is delivered, so `linger` bounds the wait for the client.
                 if !stream.is_lingering() {
                     return;
                 }
             }
             ConnectionState::Failing => return,
-            // From here on the deadline of the stop is what counts.
+            // From here on the deadline of the stop counts.
             ConnectionState::Draining(Ending::Stopped) | ConnectionState::Closing(Some(Ending::Stopped)) => {
                 pending().await
             }

@@ -1,8 +1,9 @@
 //! The control plane of one client: waiting → serving → draining → closed.
 //!
-//! The actor takes orders and acknowledges; the bytes move in [`converse`], ordinary async code that its context
-//! polls beside the mailbox, so that this stays open whatever the client does. Both hold the [`Stream`]; when both have let go, the
-//! stream is closed, the end is logged and the `Stopped` is sent, in this order, and also when either has panicked.
+//! The actor takes orders and acknowledges. The bytes move in [`converse`], ordinary async code that the actor's context
+//! polls beside the mailbox, so the mailbox stays open while the client does anything or nothing. Both hold the [`Stream`].
+//! When both have let go, the stream is closed, the end is logged and the `Stopped` is sent, in this order. A panic of
+//! either changes nothing in that.
 
 mod close;
 mod context;
@@ -46,7 +47,7 @@ pub(crate) struct ConnectionActor {
 }
 
 impl ConnectionActor {
-    /// Starts the actor of a client that was given this place; `None` if it was taken in from the backlog, only to be drained.
+    /// Starts the actor of a client with its place; `None` if the client comes from the backlog and is only drained.
     pub fn start<S: Service>(tcp: TcpStream, record: Record, service: Arc<S>, place: Option<Place>) -> Connection {
         let idle_timeout = record.context.settings.idle_timeout;
         if let Some(Place::Waiting(pending)) = place {
@@ -101,7 +102,7 @@ impl Handler<Stop> for ConnectionActor {
     }
 }
 
-/// The Worker to one of its connections, whose client has gone without a word: end.
+/// Worker to one of its connections: end, because your client has vanished.
 #[derive(Message)]
 #[rtype(result = "()")]
 struct ClientGone;
@@ -116,7 +117,8 @@ impl Handler<ClientGone> for ConnectionActor {
     }
 }
 
-/// How a Worker reaches one of its connections: weakly, for its data plane keeps it alive, and an `Addr` costs 120 bytes.
+/// How a Worker reaches one of its connections. The reference is weak: the data plane keeps the actor alive, and an `Addr`
+/// costs 120 bytes.
 #[derive(Clone)]
 pub(crate) struct Connection {
     actor: WeakAddr<ConnectionActor>,
@@ -124,12 +126,12 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// Gives it an order. If it is gone, its `Stopped` is in the Worker's mailbox.
+    /// Sends it an order. If the connection is gone, its `Stopped` is already in the Worker's mailbox.
     pub fn tell(&self, stop: Stop) {
         self.actor.upgrade().into_iter().for_each(|actor| actor.do_send(stop));
     }
 
-    /// Ends it if its client has gone without a word.
+    /// Ends it if its client has vanished.
     pub fn look(&self) {
         if self.stream.upgrade().is_some_and(|stream| stream.client_is_gone()) {
             self.actor.upgrade().into_iter().for_each(|actor| actor.do_send(ClientGone));
@@ -139,8 +141,8 @@ impl Connection {
 
 /// The data plane, from the first byte to the last.
 ///
-/// The waiting and the lingering close are boxed when they come: kept in place, the larger of them would take its room in every
-/// connection for all of its life (0.4 KB of memory per idle connection).
+/// The waiting and the lingering close are boxed when they begin. Kept in place, the larger of them would take its room in
+/// every connection from start to end (0.4 KB of memory per idle connection).
 #[expect(
     clippy::manual_async_fn,
     reason = "it would keep its arguments twice, and the task of each connection take 384 bytes instead of 256"
@@ -158,11 +160,11 @@ fn converse<S: Service>(mut socket: Socket, service: Arc<S>, has_slot: bool) -> 
                 Ok(()) => stream.state().reason(),
                 Err(_) => CloseReason::Reset,
             },
-            // The client was the first to fail.
+            // The client failed first.
             Err(_) if stream.is_broken() => CloseReason::Reset,
             Err(error) => {
                 stream.fail(error);
-                // If that fails too, the service has still failed first.
+                // If the delivery fails too, the service still failed first.
                 let _ = Box::pin(deliver(stream)).await;
                 stream.state().reason()
             }
@@ -170,14 +172,14 @@ fn converse<S: Service>(mut socket: Socket, service: Arc<S>, has_slot: bool) -> 
     }
 }
 
-/// Waits for a slot or for a stop, which lets it be drained. Gives the reason if the client goes first.
+/// Waits for a slot, or for a stop, after which the connection is drained. Gives the close reason if the client goes first.
 async fn wait(stream: &Stream) -> Option<CloseReason> {
     tokio::select! {
         biased;
         () = stream.told_to_end() => None,
         () = stream.record.permit.served() => None,
         reason = stream.gone() => {
-            // One that has only ended its input may still listen, and nothing is owed to it but a clean end.
+            // A client that has only ended its input may still listen. It is owed nothing but a clean end.
             let earned = reason == CloseReason::Client && stream.earned_clean_end().is_ok();
             Some(if earned { CloseReason::Client } else { CloseReason::Reset })
         }
@@ -249,7 +251,7 @@ mod tests {
         client.set_zero_linger().expect("it is a socket");
     }
 
-    /// Both ends of a connection on which the server's system takes a long answer, and the client's does not.
+    /// Both ends of a connection on which the server's system takes a long answer and the client's does not.
     async fn narrow() -> (TcpStream, TcpStream) {
         let (stream, client) = connection().await;
         SockRef::from(&stream).set_send_buffer_size(512 << 10).unwrap();
@@ -257,7 +259,7 @@ mod tests {
         (stream, client)
     }
 
-    /// Makes the actor itself panic, not the service.
+    /// Makes the actor itself panic, and not the service.
     #[derive(Message)]
     #[rtype(result = "()")]
     struct Panic;
@@ -306,7 +308,7 @@ mod tests {
         heard.recv().await.expect("every connection acknowledges").0.reason
     }
 
-    /// The acknowledgement was the last thing that was heard: nobody is left to send another.
+    /// Checks that the acknowledgement was the last message: no actor is left to send another.
     async fn and_no_more(mut heard: Heard) {
         heard.close();
         assert!(heard.recv().await.is_none());
@@ -403,7 +405,8 @@ mod tests {
 
     #[actix::test]
     async fn an_actor_that_panics_in_whatever_state_resets_its_client_alone_and_acknowledges_once() {
-        // Whether it waits for a slot, what the client says, whether it is told to stop, what the client has heard by then.
+        // Whether it waits for a slot, what the client says, whether it is told to stop, and what the client has heard by
+        // then.
         for (state, waits, says, stopped, hears) in [
             ("waiting", true, "~", false, ""),
             ("draining from the queue", true, "a~", true, "a"),
@@ -456,7 +459,7 @@ mod tests {
         let (stream, mut client) = narrow().await;
         let (context, mut heard) = context(NEVER);
         let actor = start(stream, record(context), Failing.into(), Some(Place::Served));
-        // It is more than both systems hold, and an order to drain takes nothing away.
+        // The answer is larger than both systems hold, and an order to drain takes nothing of it away.
         client.write_all(b"?").await.unwrap();
         actor.send(Stop::Drain).await.unwrap();
         let mut answer = vec![0; Failing::ANSWER];
@@ -514,7 +517,7 @@ mod tests {
         assert_eq!(reason(&mut heard).await, CloseReason::Reset);
     }
 
-    /// Notified only: on a byte it waits for the end and then says goodbye, on FIN it ends.
+    /// It is only notified. On a byte it waits for the end and then says goodbye; on FIN it ends.
     struct Polite;
 
     impl Service for Polite {
@@ -549,7 +552,7 @@ mod tests {
         }
     }
 
-    /// Notified only: reads, and counts what it has read.
+    /// It is only notified. It reads, and counts what it has read.
     struct Sink(Arc<AtomicUsize>);
 
     impl Service for Sink {
@@ -596,11 +599,12 @@ mod tests {
         let (context, mut heard) = context(Duration::from_millis(20));
         let (stream, mut client) = connection().await;
         start(stream, record(context.clone()), Polite.into(), Some(Place::Served));
-        // Nothing was said: it is told to end, waits for its client again, and the client says nothing.
+        // The client has said nothing. The service is told to end, waits for its client again, and the client still says
+        // nothing.
         assert!(is_reset(all(&mut client).await));
         assert_eq!(reason(&mut heard).await, CloseReason::Idle);
 
-        // This one waits for its own stop, not for its client: of the two the other is idle first.
+        // This service waits for its own stop and not for its client. The other one is idle first.
         let [(stream, mut at_work), (other, mut idle)] = [connection().await, connection().await];
         let actor = start(stream, record(context.clone()), Polite.into(), Some(Place::Served));
         at_work.write_all(b"a").await.unwrap();
@@ -740,7 +744,7 @@ mod tests {
         let (stream, mut client) = connection().await;
         let (context, mut heard) = context(Duration::from_millis(20));
         start(stream, record(context), Echo.into(), Some(Place::Served));
-        // More than the socket buffers of both sides hold, so the write ends only with the connection.
+        // The answer is larger than the socket buffers of both sides, so the write ends only with the connection.
         assert!(client.write_all(&vec![0; 64 << 20]).await.is_err());
         assert_eq!(reason(&mut heard).await, CloseReason::Idle);
     }
@@ -748,7 +752,7 @@ mod tests {
     #[actix::test]
     async fn a_client_that_reads_slowly_is_not_idle() {
         let (stream, client) = connection().await;
-        // All of it fits into the server's send queue, so that soon only the client's reading moves anything.
+        // The whole answer fits into the server's send queue. Soon only the client's reading moves any byte.
         SockRef::from(&stream).set_send_buffer_size(512 << 10).unwrap();
         SockRef::from(&client).set_recv_buffer_size(32 << 10).unwrap();
         let (context, mut heard) = context(Duration::from_millis(500));

@@ -1,4 +1,7 @@
-//! What is told of a connection: counters while it lives, and from its `Drop` the one record and the one message of its end.
+//! The record of a connection: counters while it is open, and from its `Drop` the one log record and the one message of its
+//! end.
+//!
+//! Relies on the connection to drop it last, after the stream is closed.
 
 use crate::{
     decisions::{
@@ -17,35 +20,35 @@ use slog::Logger;
 use std::{cell::Cell, io, net::SocketAddr, rc::Rc, time::Duration};
 use tokio::time::Instant;
 
-/// What all connections of one Worker have in common.
+/// What all connections of one Worker share.
 pub(crate) struct ConnectionContext {
     pub worker: WorkerId,
     pub settings: ConnectionSettings,
     pub log: Logger,
     pub parent: Recipient<ConnectionStopped>,
-    /// Set when the Worker has panicked: what becomes of its connections then is not their own crash.
+    /// Set when the Worker has panicked. Its connections then end by force, and not by a crash of their own.
     pub orphaned: Cell<bool>,
 }
 
-/// What is to be told of a connection, and in its `Drop` the one place from where it is told.
+/// The record. Its `Drop` is the one place that tells of the end.
 pub(crate) struct Record {
     pub(super) permit: Permit,
     pub peer: SocketAddr,
     pub(super) since: Instant,
     /// Read by the service.
     pub received: Cell<u64>,
-    /// Written by the service and taken by the system.
+    /// Bytes that the service has written and the system has taken.
     pub echoed: Cell<u64>,
-    /// Read after its drain, in no other count.
+    /// Bytes read after the service was done. No other count holds them.
     pub discarded: Cell<u64>,
-    /// `Crashed` until the data plane has come to another end.
+    /// `Crashed` until the data plane notes another end.
     pub(super) reason: Cell<CloseReason>,
-    /// Of what the service failed.
+    /// The error of a service that failed.
     pub(super) error: Cell<Option<io::Error>>,
     pub(super) context: Rc<ConnectionContext>,
 }
 
-/// IPv4 also where it came through a dual-stack socket.
+/// The address, as IPv4 also where the client came through a dual-stack socket.
 pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }

@@ -1,4 +1,6 @@
 //! A connection as its service sees it.
+//!
+//! Relies on its `Stream` to end the input at a stop and to count the bytes; this type gives it tokio's traits.
 
 use crate::{
     decisions::connection::Ending,
@@ -60,12 +62,14 @@ impl Socket {
         record.context.log.new(o!("connection" => record.connection().get(), "peer" => record.peer.to_string()))
     }
 
-    /// Why the server wants the service to end, as soon as it does. An end of the input without it is the client's.
+    /// Why the server wants the service to end, as soon as it does. If the input ends and this is `None`, the client ended
+    /// it.
     pub fn ending(&self) -> Option<Ending> {
         self.0.state().ending()
     }
 
-    /// Resolves when the server wants the service to end ([`ending`](Self::ending) tells why), or when the connection is over.
+    /// Resolves when the server wants the service to end ([`ending`](Self::ending) gives the reason), or when the
+    /// connection is over.
     ///
     /// It borrows nothing, so it can be waited for beside a read or a write, and in another task.
     ///
@@ -97,11 +101,11 @@ impl Socket {
         self.0.until(|stream| stream.state().ending().is_some())
     }
 
-    /// The two directions, for tasks of their own on this thread (`actix_rt::spawn`, `tokio::task::spawn_local`). Each of them is
-    /// to be read or written in one place at a time: while a half is in use, the `Socket` is not.
+    /// The two directions, for tasks of their own on this thread (`actix_rt::spawn`, `tokio::task::spawn_local`). Use each
+    /// direction in one place at a time: while a half is in use, do not use the `Socket`.
     ///
-    /// The connection lasts as long as its service. As soon as that has returned, its halves give
-    /// [`NotConnected`](io::ErrorKind::NotConnected), also where a task waits for them. So a service waits for its tasks.
+    /// The connection lasts as long as its service. When the service has returned, its halves give
+    /// [`NotConnected`](io::ErrorKind::NotConnected), also to a task that waits for them. So a service waits for its tasks.
     ///
     /// ```
     /// # use std::io;
@@ -121,8 +125,8 @@ impl Socket {
         halves::split(&self.0)
     }
 
-    /// Waits until [`try_read`](Self::try_read) may bring something, the end of the input included. One task at a time can
-    /// wait: of several only the last is woken.
+    /// Waits until [`try_read`](Self::try_read) may give bytes or the end of the input. Only one task at a time can wait:
+    /// of several, only the last is woken.
     ///
     /// # Errors
     /// If the thread's reactor is gone.
@@ -158,12 +162,12 @@ impl AsyncWrite for Socket {
         self.0.poll_write(cx, bytes)
     }
 
-    /// Nothing is held back, so there is nothing to do.
+    /// No bytes are held back, so there is nothing to flush.
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }
 
-    /// Sends FIN: the client sees the end, and may go on sending. Without it FIN is sent when the service returns.
+    /// Sends FIN. The client sees the end, and may go on sending. Without this call FIN is sent when the service returns.
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(self.0.send_fin())
     }

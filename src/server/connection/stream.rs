@@ -1,4 +1,4 @@
-//! One client's stream and what is known of it, shared by the two planes of its connection: the actor gives orders, the
+//! One client's stream and what is known of it. The two planes of its connection share it: the actor gives orders, and the
 //! service moves bytes. Both run on the thread that accepted it, so cells are enough.
 
 use crate::{
@@ -33,28 +33,29 @@ pub(crate) struct Stream {
     tcp: TcpStream,
     pub record: Record,
     state: Cell<ConnectionState>,
-    /// Whether the service is only notified when it is to end: then its input stays open.
+    /// Whether the service is only notified when the server wants it to end. Then its input stays open.
     notify: bool,
-    /// Of the bytes that had arrived when the service was told to end, those still to be read.
+    /// How many of the bytes that had arrived when the service was told to end are still to be read.
     due: Cell<u64>,
-    /// Whether reading has paused, for a service that is notified to look up.
+    /// Whether reading has paused, so that a notified service sees the stop.
     paused: Cell<bool>,
     /// Whether the client's FIN has been read.
     client_done: Cell<bool>,
-    /// Whether our own FIN has been sent.
+    /// Whether the server's own FIN has been sent.
     finished: Cell<bool>,
-    /// Whether the socket has failed: the client has reset the connection.
+    /// Whether the client has reset the connection, so that the socket has failed.
     broken: Cell<bool>,
     /// Whether the client was silent at the Worker's last look.
     silent: Cell<bool>,
-    /// Whether the service has waited for its client, to send or to read, since it was last asked.
+    /// Whether the service has waited for its client, to send or to read, since the last question.
     waits: Cell<bool>,
-    /// Whether to note when a byte moves: only an idle timeout asks for it.
+    /// Whether to note when a byte moves. Only an idle timeout needs it.
     watch_idle: bool,
     active: Cell<Instant>,
-    /// The task that waits for input, to be told that it has ended.
+    /// The waker of the task that waits for input. It is woken when the input has ended.
     reader: RefCell<Option<Waker>>,
-    /// Rung when the service is to end, when it has ended, and when the connection is over. Made when somebody first listens.
+    /// Rung when the service is to end, when it has ended, and when the connection is over. It is made when a task first
+    /// listens.
     bell: OnceCell<Rc<Notify>>,
 }
 
@@ -81,14 +82,14 @@ impl Stream {
 
     // Orders.
 
-    /// The server wants the service to end. Its input ends after what has arrived by now, so that a client that keeps sending
-    /// cannot keep it open. The input of a service that asked to be notified stays open, but pauses there.
+    /// The server wants the service to end. The input ends after what has arrived by now, so a client that keeps sending
+    /// cannot keep it open. The input of a service that asked to be notified stays open, but pauses at that point.
     pub fn end_input(&self, ending: Ending) {
         let before = self.state.replace(self.state().end_input(ending));
         if before.ending().is_some() || self.state().ending().is_none() {
             return;
         }
-        // A socket that cannot tell is broken, and reading from it says so.
+        // A socket that cannot tell is broken, and the next read reports it.
         self.due.set(ioctl_fionread(&self.tcp).unwrap_or(0));
         self.reader.take().into_iter().for_each(Waker::wake);
         self.ring();
@@ -98,7 +99,7 @@ impl Stream {
         self.bell.get().into_iter().for_each(|bell| bell.notify_waiters());
     }
 
-    /// Resolves when it is so, at the latest when the connection is over. Holds the connection weakly.
+    /// Resolves when this holds, and at the latest when the connection is over. It holds the connection weakly.
     pub fn until<F: Fn(&Self) -> bool>(self: &Rc<Self>, is_so: F) -> impl Future<Output = ()> + use<F> {
         let (stream, bell) = (Rc::downgrade(self), self.bell.get_or_init(Rc::default).clone());
         async move {
@@ -128,7 +129,7 @@ impl Stream {
         }
     }
 
-    /// Resolves when the server wants a connection to end whose service has not begun.
+    /// Resolves when the server wants a connection to end before its service has begun.
     pub async fn told_to_end(&self) {
         poll_fn(|cx| {
             self.wake_at_the_end(cx);
@@ -137,7 +138,7 @@ impl Stream {
         .await;
     }
 
-    /// The connection has its slot, and the service begins, unless there is nothing to do but to drain.
+    /// The connection has its slot. The service begins, unless the connection is only to be drained.
     pub fn serve(&self) {
         self.state.set(self.state().serve());
         if self.state() == ConnectionState::Serving {
@@ -146,7 +147,7 @@ impl Stream {
         }
     }
 
-    /// Whether the service has begun and is not over.
+    /// Whether the service runs: it has begun and is not over.
     pub fn is_in_service(&self) -> bool {
         matches!(self.state(), ConnectionState::Serving | ConnectionState::Draining(_))
     }
@@ -156,7 +157,7 @@ impl Stream {
         self.active.get()
     }
 
-    /// Takes now for the time at which a byte last moved.
+    /// Notes that a byte moves now.
     pub fn touch(&self) {
         if self.watch_idle {
             self.active.set(Instant::now());
@@ -165,10 +166,10 @@ impl Stream {
 
     // The data plane.
 
-    /// Ready when `try_read` may bring something, the end of the input included.
+    /// Ready when `try_read` may give bytes or the end of the input.
     ///
-    /// A service that is notified gets what had arrived at the stop without a wait, and before each later read it has to wait
-    /// once. So one that prefers to read sees the stop behind what had arrived, though its client never pauses.
+    /// A notified service gets what had arrived at the stop without a wait. Before each later read it has to wait once. So
+    /// a service that prefers reading still sees the stop after what had arrived, even if its client never pauses.
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.due.get() > 0 || self.input_has_ended() {
             return Poll::Ready(Ok(()));
@@ -190,13 +191,13 @@ impl Stream {
 
     /// Whether the service waits for its client. Otherwise it is at work, or waits for something else.
     ///
-    /// A future that is no longer waited for does not say so. So the service and the tasks with its halves have another turn: what
-    /// waits asks again. For that it is awaited in the task of the connection, behind the service.
+    /// A future that was dropped does not say that it waits no more. So this gives the service and the tasks with its
+    /// halves another turn, in which those that wait ask again. The connection's own task awaits it, after the service.
     pub async fn waits_for_client(&self) -> bool {
         self.waits.set(false);
         self.reader.borrow().iter().for_each(Waker::wake_by_ref);
         self.ring();
-        // This task may be among those that are woken, and the first of them.
+        // This task may be among the woken ones, and the first of them.
         for _ in 0..2 {
             tokio::task::yield_now().await;
         }
@@ -213,7 +214,7 @@ impl Stream {
         }
     }
 
-    /// Reads what is there, up to the end of the input, which is `Ok(0)`; `WouldBlock` if nothing is.
+    /// Reads what is there, up to the end of the input, which is `Ok(0)`. Gives `WouldBlock` if no byte is there.
     pub fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         if buffer.is_empty() {
             return Ok(0); // asking for nothing is not the end
@@ -226,7 +227,7 @@ impl Stream {
     }
 
     fn receive(&self, buffer: &mut [u8], count: &Cell<u64>) -> io::Result<usize> {
-        // What is due is there, also where the reactor has not heard of it yet.
+        // The bytes that are due are there, also where the reactor has not heard of them yet.
         let due = self.due.take();
         let received = if due > 0 { self.receive_now(buffer) } else { self.receive_if_ready(buffer) };
         let n = self.note_failure(received)?;
@@ -246,8 +247,9 @@ impl Stream {
         let _ = self.tcp.try_io(Interest::READABLE, || {
             received = self.receive_now(buffer);
             match received {
-                // A short read has emptied the queue (but for TCP's urgent data). Saying so now saves the call that would
-                // find out: one `recv` per echo instead of two. What arrives later is a new event for the reactor.
+                // A short read has emptied the queue (except for TCP's urgent data). Saying so now saves the call that
+                // would find out: one `recv` per echo instead of two. Bytes that arrive later are a new event for the
+                // reactor.
                 Ok(n) if 0 < n && n < buffer.len() => Err(ErrorKind::WouldBlock.into()),
                 Ok(_) => Ok(()),
                 Err(ref error) => Err(error.kind().into()),
@@ -270,7 +272,7 @@ impl Stream {
         self.note_wait(self.tcp.poll_write_ready(cx))
     }
 
-    /// Writes what the socket takes; `WouldBlock` if it takes nothing.
+    /// Writes what the socket takes. Gives `WouldBlock` if it takes nothing.
     pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         if self.finished.get() {
             return Err(ErrorKind::BrokenPipe.into()); // the service's own doing, and not the client's
@@ -288,7 +290,7 @@ impl Stream {
         })
     }
 
-    /// Whether the socket has failed under the service.
+    /// Whether the socket has failed while the service ran.
     pub fn is_broken(&self) -> bool {
         self.broken.get()
     }
@@ -302,18 +304,18 @@ impl Stream {
         self.tcp.local_addr().map(canonical)
     }
 
-    // The waiting room and the end.
+    // The queue and the end.
 
-    /// Resolves when the client of a connection that waits has gone, and reads no byte: one that has sent something and
-    /// ended its input is still owed an echo, one that has sent nothing is not.
+    /// Resolves when the client of a waiting connection has gone. It reads no byte. A client that has sent something and
+    /// ended its input is still owed an echo; one that has sent nothing is not.
     pub async fn gone(&self) -> CloseReason {
-        // PRIORITY is how tokio spells "told of a FIN, not of data".
+        // In tokio, PRIORITY also means "a FIN has come, and no data".
         let ready = self.tcp.ready(Interest::PRIORITY | Interest::ERROR).await;
         if !ready.is_ok_and(|ready| ready.is_error()) {
             if ioctl_fionread(&self.tcp).unwrap_or(0) == 0 {
                 return CloseReason::Client;
             }
-            // A FIN stays "ready" for good, so from here on only an error counts.
+            // A FIN stays "ready" for good. From here on only an error counts.
             let _ = self.tcp.ready(Interest::ERROR).await;
         }
         CloseReason::Reset
@@ -321,7 +323,7 @@ impl Stream {
 
     /// Sends FIN, once.
     pub fn send_fin(&self) -> io::Result<()> {
-        // A second one would be an error if the client has ended meanwhile.
+        // A second shutdown would be an error if the client has ended meanwhile.
         if self.finished.replace(true) { Ok(()) } else { SockRef::from(&self.tcp).shutdown(Shutdown::Write) }
     }
 
@@ -339,16 +341,16 @@ impl Stream {
         self.record.error.set(Some(error));
     }
 
-    /// Whether everything is delivered and only the client's FIN is waited for, which `linger` bounds.
+    /// Whether everything is delivered and only the client's FIN is missing. `linger` bounds that wait.
     pub fn is_lingering(&self) -> bool {
         matches!(self.state(), ConnectionState::Closing(_)) && self.unacknowledged().is_ok_and(|bytes| bytes <= 1)
     }
 
-    /// Reads and throws away what the client still sends. True once its FIN has been read.
+    /// Reads and discards what the client still sends. True once its FIN has been read.
     pub fn discard(&self) -> io::Result<bool> {
         for _ in 0..READS_IN_A_ROW {
             if self.client_done.get() {
-                // After the FIN no read tells of a reset any more.
+                // After the FIN no read reports a reset.
                 self.check()?;
                 break;
             }
@@ -360,7 +362,7 @@ impl Stream {
         Ok(self.client_done.get())
     }
 
-    /// Resolves when `discard` has something to do; not after the client's FIN.
+    /// Resolves when `discard` has bytes to read. After the client's FIN it never resolves.
     pub async fn more_to_discard(&self) -> io::Result<()> {
         self.tcp.readable().await
     }
@@ -370,28 +372,28 @@ impl Stream {
         kernel::unacknowledged(&self.tcp)
     }
 
-    /// An error if the connection has failed. It takes the error from the socket, and reads give an end of input after that: so
-    /// ask only where the service is done.
+    /// An error if the connection has failed. It takes the error from the socket, and later reads give an end of input
+    /// instead. So ask only when the service is done.
     pub fn check(&self) -> io::Result<()> {
         self.tcp.take_error()?.map_or(Ok(()), Err)
     }
 
-    /// Whether the client has gone without a word that the service or the lingering close would hear: it was silent at the
-    /// last look and is still, or it has reset a connection whose service waits for something else.
+    /// Whether the client has gone unheard by the service and the lingering close. Either it was silent at the last look
+    /// and still is, or it has reset a connection whose service waits for something else.
     pub fn client_is_gone(&self) -> bool {
         let silent = self.unacknowledged().unwrap_or(0) > 0 && kernel::is_silent(&self.tcp);
         let vanished = self.silent.replace(silent) && silent;
         vanished || (self.is_in_service() && self.is_reset())
     }
 
-    /// Whether the client has reset the connection: the service was told of it and goes on all the same, or the reactor has
-    /// heard of it. The kernel is not asked, so no read misses its error.
+    /// Whether the client has reset the connection. Either the service got the error and goes on all the same, or the
+    /// reactor has heard of it. The kernel is not asked, so every read still gets its error.
     fn is_reset(&self) -> bool {
         let ready = self.tcp.ready(Interest::ERROR).now_or_never();
         self.is_broken() || ready.is_some_and(|ready| ready.is_ok_and(|ready| ready.is_error()))
     }
 
-    /// The connection has come to a good end: closing it from here on is no reset.
+    /// The connection has ended well. Closing it from here on is no reset.
     pub fn earned_clean_end(&self) -> io::Result<()> {
         SockRef::from(&self.tcp).set_linger(None::<Duration>)
     }
