@@ -17,6 +17,7 @@ mod process;
 mod records;
 mod scripted;
 mod server;
+mod tls;
 
 pub use client::*;
 pub use in_process::*;
@@ -31,6 +32,7 @@ pub use records::*;
 pub use rustix::process::Signal;
 pub use scripted::*;
 pub use server::*;
+pub use tls::*;
 
 use std::{
     net::SocketAddr,
