@@ -100,7 +100,7 @@ async fn chat(
 #[actix::main]
 async fn main() -> Result<ExitCode, Error> {
     let settings = layers::load::<Settings>(None, std::env::vars_os(), [])?.settings;
-    let (log, _written_to_the_end) = logging::logger(&settings.log, logging::Stream::Stdout);
+    let (log, _written_to_the_end) = logging::logger(&settings.log, logging::Stream::Stdout)?;
     let signals = Signals::register()?;
     let server = Server::bind(settings, Room::new())?.with_log(log);
     signals.forward_to(server.handle());

@@ -69,7 +69,7 @@ async fn answer_all(stream: impl AsyncRead + AsyncWrite + Unpin, stopping: impl 
 #[actix::main]
 async fn main() -> Result<ExitCode, Error> {
     let settings = layers::load::<Settings>(None, std::env::vars_os(), [])?.settings;
-    let (log, _written_to_the_end) = logging::logger(&settings.log, logging::Stream::Stdout);
+    let (log, _written_to_the_end) = logging::logger(&settings.log, logging::Stream::Stdout)?;
     let signals = Signals::register()?;
     let server = Server::bind(settings, Calculator)?.with_log(log);
     signals.forward_to(server.handle());

@@ -91,7 +91,7 @@ fn acceptor((chain, key): Certificate) -> Result<TlsAcceptor, Box<dyn Error>> {
 async fn main() -> Result<ExitCode, Box<dyn Error>> {
     let acceptor = acceptor(certificate(&std::env::args().skip(1).collect::<Vec<_>>())?)?;
     let settings = layers::load::<Settings>(None, std::env::vars_os(), [])?.settings;
-    let (log, _written_to_the_end) = logging::logger(&settings.log, logging::Stream::Stdout);
+    let (log, _written_to_the_end) = logging::logger(&settings.log, logging::Stream::Stdout)?;
     let signals = Signals::register()?;
     let server = Server::bind(settings, Tls(acceptor))?.with_log(log);
     signals.forward_to(server.handle());

@@ -548,10 +548,14 @@ impl stateright::Model for Model {
                 let (Some((_, tally)), Some(census)) = (&tree.report, tree.census) else { return true };
                 tally.acknowledged + tally.forced == census.connections + census.pending + tree.taken
             }),
-            Property::always("a Worker that crashed is given up on in the verdict", |_, tree: &Tree| {
-                let Some((verdict, _)) = &tree.report else { return true };
-                verdict.gave_up || tree.workers.iter().all(|worker| worker.alive || worker.state.is_finished())
-            }),
+            Property::always(
+                "a Worker that crashed is in the verdict, unless it is named as stuck",
+                |_, tree: &Tree| {
+                    let Some((verdict, _)) = &tree.report else { return true };
+                    let crashed = |n: usize| !tree.workers[n].alive && !tree.workers[n].state.is_finished();
+                    verdict.gave_up || (0..2).all(|n| !crashed(n) || verdict.stuck.contains(&WorkerId(n)))
+                },
+            ),
             Property::always("the report counts every crash of a connection", |_, tree: &Tree| {
                 tree.report.as_ref().is_none_or(|(_, tally)| tally.crashed == tree.connection_crashes)
             }),
