@@ -20,7 +20,8 @@ pub enum AtStop {
 ///   `Ok(0)`, as if the client had finished. A service that ends when its input ends drains by itself.
 ///   [`Socket::ending`] tells the server's end of the input from the client's.
 /// * [`AtStop::Notify`] is right for requests, frames and TLS: the input stays open, [`Socket::stopping`] resolves, and the
-///   service finishes what it is at and returns.
+///   service finishes what it is at and returns. One that prefers to read gets what had arrived by then before it sees the stop,
+///   and sees it also if its client sends on without a pause.
 ///
 /// Sending FIN, waiting for the client and closing are done for it. At the deadline of the stop what is left is reset.
 ///
