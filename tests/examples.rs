@@ -5,7 +5,6 @@ mod common;
 
 /// Each example as a module, for its own tests.
 #[path = "../examples"]
-#[allow(dead_code, reason = "their programs are run as processes")]
 mod own_tests {
     mod chat;
     mod framed;

@@ -4,8 +4,10 @@
 mod common;
 
 use common::*;
+use futures_util::{SinkExt, StreamExt};
 use std::{
     io::{self, ErrorKind, Read, Write},
+    net::Shutdown,
     pin::pin,
     sync::{
         Arc,
@@ -15,12 +17,14 @@ use std::{
     thread,
     time::Duration,
 };
-use supervised_echo::{AtStop, Service, Settings, Socket, slog};
+use supervised_echo::{AtStop, Report, Service, Settings, Socket, slog};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     sync::Notify,
     time::timeout,
 };
+use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
+use tokio_util::codec::{Framed, LengthDelimitedCodec};
 
 /// Clients that end when the server does have plenty of time for it on a busy machine.
 fn patient_settings() -> Settings {
@@ -96,6 +100,219 @@ fn a_client_that_sends_without_a_pause_does_not_hold_up_the_stop_of_a_notified_s
     let (report, log) = server.end();
     assert_eq!((report.acknowledged, report.forced), (1, 0));
     assert_eq!(number(log.close_of(&client.peer), "echoed"), client.got);
+}
+
+/// Answers each frame with the same one. An input that ends in the midst of a frame is an error of the codec.
+struct Frames<const NOTIFY: bool>;
+
+impl<const NOTIFY: bool> Service for Frames<NOTIFY> {
+    const AT_STOP: AtStop = if NOTIFY { AtStop::Notify } else { AtStop::EndOfInput };
+
+    async fn serve(&self, socket: &mut Socket) -> io::Result<()> {
+        let mut stopping = pin!(socket.stopping());
+        let mut frames = Framed::new(socket, LengthDelimitedCodec::new());
+        loop {
+            let frame = tokio::select! {
+                biased;
+                frame = frames.next() => frame,
+                () = &mut stopping, if NOTIFY => None,
+            };
+            let Some(frame) = frame.transpose()? else { return Ok(()) };
+            frames.send(frame.freeze()).await?;
+        }
+    }
+}
+
+/// A client that reads slowly, with forty whole frames and half of another that have arrived at a stop. Gives the frames, what
+/// the client hears of them and how that ends, and what the server has to say.
+fn forty_frames_and_a_half<const NOTIFY: bool>() -> ([Vec<u8>; 2], io::Result<()>, Report, Records) {
+    let mut settings = patient_settings();
+    settings.supervisor.workers = 1;
+    let mut server = InProcess::start(settings, Frames::<NOTIFY>);
+    // Small buffers, which its connections inherit: so most of the answers are not even written at the stop.
+    server.listener().set_send_buffer_size(16 * 1024).unwrap();
+    let mut client = connect_narrow(server.address);
+    let mut other = connect(server.address);
+    let frames: Vec<u8> = (0..40).flat_map(|at| [&2000_u32.to_be_bytes(), pattern(at, 2000)].concat()).collect();
+    let mut out = client.try_clone().unwrap();
+    let half = [&frames[..], &frames[..1000]].concat();
+    let sending = thread::spawn(move || out.write_all(&half).unwrap());
+    server.log.wait_of("connection opened", &client);
+    let mut heard = vec![0; frames.len() - 20_000];
+    client.read_exact(&mut heard).unwrap();
+    sending.join().unwrap();
+    wait_until_arrived(&client);
+    server.handle.stop();
+    server.log.wait("stopping");
+    other.read_to_end(&mut Vec::new()).unwrap();
+    drop(other);
+    let end = client.read_to_end(&mut heard);
+    let name = client.local_addr().unwrap();
+    drop(client);
+    let (report, log) = server.end();
+    assert_eq!(number(log.close_of(&name), "echoed"), frames.len() as u64);
+    ([frames, heard], end.map(drop), report, log)
+}
+
+#[test]
+fn a_service_whose_input_ends_in_the_midst_of_a_frame_fails_after_its_answers_are_delivered() {
+    let ([frames, heard], end, report, log) = forty_frames_and_a_half::<false>();
+    assert!(heard == frames, "{} of {} bytes", heard.len(), frames.len());
+    assert_eq!(end.unwrap_err().kind(), ErrorKind::ConnectionReset);
+    assert_eq!((report.acknowledged, report.failed, report.reset, report.forced), (2, 1, 0, 0));
+    assert_eq!((report.exit_code(), number(log.one("stopped"), "failed")), (0, 1));
+    let closes = log.of("connection closed");
+    let failed = closes.iter().find(|close| close["reason"] == "failed").unwrap();
+    assert_eq!((&failed["level"], &failed["error"]), (&"WARN".into(), &"bytes remaining on stream".into()));
+    log.assert_all_accounted_for();
+}
+
+#[test]
+fn a_notified_service_answers_the_whole_frames_at_a_stop_and_its_client_has_a_clean_end() {
+    let ([frames, heard], end, report, log) = forty_frames_and_a_half::<true>();
+    assert!(heard == frames, "{} of {} bytes", heard.len(), frames.len());
+    assert!(end.is_ok(), "{end:?}");
+    assert_eq!((report.acknowledged, report.failed, report.reset, report.forced), (2, 0, 0, 0));
+    assert!(log.of("connection closed").iter().all(|close| close["reason"] == "stopped"), "{log:?}");
+    log.assert_all_accounted_for();
+}
+
+/// Speaks TLS. It answers each byte at length, when it is allowed to.
+struct Tls {
+    acceptor: TlsAcceptor,
+    asked: Sender<()>,
+    answer: Arc<Notify>,
+}
+
+const ANSWER: usize = 200_000;
+
+impl Service for Tls {
+    const AT_STOP: AtStop = AtStop::Notify;
+
+    async fn serve(&self, socket: &mut Socket) -> io::Result<()> {
+        let mut stopping = pin!(socket.stopping());
+        let mut stream = self.acceptor.accept(socket).await?;
+        let mut byte = [0];
+        loop {
+            let asked = tokio::select! {
+                biased;
+                read = stream.read(&mut byte) => read? > 0,
+                () = &mut stopping => false,
+            };
+            if !asked {
+                return stream.shutdown().await;
+            }
+            let _ = self.asked.send(());
+            self.answer.notified().await;
+            stream.write_all(pattern(0, ANSWER)).await?;
+            stream.flush().await?;
+        }
+    }
+}
+
+#[test]
+fn at_a_stop_an_idle_tls_client_gets_close_notify_and_one_that_has_asked_its_whole_answer_before() {
+    let made = certificate();
+    let config = ServerConfig::builder().with_no_client_auth();
+    let config = config.with_single_cert(vec![made.cert.der().clone()], made.signing_key.into()).unwrap();
+    let (asked, asks) = channel();
+    let answer = Arc::new(Notify::new());
+    let service = Tls { acceptor: TlsAcceptor::from(Arc::new(config)), asked, answer: answer.clone() };
+    let mut server = InProcess::start(patient_settings(), service);
+    let [mut idle, mut waits] = [(); 2].map(|()| {
+        let mut client = connect_tls(server.address, made.cert.der());
+        client.conn.complete_io(&mut client.sock).unwrap();
+        client
+    });
+    waits.write_all(b"?").unwrap();
+    asks.recv_timeout(PATIENCE).unwrap();
+    server.handle.stop();
+    // An end without `close_notify` is an error.
+    let [idles, waiters] = [&idle, &waits].map(|client| client.sock.local_addr().unwrap());
+    assert_eq!(idle.read(&mut [0]).unwrap(), 0);
+    drop(idle);
+    server.log.wait_of("connection closed", &idles);
+    answer.notify_one();
+    let mut heard = Vec::new();
+    waits.read_to_end(&mut heard).unwrap();
+    assert!(heard == pattern(0, ANSWER), "{} bytes", heard.len());
+    drop(waits);
+    let (report, log) = server.end();
+    assert_eq!((report.acknowledged, report.failed, report.reset, report.forced), (2, 0, 0, 0));
+    for name in [idles, waiters] {
+        assert_eq!(log.close_of(&name)["reason"], "stopped");
+    }
+}
+
+// Services that do not read.
+
+/// Only writes.
+struct Ticker;
+
+impl Service for Ticker {
+    async fn serve(&self, socket: &mut Socket) -> io::Result<()> {
+        let mut stopping = pin!(socket.stopping());
+        let mut ticks = tokio::time::interval(Duration::from_millis(1));
+        loop {
+            tokio::select! {
+                () = &mut stopping => return Ok(()),
+                _ = ticks.tick() => socket.write_all(b"tick\n").await?,
+            }
+        }
+    }
+}
+
+#[test]
+fn a_service_that_only_writes_ends_at_a_stop_between_two_words() {
+    let server = InProcess::start(patient_settings(), Ticker);
+    let mut client = connect(server.address);
+    client.write_all(b"nobody reads this").unwrap();
+    client.read_exact(&mut [0; 50]).unwrap();
+    server.handle.stop();
+    let heard = String::from_utf8(read_to_eof(&mut client)).unwrap();
+    assert!(heard.is_empty() || heard.ends_with("tick\n"), "{heard}");
+    drop(client);
+    let (report, log) = server.end();
+    assert_eq!((report.acknowledged, report.forced, report.exit_code()), (1, 0, 0));
+    assert_eq!(log.one("connection closed")["reason"], "stopped");
+}
+
+/// Says that it is done, sends FIN, and goes on reading. Passes on what it has read to the end.
+struct HalfCloses(Sender<Vec<u8>>);
+
+impl Service for HalfCloses {
+    async fn serve(&self, socket: &mut Socket) -> io::Result<()> {
+        socket.write_all(b"done").await?;
+        socket.shutdown().await?;
+        let mut rest = Vec::new();
+        socket.read_to_end(&mut rest).await?;
+        let _ = self.0.send(rest);
+        Ok(())
+    }
+}
+
+#[test]
+fn a_service_that_has_sent_fin_goes_on_reading_to_the_clients_end_or_the_stop() {
+    for stops in [false, true] {
+        let (read, reads) = channel();
+        let mut server = InProcess::start(patient_settings(), HalfCloses(read));
+        let mut client = connect(server.address);
+        assert_eq!(read_to_eof(&mut client), b"done");
+        client.write_all(pattern(0, 100_000)).unwrap();
+        if stops {
+            wait_until_arrived(&client);
+            server.handle.stop();
+        } else {
+            client.shutdown(Shutdown::Write).unwrap();
+        }
+        assert!(reads.recv_timeout(PATIENCE).unwrap() == pattern(0, 100_000));
+        let name = client.local_addr().unwrap();
+        drop(client);
+        let close = server.log.wait_of("connection closed", &name);
+        assert_eq!(close["reason"], if stops { "stopped" } else { "client" });
+        server.handle.stop();
+        assert_eq!(server.end().0.exit_code(), 0);
+    }
 }
 
 // Services at work.
@@ -324,6 +541,37 @@ fn a_service_knows_where_it_was_reached_and_its_log_names_its_connection() {
     drop(clients);
     server.handle.stop();
     assert_eq!(server.end().0.exit_code(), 0);
+}
+
+/// Writes a long answer, and fails.
+struct Fails;
+
+impl Service for Fails {
+    async fn serve(&self, socket: &mut Socket) -> io::Result<()> {
+        socket.write_all(pattern(0, 200_000)).await?;
+        Err(io::Error::other("the well is dry"))
+    }
+}
+
+#[test]
+fn a_service_that_has_failed_is_waited_for_until_its_client_has_everything_or_the_deadline_comes() {
+    let mut settings = patient_settings();
+    settings.supervisor.shutdown_timeout = Duration::from_secs(2);
+    let mut server = InProcess::start(settings, Fails);
+    let [mut reads, never_reads] = [(); 2].map(|()| connect_narrow(server.address));
+    [&reads, &never_reads].into_iter().for_each(|client| drop(server.log.wait_of("connection opened", client)));
+    let mut first = [0; 1000];
+    reads.read_exact(&mut first).unwrap();
+    server.handle.stop();
+    server.log.wait("stopping");
+    let (got, end) = read_pattern(&mut reads, 1000, |_| {});
+    assert_eq!((got, end.map_err(|error| error.kind())), (199_000, Err(ErrorKind::ConnectionReset)));
+    let (report, log) = server.end();
+    assert_eq!((report.acknowledged, report.failed, report.forced, report.exit_code()), (1, 1, 1, 3));
+    let failed = log.close_of(&reads);
+    assert_eq!((failed["reason"].as_str(), failed["error"].as_str()), (Some("failed"), Some("the well is dry")));
+    assert_eq!(log.close_of(&never_reads)["reason"], "forced");
+    log.assert_all_accounted_for();
 }
 
 // Halves in tasks of their own.

@@ -22,7 +22,8 @@ pub enum AtStop {
 ///   `Ok(0)`, as if the client had finished. A service that ends when its input ends drains by itself.
 ///   [`Socket::ending`] tells the server's end of the input from the client's.
 /// * [`AtStop::Notify`] is right for requests, frames and TLS: the input stays open, [`Socket::stopping`] resolves, and the
-///   service finishes what it is at and returns.
+///   service finishes what it is at and returns. One that prefers to read gets what had arrived by then before it sees the stop,
+///   and sees it also if its client sends on without a pause.
 ///
 /// The server sends FIN, waits for the client and closes. At the deadline of the stop it resets what is left.
 ///
