@@ -6,7 +6,7 @@
 use crate::error::Error;
 use actix::SystemRunner;
 use rlimit::Resource;
-use std::{io, os::unix::net::UnixDatagram, ptr, thread};
+use std::{io, os::unix::net::UnixDatagram, ptr};
 
 /// Descriptors that a program takes to start: a runtime's epoll instance, its waker and the three ends of the signal pipe; then
 /// one connection, and two to look a name up.
@@ -55,11 +55,11 @@ pub fn system() -> Result<SystemRunner, Error> {
     Ok(actix::System::with_tokio_rt(|| runtime))
 }
 
-#[cfg(feature = "cli")]
+#[cfg(any(feature = "cli", feature = "client"))]
 /// Starts a thread by this name.
-pub(crate) fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<thread::JoinHandle<()>, Error> {
+pub(crate) fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<std::thread::JoinHandle<()>, Error> {
     memory()?;
-    thread::Builder::new().name(name.into()).spawn(run).map_err(no_thread)
+    std::thread::Builder::new().name(name.into()).spawn(run).map_err(no_thread)
 }
 
 /// The error if a thread, or the runtime in it, could not be started.

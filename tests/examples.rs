@@ -6,6 +6,8 @@ mod common;
 /// Each example as a module, for its own tests.
 #[path = "../examples"]
 mod own_tests {
+    #![allow(dead_code, reason = "their programs are run as processes")]
+
     mod chat;
     mod framed;
     mod lines;
