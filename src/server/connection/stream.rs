@@ -229,8 +229,7 @@ impl Stream {
     fn receive(&self, buffer: &mut [u8], count: &Cell<u64>) -> io::Result<usize> {
         // The bytes that are due are there, also where the reactor has not heard of them yet.
         let due = self.due.take();
-        let received = if due > 0 { self.receive_now(buffer) } else { self.receive_if_ready(buffer) };
-        let n = self.note_failure(received)?;
+        let n = if due > 0 { self.receive_now(buffer) } else { self.receive_if_ready(buffer) }?;
         self.due.set(if n == 0 { 0 } else { due.saturating_sub(n as u64) });
         self.paused.set(false);
         self.client_done.set(n == 0);
@@ -239,7 +238,7 @@ impl Stream {
     }
 
     fn receive_now(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        (&*SockRef::from(&self.tcp)).read(buffer)
+        self.note_failure((&*SockRef::from(&self.tcp)).read(buffer))
     }
 
     fn receive_if_ready(&self, buffer: &mut [u8]) -> io::Result<usize> {
