@@ -51,7 +51,7 @@ impl Client {
 #[test]
 fn every_signal_that_stops_a_server_stops_it_gracefully_and_is_named() {
     for (signal, name) in STOPS {
-        let mut server = Server::start(&[]);
+        let mut server = Server::start(&[LONG_LINGER]);
         let mut client = server.connect();
         round_trip(&mut client);
         server.signal(signal);

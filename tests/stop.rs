@@ -322,20 +322,6 @@ fn a_stop_before_any_client_ends_at_once() {
 }
 
 #[test]
-fn each_signal_stops_gracefully_and_is_named() {
-    for (signal, name) in [(Signal::TERM, "SIGTERM"), (Signal::INT, "SIGINT")] {
-        let mut server = Server::start(&[LONG_LINGER]);
-        let mut client = server.connect();
-        round_trip(&mut client);
-        server.signal(signal);
-        assert_eq!(server.log.wait("stopping")["reason"], name);
-        assert!(read_to_eof(&mut client).is_empty());
-        drop(client);
-        assert_eq!(server.end().code, Some(0));
-    }
-}
-
-#[test]
 fn a_second_signal_forces_whichever_it_is() {
     for (first, second) in [(Signal::TERM, Signal::TERM), (Signal::INT, Signal::TERM), (Signal::TERM, Signal::INT)] {
         let mut server = Server::start(&[("supervisor.shutdown_timeout", "1h"), ("connection.linger", "1h")]);
