@@ -187,6 +187,16 @@ pub use signals::Signals;
 pub use slog;
 pub use stop::Handle;
 
+/// What a [`Server`] lets be seen while it runs; it begins with [`Server::watch`].
+pub mod watch {
+    pub use crate::server::watch::{
+        Watch,
+        counters::{Counts, WAIT_BOUNDS},
+        news::{Event, Events},
+        tree::*,
+    };
+}
+
 /// Every message between the actors.
 pub mod messages {
     pub use crate::{decisions::stop::Stop, server::messages::*, stop::*};

@@ -141,6 +141,16 @@ impl Admission {
         *self.closed.get_or_insert(census)
     }
 
+    /// The caps: how many are served at most, and how many wait.
+    pub fn caps(&self) -> (usize, usize) {
+        (self.max_connections, self.max_pending)
+    }
+
+    /// What became of the connections that have ended.
+    pub fn outcomes(&self) -> Tally {
+        self.tally
+    }
+
     /// The outcomes so far. Connections that are still open count as forced: the report is made only once nothing waits for
     /// them.
     pub fn tally(&self) -> Tally {

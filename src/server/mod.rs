@@ -17,6 +17,7 @@ mod supervisor;
 #[cfg(test)]
 pub(crate) mod testing;
 mod threads;
+pub(crate) mod watch;
 mod worker;
 
 use crate::{
@@ -24,7 +25,7 @@ use crate::{
     error::Error,
     logging::contained,
     server::{
-        acceptor::{Exhaustions, Listen, OpenListener},
+        acceptor::{Listen, OpenListener},
         descriptors::Caps,
         gate::Gate,
         listener::Listener,
@@ -33,6 +34,7 @@ use crate::{
         service::Service,
         supervisor::{Supervisor, WorkerHandle},
         threads::Threads,
+        watch::{Watch, Watched},
         worker::{Superior, Worker, WorkerSeed},
     },
     settings::Settings,
@@ -68,6 +70,8 @@ pub struct Server<S> {
     address: SocketAddr,
     workers: usize,
     caps: Caps,
+    gate: Arc<Gate>,
+    watched: Arc<Watched>,
     orders: (Handle, mpsc::UnboundedReceiver<Shutdown>),
     log: Logger,
 }
@@ -91,7 +95,9 @@ impl<S: Service> Server<S> {
         let address = settings.listen.address;
         let address = listener.address().map_err(|source| Error::Bind { address, source })?;
         let (service, log) = (Arc::new(service), Logger::root(Discard, o!()));
-        Ok(Self { settings, service, listener, address, workers, caps, orders: Handle::new(), log })
+        let gate = Gate::new(caps.max_connections, caps.max_pending, workers);
+        let watched = Watched::new(address, workers, gate.clone());
+        Ok(Self { settings, service, listener, address, workers, caps, gate, watched, orders: Handle::new(), log })
     }
 
     /// Logs to `log`; without it nothing is logged.
@@ -108,6 +114,11 @@ impl<S: Service> Server<S> {
     /// Gives a handle that stops the server from any thread, also before it runs.
     pub fn handle(&self) -> Handle {
         self.orders.0.clone()
+    }
+
+    /// Looks into the server from any thread: its tree, its connections, its changes and its counters.
+    pub fn watch(&self) -> Watch {
+        Watch::new(self.watched.clone())
     }
 
     /// Serves until it is stopped. It returns when every actor has acknowledged or the deadline has passed, and every
@@ -140,7 +151,7 @@ impl<S: Service> Server<S> {
         slog::info!(log, "listening"; "address" => %self.address, "workers" => self.workers,
             "max_connections" => max_connections, "max_pending" => max_pending);
 
-        let (gate, exhaustions) = (Gate::new(max_connections, max_pending, self.workers), Exhaustions::default());
+        let (gate, watched) = (self.gate, self.watched);
         let (report_to, report) = oneshot::channel();
         Supervisor::create(|ctx| {
             ctx.add_stream(orders);
@@ -154,13 +165,14 @@ impl<S: Service> Server<S> {
                         open_listener: Box::new(move || Ok(Box::new(listener.acceptor()?) as Box<dyn Listen>))
                             as OpenListener,
                         gate: gate.clone(),
-                        exhaustions: exhaustions.clone(),
+                        exhaustions: watched.exhaustions.clone(),
                         supervisor: self.settings.supervisor.clone(),
                         connection: self.settings.connection.clone(),
                         superior: Superior {
                             acceptor_stopped: ctx.address().recipient(),
                             worker_stopped: ctx.address().recipient(),
                         },
+                        news: watched.worker(worker),
                         log: log.clone(),
                     };
                     (worker, Worker::start_in_arbiter(&arbiter, move |ctx| Worker::new(seed, ctx)))
@@ -170,6 +182,7 @@ impl<S: Service> Server<S> {
             for (_, address) in workers.iter().filter(|(worker, _)| placement::accepts(*worker)) {
                 address.do_send(Accept { workers: all.clone() });
             }
+            watched.run(workers.iter().map(|(_, address)| address.clone().recipient()).collect());
             let workers = workers.into_iter().map(|(worker, address)| {
                 let (stop, take_in) = (address.clone().recipient(), address.clone().recipient());
                 (worker, WorkerHandle { stop, take_in, look: address.recipient() })
@@ -181,6 +194,7 @@ impl<S: Service> Server<S> {
                 timeout,
                 workers.collect::<Vec<_>>(),
                 report_to,
+                watched.clone(),
                 log.clone(),
             )
         });
@@ -189,12 +203,14 @@ impl<S: Service> Server<S> {
         let Ok(mut report) = report.await else {
             // The Supervisor held the Workers' addresses. When their threads end, each of their clients is reset.
             threads.join(&[], &log).await;
+            watched.end(None);
             return Err(Error::Supervisor);
         };
         report.stuck.extend(threads.join(&report.stuck, &log).await);
         slog::info!(log, "stopped"; "acknowledged" => report.acknowledged, "forced" => report.forced,
             "crashed" => report.crashed, "reset" => report.reset, "failed" => report.failed,
             "discarded" => report.discarded, "elapsed_ms" => report.elapsed.as_millis() as u64);
+        watched.end(Some(report.clone()));
         Ok(report)
     }
 }
