@@ -111,8 +111,9 @@
 //!
 //! # Features
 //!
-//! Both are on by default. Without them (`default-features = false`) a library user compiles half as many crates.
+//! All are on by default. Without them (`default-features = false`) a library user compiles less than half as many crates.
 //!
+//! * `admin`: the [`Admin`], which shows a server over HTTP: the live page, health, metrics, events.
 //! * `cli`, for programs: [`settings::layers`], [`logging`], and what the two binaries need. With it slog logs every level
 //!   in release builds too. Without it the features of slog that you choose decide that.
 //! * `client`: the verifying [`Client`] and the [`healthcheck`].
@@ -127,6 +128,7 @@
 //!     │   ├── ConnectionActor    one per client
 //!     │   └── ConnectionActor …
 //!     └── Worker N
+//! Admin                          on a thread of its own: shows what the tree does
 //! ```
 //!
 //! # Layout
@@ -135,6 +137,7 @@
 //!
 //! * [`decisions`]: what the server decides, as pure state machines. Outside semver: public for the model checker alone.
 //! * `server`: the actors that carry the decisions out, the data plane, and what a protocol is.
+//! * `admin`: the HTTP side of a server, which reads what the server lets be seen, and nothing else.
 //! * `client`: the verifying client, with the same messages and roster.
 //! * [`settings`]: the settings of both, and how their layers are put together. [`logging`]: how both log.
 //! * [`resources`]: what a program must have of the system before it starts.
@@ -144,6 +147,8 @@
 // lose the log records that are not written yet.
 #![warn(clippy::exit, clippy::print_stderr, clippy::print_stdout, clippy::unwrap_used)]
 
+#[cfg(feature = "admin")]
+mod admin;
 mod buffer;
 #[cfg(feature = "client")]
 mod client;
@@ -160,6 +165,8 @@ mod testing;
 #[cfg(any(feature = "cli", feature = "client"))]
 mod text;
 
+#[cfg(feature = "admin")]
+pub use admin::{Admin, InForce};
 #[cfg(feature = "client")]
 pub use client::{
     Client, healthcheck,

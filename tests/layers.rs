@@ -7,7 +7,7 @@ use std::{
 };
 
 /// What each layer may use, besides itself. Every module of `src/` belongs to one of them.
-const ARROWS: [(&str, &[&str]); 14] = [
+const ARROWS: [(&str, &[&str]); 15] = [
     ("decisions", &[]),
     ("text", &[]),
     ("buffer", &[]),
@@ -20,8 +20,13 @@ const ARROWS: [(&str, &[&str]); 14] = [
     ("signals", &["decisions", "error", "logging", "stop"]),
     ("server", &["buffer", "decisions", "error", "logging", "resources", "settings", "stop", "testing", "text"]),
     ("client", &["buffer", "decisions", "error", "logging", "resources", "settings", "stop", "testing", "text"]),
+    // It reads what a server lets be seen. No server knows of it.
+    ("admin", &["decisions", "error", "logging", "resources", "server", "settings", "stop", "testing"]),
     // The library's front gives the others their public names; the programs use nothing but those.
-    ("lib", &["client", "decisions", "error", "logging", "resources", "server", "settings", "signals", "stop"]),
+    (
+        "lib",
+        &["admin", "client", "decisions", "error", "logging", "resources", "server", "settings", "signals", "stop"],
+    ),
     ("bin", &["lib"]),
 ];
 

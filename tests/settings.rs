@@ -211,6 +211,7 @@ fn a_bad_flag_is_refused_by_its_name() {
             "-1",
             "supervisor.max_connections: invalid value: integer `-1`, expected an integer from",
         ),
+        ("--admin", "8080", "admin.address: invalid value: string \"8080\", expected an IP address and a port such as"),
         ("--log-level", "loud", "log.level: invalid value: string \"loud\", expected critical, error, warn, info,"),
         ("--log-format", "", "log.format: invalid value: string \"\", expected auto, compact or json"),
     ] {
@@ -281,14 +282,20 @@ fn kubernetes_and_empty_variables_do_no_harm() {
 #[test]
 fn each_layer_wins_over_those_below_and_is_named_as_the_origin() {
     let file = "[supervisor]\nmax_pending = 1\n[log]\nlevel = \"warn\"\nformat = \"json\"\n[listen]\nbacklog = 1\n";
-    let variables = [("ECHO_SERVER_LOG__LEVEL", "debug"), ("ECHO_SERVER_LOG__FORMAT", "compact")];
-    let args = ["--settings", "server.toml", "--log-format", "auto", "--print-settings"];
+    let variables = [
+        ("ECHO_SERVER_LOG__LEVEL", "debug"),
+        ("ECHO_SERVER_LOG__FORMAT", "compact"),
+        ("ECHO_SERVER_ADMIN__HOSTS", "a.example, b"),
+    ];
+    let args = ["--settings", "server.toml", "--log-format", "auto", "--admin", "127.0.0.1:8080", "--print-settings"];
     let run = Place::new("layers").with("server.toml", file).run(&variables, &args);
     for line in [
         "max_connections = 1024 # default",
         "backlog = 1 # server.toml",
         "max_pending = 1 # server.toml",
         "level = \"debug\" # environment ECHO_SERVER_LOG__LEVEL",
+        "address = \"127.0.0.1:8080\" # --admin",
+        "hosts = [\"a.example\", \"b\"] # environment ECHO_SERVER_ADMIN__HOSTS",
         "format = \"auto\" # --log-format",
     ] {
         assert!(run.out.lines().any(|printed| printed == line), "{line} in {}", run.out);

@@ -88,7 +88,7 @@ fn run(args: Args, flags: Vec<Flag>) -> Result<u8, Error> {
     if args.shared.only_asks() {
         return settings().map(|_| 0);
     }
-    let report = send(settings)?;
+    let report = send(|| settings().map(|loaded| loaded.settings))?;
     match args.report.as_str() {
         "json" => shared::print(&format_args!("{}\n", report.to_json())),
         _ => shared::print(&report),

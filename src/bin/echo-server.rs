@@ -6,7 +6,8 @@ use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 use supervised_echo::{
-    Echo, Error, Server, Settings, Signals, healthcheck, logging, resources, settings::layers::Flag,
+    Admin, Echo, Error, InForce, Server, Settings, Signals, healthcheck, logging, resources,
+    settings::layers::{Flag, Loaded},
 };
 
 mod shared;
@@ -28,6 +29,9 @@ struct Args {
     /// Connections that are served at once
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     max_connections: Option<String>,
+    /// Address and port for the live page, health and metrics; none if it is not given
+    #[arg(long, value_name = "ADDR")]
+    admin: Option<String>,
     #[command(flatten)]
     shared: shared::SharedArgs,
     #[command(subcommand)]
@@ -50,6 +54,7 @@ impl shared::CommandLine for Args {
         let own = [
             ("--listen", "listen.address", self.listen.take()),
             ("--max-connections", "supervisor.max_connections", self.max_connections.take()),
+            ("--admin", "admin.address", self.admin.take()),
         ];
         own.into_iter().chain(self.shared.flags()).collect()
     }
@@ -66,7 +71,7 @@ fn run(args: Args, flags: Vec<Flag>) -> Result<u8, Error> {
     }
     match args.command {
         Some(Command::Healthcheck { addr }) => {
-            let configured = settings()?.listen.address;
+            let configured = settings()?.settings.listen.address;
             let address = addr.unwrap_or(configured);
             let checked = resources::system()?.block_on(healthcheck::check(address));
             checked.map(|()| 0).map_err(|source| Error::Healthcheck { address, source })
@@ -75,16 +80,21 @@ fn run(args: Args, flags: Vec<Flag>) -> Result<u8, Error> {
     }
 }
 
-fn serve(settings: impl FnOnce() -> Result<Settings, Error>) -> Result<u8, Error> {
+fn serve(settings: impl FnOnce() -> Result<Loaded<Settings>, Error>) -> Result<u8, Error> {
     // The signals come before anything that may take time: process 1 of a container loses those that come before it
     // registers.
     let system = resources::system()?;
     let signals = system.block_on(async { Signals::register() })?;
-    let settings = settings()?;
+    let loaded = settings()?;
+    let in_force = InForce::default();
+    in_force.set(&loaded, &[]);
+    let settings = loaded.settings;
     let (log, _written_to_the_end) = logging::logger(&settings.log, logging::Stream::Stdout)?;
     system.block_on(async {
+        let admin = settings.admin.clone();
         let server = Server::bind(settings, Echo)?.with_log(log.clone());
+        let admin = Admin::bind(&admin, server.watch())?.with_log(log.clone()).with_settings(in_force);
         signals.with_log(log).forward_to(server.handle());
-        Ok(server.run().await?.exit_code())
+        Ok(admin.during(server.run()).await?.exit_code())
     })
 }

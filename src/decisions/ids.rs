@@ -11,7 +11,7 @@ pub struct WorkerId(pub usize);
 
 /// Names one connection as long as the server runs. A later arrival has a larger id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-pub struct ConnectionId(pub(super) u64);
+pub struct ConnectionId(pub(crate) u64);
 
 impl ConnectionId {
     /// The number that the log shows.

@@ -3,13 +3,16 @@
 //! One connection takes one descriptor. The server survives running out at run time (see `acceptor`), but it should not
 //! start with caps that it cannot keep.
 
-use crate::{error::Error, resources};
+use crate::{error::Error, resources, settings::SupervisorSettings};
 use std::{ffi::OsString, fs};
 
 /// Kept free for files that are opened now and then, such as a log or a name look-up.
 const SPARE: usize = 16;
 /// What one Worker's thread needs: an epoll instance, its waker, its end of the signal pipe, its handle of the listener.
 const PER_WORKER: usize = 4;
+/// What the Admin needs: an epoll instance, its waker, its end of the signal pipe, its listener, 16 connections, and a
+/// directory and a file of `/proc` that it reads.
+const ADMIN: usize = 22;
 
 /// The caps that the limit allows, and what was asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,13 +25,14 @@ pub(crate) struct Caps {
 }
 
 /// Raises the limit and fits the caps into it: first `max_pending` is lowered, then `max_connections`.
-pub(crate) fn reserve(workers: usize, max_connections: usize, max_pending: usize) -> Result<Caps, Error> {
+pub(crate) fn reserve(workers: usize, admin: bool, asked: &SupervisorSettings) -> Result<Caps, Error> {
     let limit = resources::raise_descriptors();
     // Descriptors numbered above the limit take none of it.
     let counts = |name: OsString| name.to_str().and_then(|name| name.parse().ok()).is_none_or(|fd: usize| fd < limit);
     let open = fs::read_dir("/proc/self/fd").map(|open| open.flatten().filter(|fd| counts(fd.file_name())).count());
     let open = open.unwrap_or(SPARE);
-    fit(limit, SPARE + open + workers * PER_WORKER, max_connections, max_pending)
+    let admin = if admin { ADMIN } else { 0 };
+    fit(limit, SPARE + open + workers * PER_WORKER + admin, asked.max_connections, asked.max_pending)
 }
 
 fn fit(limit: usize, reserved: usize, max_connections: usize, max_pending: usize) -> Result<Caps, Error> {

@@ -95,7 +95,12 @@ pub(crate) struct Inspect {
     pub most: usize,
 }
 
-/// The answer.
+/// A watcher to the Supervisor: answer, so that the watcher sees that the main thread is not held up.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Ping;
+
+/// The answer of a Worker.
 #[derive(MessageResponse)]
 pub(crate) struct Inspected {
     /// The number of the Worker's changes so far.

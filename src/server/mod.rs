@@ -90,7 +90,7 @@ impl<S: Service> Server<S> {
             0 => thread::available_parallelism().map_or(1, usize::from),
             workers => workers,
         };
-        let caps = descriptors::reserve(workers, settings.supervisor.max_connections, settings.supervisor.max_pending)?;
+        let caps = descriptors::reserve(workers, settings.admin.address.is_some(), &settings.supervisor)?;
         let listener = Listener::bind(&settings.listen)?;
         let address = settings.listen.address;
         let address = listener.address().map_err(|source| Error::Bind { address, source })?;
@@ -182,7 +182,8 @@ impl<S: Service> Server<S> {
             for (_, address) in workers.iter().filter(|(worker, _)| placement::accepts(*worker)) {
                 address.do_send(Accept { workers: all.clone() });
             }
-            watched.run(workers.iter().map(|(_, address)| address.clone().recipient()).collect());
+            let inspected = workers.iter().map(|(_, address)| address.clone().recipient()).collect();
+            watched.run(ctx.address().recipient(), inspected);
             let workers = workers.into_iter().map(|(worker, address)| {
                 let (stop, take_in) = (address.clone().recipient(), address.clone().recipient());
                 (worker, WorkerHandle { stop, take_in, look: address.recipient() })

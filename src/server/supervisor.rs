@@ -21,7 +21,7 @@ use crate::{
         gate::Gate,
         handshakes::Handshakes,
         listener::Listener,
-        messages::{AcceptorExit, Look, TakeIn, WorkerExit},
+        messages::{AcceptorExit, Look, Ping, TakeIn, WorkerExit},
         report::Report,
         watch::Watched,
     },
@@ -258,6 +258,12 @@ impl StreamHandler<Shutdown> for Supervisor {
 
     /// All handles are gone. That stops nothing.
     fn finished(&mut self, _: &mut Self::Context) {}
+}
+
+impl Handler<Ping> for Supervisor {
+    type Result = ();
+
+    fn handle(&mut self, _: Ping, _: &mut Self::Context) {}
 }
 
 impl Handler<Stopped<AcceptorExit>> for Supervisor {

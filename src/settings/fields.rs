@@ -3,11 +3,11 @@
 //! Relies on serde to pass each value on as it was written.
 
 use serde::{
-    Deserializer,
-    de::{Error, Unexpected, Visitor},
+    Deserialize, Deserializer,
+    de::{Error, SeqAccess, Unexpected, Visitor},
 };
 use std::{
-    fmt,
+    fmt, iter,
     net::{IpAddr, SocketAddr},
     time::Duration,
 };
@@ -107,6 +107,43 @@ pub(super) fn positive_duration<'de, D: Deserializer<'de>>(deserializer: D) -> R
 pub(super) fn socket_address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
     let expected = r#"an IP address and a port such as "0.0.0.0:12345" or "[::]:12345""#;
     parsed(deserializer, expected, |text| text.parse().ok())
+}
+
+pub(super) fn socket_address_or_none<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<SocketAddr>, D::Error> {
+    let expected = r#"an IP address and a port such as "127.0.0.1:8080", or "" for none"#;
+    parsed(deserializer, expected, |text| if text.is_empty() { Some(None) } else { text.parse().map(Some).ok() })
+}
+
+pub(super) fn host_names<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    const EXPECTED: &str = r#"a list of host names such as ["echo.example"]"#;
+
+    struct HostName(String);
+
+    impl<'de> Deserialize<'de> for HostName {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            let belongs = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+            let is_name = |text: &&str| !text.is_empty() && text.chars().all(belongs);
+            parsed(deserializer, EXPECTED, |text| Some(text).filter(is_name).map(|text| Self(text.to_owned())))
+        }
+    }
+
+    struct HostNames;
+
+    impl<'de> Visitor<'de> for HostNames {
+        type Value = Vec<String>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str(EXPECTED)
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut names: A) -> Result<Self::Value, A::Error> {
+            iter::from_fn(|| names.next_element::<HostName>().transpose()).map(|name| Ok(name?.0)).collect()
+        }
+    }
+
+    deserializer.deserialize_any(HostNames)
 }
 
 pub(super) fn host_and_port<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {

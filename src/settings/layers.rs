@@ -15,7 +15,7 @@ use std::{
 };
 
 use config::{Config, ConfigError, FileFormat, Format, Map, Source, Value, ValueKind};
-use serde::de::DeserializeOwned;
+use serde::{Serialize, Serializer, de::DeserializeOwned};
 
 use super::{client::ClientSettings, server::Settings};
 use crate::text::one_line;
@@ -171,13 +171,17 @@ impl<S: Layered> Loaded<S> {
         merge(self.merged, origin, document)
     }
 
-    /// Adds a value that was given as text. It is read as the kind of value that it replaces. Other text stays text, and
+    /// Adds a value that was given as text. It is read as the kind of value that it replaces, a list with commas. Other text stays text, and
     /// the settings refuse it and say what they expect.
     fn with_text(self, origin: &str, key: &str, text: &str) -> Result<Self, SettingsError> {
         let replaced = key.split_once('.').and_then(|(section, key)| self.leaf(section, key));
         let kind = match replaced.map(|value| &value.kind) {
             Some(ValueKind::I64(_)) => text.parse().ok().map(ValueKind::I64),
             Some(ValueKind::Boolean(_)) => text.parse().ok().map(ValueKind::Boolean),
+            Some(ValueKind::Array(_)) => {
+                let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
+                Some(ValueKind::Array(items.map(|item| Value::new(Some(&origin.to_owned()), item)).collect()))
+            }
             _ => None,
         };
         let value = Value::new(Some(&origin.to_owned()), kind.unwrap_or_else(|| text.into()));
@@ -203,11 +207,46 @@ impl<S: Layered> fmt::Display for Loaded<S> {
                 let origin = value.origin().unwrap_or_default();
                 match &value.kind {
                     ValueKind::String(text) => writeln!(f, "{key} = {} # {origin}", quoted(text))?,
+                    ValueKind::Array(items) => {
+                        let items: Vec<_> = items.iter().map(|item| quoted(&item.to_string())).collect();
+                        writeln!(f, "{key} = [{}] # {origin}", items.join(", "))?;
+                    }
                     other => writeln!(f, "{key} = {other} # {origin}")?,
                 }
             }
         }
         Ok(())
+    }
+}
+
+/// Serialized, they are sections of keys, each with its `value` and where that is `from`.
+impl<S> Serialize for Loaded<S> {
+    fn serialize<T: Serializer>(&self, serializer: T) -> Result<T::Ok, T::Error> {
+        let from = |value: &Value| value.origin().unwrap_or_default().to_owned();
+        let leaf = |(key, value)| (key, Leaf { from: from(value), value: Plain(&value.kind) });
+        let section = |value| table(value).into_iter().flatten().map(leaf).collect::<BTreeMap<_, _>>();
+        let sections = table(&self.merged.cache).into_iter().flatten();
+        serializer.collect_map(sections.map(|(name, value)| (name, section(value))).collect::<BTreeMap<_, _>>())
+    }
+}
+
+#[derive(Serialize)]
+struct Leaf<'a> {
+    value: Plain<'a>,
+    from: String,
+}
+
+/// A value without its origin.
+struct Plain<'a>(&'a ValueKind);
+
+impl Serialize for Plain<'_> {
+    fn serialize<T: Serializer>(&self, serializer: T) -> Result<T::Ok, T::Error> {
+        match self.0 {
+            ValueKind::Boolean(value) => serializer.serialize_bool(*value),
+            ValueKind::I64(value) => serializer.serialize_i64(*value),
+            ValueKind::Array(items) => serializer.collect_seq(items.iter().map(|item| Plain(&item.kind))),
+            other => serializer.collect_str(other),
+        }
     }
 }
 

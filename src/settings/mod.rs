@@ -15,7 +15,7 @@ mod testing;
 
 pub use client::{ClientSettings, IdentitySettings, ServerSettings, TrafficSettings};
 pub use log::{LogFormat, LogSettings};
-pub use server::{ConnectionSettings, ListenSettings, Settings, SupervisorSettings};
+pub use server::{AdminSettings, ConnectionSettings, ListenSettings, Settings, SupervisorSettings};
 
 #[cfg(test)]
 mod tests {

@@ -27,6 +27,8 @@ pub struct Settings {
     pub supervisor: SupervisorSettings,
     /// What holds for each connection.
     pub connection: ConnectionSettings,
+    /// The page, health and metrics over HTTP.
+    pub admin: AdminSettings,
     /// What is logged, and how.
     pub log: LogSettings,
 }
@@ -85,6 +87,20 @@ pub struct ConnectionSettings {
     pub linger: Duration,
 }
 
+/// What is asked over HTTP: the live page, health, metrics. [`Admin`](crate::Admin) answers.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a section of keys")]
+#[non_exhaustive]
+pub struct AdminSettings {
+    /// A literal address and a port; `None`, written as an empty string, means off.
+    #[serde(deserialize_with = "socket_address_or_none")]
+    pub address: Option<SocketAddr>,
+    /// The names by which it may be asked, besides `localhost` and IP addresses. A page of another name that was made to
+    /// lead here (DNS rebinding) learns nothing.
+    #[serde(deserialize_with = "host_names")]
+    pub hosts: Vec<String>,
+}
+
 impl Settings {
     /// Warnings about settings that are allowed but hardly meant, one line each, with the consequence.
     pub fn warnings(&self) -> Vec<String> {
@@ -119,6 +135,7 @@ impl Default for Settings {
                 shutdown_timeout: Duration::from_secs(8),
             },
             connection: ConnectionSettings { idle_timeout: Duration::ZERO, linger: Duration::from_secs(1) },
+            admin: AdminSettings { address: None, hosts: Vec::new() },
             log: LogSettings { level: slog::Level::Info, format: LogFormat::Auto },
         }
     }
@@ -156,6 +173,23 @@ mod tests {
         for bad in ["localhost:12345", "0.0.0.0", ":12345", "::1:12345", "0.0.0.0:65536", ""] {
             let error = read::<Settings>(&format!("listen.address = {bad:?}")).unwrap_err();
             assert!(error.contains(r#""0.0.0.0:12345""#), "{bad}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_admin_has_a_literal_address_or_none_and_any_number_of_host_names() {
+        let off = read::<Settings>(r#"admin.address = """#).unwrap();
+        assert_eq!(off.admin.address, None);
+        let on = read::<Settings>(r#"admin = { address = "127.0.0.1:0", hosts = ["echo.example", "a_b"] }"#).unwrap();
+        assert_eq!(on.admin.address, Some(([127, 0, 0, 1], 0).into()));
+        assert_eq!(on.admin.hosts, ["echo.example", "a_b"]);
+        for bad in ["localhost:8080", "127.0.0.1", ":8080", " "] {
+            let error = read::<Settings>(&format!("admin.address = {bad:?}")).unwrap_err();
+            assert!(error.contains("or \"\" for none"), "{bad}: {error}");
+        }
+        for bad in [r#""a.example""#, "[1]", r#"["a:80"]"#, r#"[""]"#, r#"["a b"]"#, "true"] {
+            let error = read::<Settings>(&format!("admin.hosts = {bad}")).unwrap_err();
+            assert!(error.ends_with(r#"expected a list of host names such as ["echo.example"]"#), "{bad}: {error}");
         }
     }
 }

@@ -12,7 +12,7 @@ use std::{
 use clap::{Args, Parser, parser::ValueSource};
 use supervised_echo::{
     Error, resources,
-    settings::layers::{self, Flag, Layered},
+    settings::layers::{self, Flag, Layered, Loaded},
 };
 
 /// A program's command line.
@@ -77,7 +77,12 @@ impl SharedArgs {
     }
 
     /// Loads the settings from all their layers, and prints or checks them if the flags ask for that.
-    pub fn settings<S: Layered>(&self, program: &str, file: Option<&Path>, flags: Vec<Flag>) -> Result<S, Error> {
+    pub fn settings<S: Layered>(
+        &self,
+        program: &str,
+        file: Option<&Path>,
+        flags: Vec<Flag>,
+    ) -> Result<Loaded<S>, Error> {
         let loaded = layers::load::<S>(file, env::vars_os(), flags)?;
         if self.print_settings {
             print(&loaded)?;
@@ -85,7 +90,7 @@ impl SharedArgs {
         if self.check_settings {
             loaded.settings.warnings().iter().for_each(|warning| complain(program, &format!("warning: {warning}")));
         }
-        Ok(loaded.settings)
+        Ok(loaded)
     }
 }
 

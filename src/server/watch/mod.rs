@@ -17,20 +17,20 @@ use crate::{
     server::{
         acceptor::Exhaustions,
         gate::Gate,
-        messages::{Inspect, Inspected},
+        messages::{Inspect, Inspected, Ping},
         report::Report,
         watch::{
             counters::{Counters, Counts},
             news::{Events, News, WorkerNews},
             tree::{
-                AcceptorPhase, AcceptorView, Change, ConnectionView, Connections, Listening, Occupancy, Open, Order,
-                Phase, ServerInfo, State, Stopping, Totals, Tree, WorkerPhase, WorkerView,
+                AcceptorPhase, AcceptorView, Answers, Change, ConnectionView, Connections, Listening, Occupancy, Open,
+                Order, Phase, ServerInfo, State, Stopping, Totals, Tree, WorkerPhase, WorkerView,
             },
         },
     },
 };
 use actix::Recipient;
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all, select_all};
 use std::{
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
@@ -51,8 +51,8 @@ pub(crate) struct Watched {
     pub news: Arc<News>,
     /// In the order of the Workers' ids.
     counters: Vec<Arc<Counters>>,
-    /// The same. Empty before the server runs.
-    workers: OnceLock<Vec<Recipient<Inspect>>>,
+    /// The Supervisor, and the Workers in the same order. Empty before the server runs.
+    actors: OnceLock<(Recipient<Ping>, Vec<Recipient<Inspect>>)>,
     stop: Mutex<Option<StopSoFar>>,
 }
 
@@ -79,7 +79,7 @@ impl Watched {
             exhaustions: Exhaustions::default(),
             news: News::new(),
             counters: (0..workers).map(|_| Arc::default()).collect(),
-            workers: OnceLock::new(),
+            actors: OnceLock::new(),
             stop: Mutex::new(None),
         })
     }
@@ -89,10 +89,10 @@ impl Watched {
         WorkerNews::new(worker, self.counters[worker.0 - 1].clone(), self.news.clone())
     }
 
-    /// The Workers run.
-    pub fn run(&self, workers: Vec<Recipient<Inspect>>) {
+    /// The Supervisor and the Workers run.
+    pub fn run(&self, supervisor: Recipient<Ping>, workers: Vec<Recipient<Inspect>>) {
         // It is called once, by `Server::run`.
-        let _ = self.workers.set(workers);
+        let _ = self.actors.set((supervisor, workers));
     }
 
     /// A stop has begun.
@@ -255,6 +255,17 @@ impl Watch {
         Connections { connections, next, silent }
     }
 
+    /// Whether the main thread answers within `patience`, and whether at least one Worker does. An actor that has ended is
+    /// not held up, so it counts as one that answers; and so does one that has not begun. It needs tokio's timer.
+    pub async fn answers(&self, patience: Duration) -> Answers {
+        let Some((supervisor, workers)) = self.0.actors.get() else { return Answers { main: true, workers: true } };
+        let list = Inspect { after: None, state: None, most: 0 };
+        let main = timeout(patience, supervisor.send(Ping));
+        let workers = select_all(workers.iter().map(|worker| Box::pin(worker.send(list))));
+        let (main, workers) = join(main, timeout(patience, workers)).await;
+        Answers { main: main.is_ok(), workers: workers.is_ok() }
+    }
+
     /// The changes from now on.
     pub fn events(&self) -> Events {
         self.0.news.watch()
@@ -335,7 +346,7 @@ impl Watch {
 
     /// One answer from each Worker, or none.
     async fn inspect(&self, inspect: Inspect) -> Vec<Option<Inspected>> {
-        let workers = self.0.workers.get().map_or(&[][..], Vec::as_slice);
+        let workers = self.0.actors.get().map_or(&[][..], |(_, workers)| workers);
         join_all(
             workers
                 .iter()

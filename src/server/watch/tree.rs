@@ -29,6 +29,16 @@ pub struct Tree {
     pub workers: Vec<WorkerView>,
 }
 
+/// Who answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Answers {
+    /// The main thread, on which the Supervisor runs.
+    pub main: bool,
+    /// At least one Worker.
+    pub workers: bool,
+}
+
 /// The process that serves.
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
@@ -58,6 +68,21 @@ pub enum Phase {
     Stopping,
     /// It has ended.
     Stopped,
+}
+
+impl Phase {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Running, Self::LameDuck, Self::Stopping, Self::Stopped];
+
+    /// The word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::LameDuck => "lame_duck",
+            Self::Stopping => "stopping",
+            Self::Stopped => "stopped",
+        }
+    }
 }
 
 /// A stop under way, or over.
@@ -298,6 +323,13 @@ impl State {
             Self::Draining => "draining",
             Self::Closing => "closing",
         }
+    }
+}
+
+impl State {
+    /// The state of this name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.as_str() == name)
     }
 }
 

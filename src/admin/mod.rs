@@ -1,0 +1,220 @@
+//! Answers over HTTP what a server lets be seen: the live page, health, metrics, events.
+//!
+//! The Admin is a sibling of the Supervisor on a thread of its own, first up and last down. No actor knows of it. If it
+//! crashes, the echo goes on. Relies on a [`Watch`] alone, which asks and changes nothing of its server.
+
+mod answer;
+mod ending;
+mod events;
+mod health;
+mod host;
+mod in_force;
+mod metrics;
+mod page;
+mod process;
+mod query;
+mod routes;
+mod samples;
+mod serve;
+
+pub use in_force::InForce;
+
+use crate::{
+    admin::{ending::ending, routes::Site},
+    decisions::restart_limit::RestartLimit,
+    error::Error,
+    logging::contained,
+    resources,
+    server::watch::Watch,
+    settings::AdminSettings,
+};
+use actix::{Arbiter, System};
+use slog::{Discard, Logger, o};
+use socket2::SockRef;
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::{
+    sync::oneshot,
+    time::{sleep, timeout},
+};
+
+/// A client of the Admin that takes in nothing for so long is let go.
+const SILENCE: Duration = Duration::from_secs(30);
+/// How long the Admin waits for its clients to take in the report.
+const FAREWELL: Duration = Duration::from_secs(1);
+/// The Admin is given up at more crashes than this…
+const MAX_RESTARTS: usize = 5;
+/// …within this time.
+const RESTART_WINDOW: Duration = Duration::from_secs(10);
+/// How long the first restart of several waits. Each one more waits longer by as much.
+const BACK_OFF: Duration = Duration::from_millis(100);
+
+/// Shows a server over HTTP while it runs. Any [`Service`](crate::Service) gets page, health and metrics by two lines:
+///
+/// ```
+/// use supervised_echo::{Admin, Echo, Server, Settings};
+///
+/// # actix::System::new().block_on(async {
+/// let mut settings = Settings::default();
+/// settings.listen.address = ([127, 0, 0, 1], 0).into();
+/// settings.admin.address = Some(([127, 0, 0, 1], 0).into());
+/// let server = Server::bind(settings.clone(), Echo)?;
+/// let admin = Admin::bind(&settings.admin, server.watch())?;
+/// println!("http://{}/", admin.address().expect("it is on"));
+/// # server.handle().stop();
+/// let report = admin.during(server.run()).await?;
+/// assert_eq!(report.forced, 0);
+/// # Ok::<(), supervised_echo::Error>(())
+/// # })?;
+/// # Ok::<(), supervised_echo::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Admin {
+    /// `None` if it is off.
+    bound: Option<Bound>,
+    hosts: Vec<String>,
+    watch: Watch,
+    in_force: InForce,
+    log: Logger,
+}
+
+#[derive(Debug)]
+struct Bound {
+    listener: TcpListener,
+    address: SocketAddr,
+    thread: Thread,
+}
+
+/// The Admin's thread. It ends with this value.
+#[derive(Debug)]
+struct Thread(Arbiter);
+
+impl Drop for Thread {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
+}
+
+impl Admin {
+    /// Binds the address and starts the thread. Without an address in the settings the Admin is off and does nothing.
+    ///
+    /// Its socket has none of the options of the server's.
+    ///
+    /// # Errors
+    /// [`Error::Bind`] if the address cannot be had; [`Error::NoSystem`] where there is no actix [`System`];
+    /// [`Error::Thread`], [`Error::Memory`] or [`Error::Runtime`] if the thread cannot be started.
+    pub fn bind(settings: &AdminSettings, watch: Watch) -> Result<Self, Error> {
+        let bound = settings.address.map(Bound::at).transpose()?;
+        let (hosts, log) = (settings.hosts.clone(), Logger::root(Discard, o!()));
+        Ok(Self { bound, hosts, watch, in_force: InForce::default(), log })
+    }
+
+    /// Logs to `log`; without it nothing is logged.
+    #[must_use]
+    pub fn with_log(self, log: Logger) -> Self {
+        Self { log: contained(log), ..self }
+    }
+
+    /// Shows these settings too.
+    #[must_use]
+    pub fn with_settings(self, in_force: InForce) -> Self {
+        Self { in_force, ..self }
+    }
+
+    /// The address it listens on; `None` if it is off.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.bound.as_ref().map(|bound| bound.address)
+    }
+
+    /// Answers while `server` runs, which is the future of [`Server::run`](crate::Server::run). When that is over, those
+    /// that watch hear the report, and only then the Admin goes.
+    pub async fn during<T>(self, server: impl Future<Output = T>) -> T {
+        let Some(Bound { listener, address, thread }) = self.bound else { return server.await };
+        slog::info!(self.log, "admin listening"; "address" => %address);
+        let ((ends, ending), (ended, has_ended)) = (ending(), oneshot::channel::<()>());
+        let site = Arc::new(Site::new(self.watch, self.hosts, self.in_force, ending));
+        thread.0.spawn_fn(move || {
+            actix_rt::spawn(async move {
+                match tokio::net::TcpListener::from_std(listener).map(Rc::new) {
+                    Ok(listener) => {
+                        let (log, serve) =
+                            (self.log.clone(), || serve::serve(listener.clone(), site.clone(), self.log.clone()));
+                        supervise(serve, &log).await;
+                    }
+                    Err(error) => slog::error!(self.log, "admin given up"; "reason" => %error),
+                }
+                drop(ended);
+            });
+        });
+        let result = server.await;
+        drop(ends);
+        let _ = timeout(FAREWELL, has_ended).await;
+        result
+    }
+}
+
+impl Bound {
+    fn at(address: SocketAddr) -> Result<Self, Error> {
+        System::try_current().ok_or(Error::NoSystem)?;
+        let listen = || -> io::Result<_> {
+            let listener = TcpListener::bind(address)?;
+            listener.set_nonblocking(true)?;
+            // A client takes it over from the listener.
+            SockRef::from(&listener).set_tcp_user_timeout(Some(SILENCE))?;
+            Ok((listener.local_addr()?, listener))
+        };
+        let (address, listener) = listen().map_err(|source| Error::Bind { address, source })?;
+        resources::memory()?;
+        let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let thread = Arbiter::try_with_tokio_rt(runtime).map_err(resources::no_thread)?;
+        Ok(Self { listener, address, thread: Thread(thread) })
+    }
+}
+
+/// Runs what `serve` gives, and again when it crashes, until it ends by itself or has crashed too often.
+async fn supervise<F: Future<Output = ()> + 'static>(serve: impl Fn() -> F, log: &Logger) {
+    let (started, mut limit) = (Instant::now(), RestartLimit::new(MAX_RESTARTS, RESTART_WINDOW));
+    while actix_rt::spawn(serve()).await.is_err() {
+        let Some(restarts) = limit.restart(started.elapsed()) else {
+            return slog::error!(log, "admin given up"; "reason" => "panic");
+        };
+        sleep(BACK_OFF * restarts as u32).await;
+        slog::warn!(log, "admin restarted"; "reason" => "panic", "restarts" => restarts);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing;
+    use std::cell::Cell;
+
+    #[actix::test]
+    async fn an_admin_that_crashes_is_restarted_until_that_is_too_often() {
+        tokio::time::pause();
+        for (crashes, told) in [
+            (0, vec![]),
+            (MAX_RESTARTS, vec!["admin restarted"; MAX_RESTARTS]),
+            (usize::MAX, [vec!["admin restarted"; MAX_RESTARTS], vec!["admin given up"]].concat()),
+        ] {
+            let (tries, (log, mut heard)) = (Rc::new(Cell::new(0)), testing::log());
+            supervise(
+                || {
+                    let tries = tries.clone();
+                    async move {
+                        tries.set(tries.get() + 1);
+                        assert!(tries.get() > crashes, "told to");
+                    }
+                },
+                &log,
+            )
+            .await;
+            assert_eq!(std::iter::from_fn(|| heard.try_recv().ok()).collect::<Vec<_>>(), told);
+        }
+    }
+}
