@@ -15,14 +15,14 @@ use crate::{
         },
     },
 };
-use futures_util::{FutureExt, Stream, stream::unfold};
+use futures_util::stream::{Stream, unfold};
 use hyper::body::Bytes;
 use serde::Serialize;
 use std::time::Duration;
 use tokio::{
     select,
     sync::OwnedSemaphorePermit,
-    time::{Interval, MissedTickBehavior, interval, sleep},
+    time::{Instant, Interval, MissedTickBehavior, interval, timeout_at},
 };
 
 /// Connections of each Worker in a tree.
@@ -97,8 +97,7 @@ impl Watcher {
 
     /// What was heard, with what comes soon after it.
     async fn gather(&mut self, mut heard: Option<Event>) -> Vec<Change> {
-        let mut changes = Vec::new();
-        sleep(GATHER).await;
+        let (until, mut changes) = (Instant::now() + GATHER, Vec::new());
         loop {
             match heard {
                 Some(Event::Change(change)) => changes.push(change),
@@ -108,9 +107,9 @@ impl Watcher {
             if changes.len() == BATCH || !matches!(self.next, Next::News) {
                 return changes;
             }
-            match self.events.next().now_or_never() {
-                Some(next) => heard = next,
-                None => return changes,
+            match timeout_at(until, self.events.next()).await {
+                Ok(next) => heard = next,
+                Err(_) => return changes,
             }
         }
     }
