@@ -30,9 +30,7 @@ pub struct House {
     census: Option<Census>,
     taken_in: usize,
     resized: bool,
-    /// How many may be served and may wait: the caps, or what there was of it when a cap was lowered and is still there.
-    most: (usize, usize),
-    /// Whether more were served or waited than that.
+    /// Whether a client was given a slot or a place above a cap.
     overfull: bool,
 }
 
@@ -91,7 +89,6 @@ impl stateright::Model for Model {
             census: None,
             taken_in: 0,
             resized: false,
-            most: (SLOTS, PLACES),
             overfull: false,
         }]
     }
@@ -139,6 +136,9 @@ impl stateright::Model for Model {
                     let served = place == Place::Served;
                     let state = if served { ConnectionState::Waiting.serve() } else { ConnectionState::Waiting };
                     house.enter(id, state, !served);
+                    let (slots, places) = house.admission.caps();
+                    house.overfull |= served && house.admission.served() > slots;
+                    house.overfull |= !served && house.admission.waiting() > places;
                 } else {
                     house.parked[acceptor] = true;
                 }
@@ -154,6 +154,7 @@ impl stateright::Model for Model {
             Action::Leave(n, reason) => {
                 let id = house.clients[n].take()?.id;
                 let handed_to = house.admission.leave(id, reason, 0).handed_to;
+                house.overfull |= handed_to.is_some() && house.admission.served() > house.admission.caps().0;
                 let next = house.clients.iter_mut().flatten().find(|client| Some(client.id) == handed_to);
                 if let Some(next) = next {
                     next.woken = true;
@@ -171,8 +172,6 @@ impl stateright::Model for Model {
                         .for_each(|next| next.woken = true);
                 }
                 house.parked = [false; 2];
-                house.most.0 = house.most.0.max(slots);
-                house.most.1 = house.most.1.max(places);
             }
             Action::CloseGate => house.census = Some(house.admission.close()),
             Action::TakeIn => {
@@ -185,12 +184,6 @@ impl stateright::Model for Model {
                 client.state = client.state.end_input(Ending::Stopped);
             }
         }
-        if house.is_open() {
-            let (slots, places) = house.admission.caps();
-            let (served, waiting) = (house.admission.served(), house.admission.waiting());
-            house.overfull |= served > house.most.0 || waiting > house.most.1;
-            house.most = (slots.max(house.most.0.min(served)), places.max(house.most.1.min(waiting)));
-        }
         Some(house)
     }
 
@@ -199,10 +192,7 @@ impl stateright::Model for Model {
             house.is_open() && !house.admission.is_served(client.id)
         }
         vec![
-            Property::always(
-                "no client comes in above a cap, and a lowered cap throws none out",
-                |_, house: &House| !house.overfull,
-            ),
+            Property::always("no client is given a slot or a place above a cap", |_, house: &House| !house.overfull),
             Property::always("those served have a slot each", |_, house: &House| {
                 let serving = house.alive().filter(|(_, client)| client.state == ConnectionState::Serving).count();
                 !house.is_open() || serving <= house.admission.served()
