@@ -39,6 +39,7 @@ fn a_full_house_is_stopped_and_everybody_acknowledges() {
         handshakes: 0,
         refusing: true,
         echoes: 0,
+        aborts: 0,
         crashes: 0,
         reaches: &[tree::GRACEFUL, tree::FORCED, tree::STUCK],
     });
@@ -53,6 +54,7 @@ fn who_waits_or_is_in_the_backlog_at_a_stop_is_drained() {
         handshakes: 0,
         refusing: true,
         echoes: 0,
+        aborts: 0,
         crashes: 0,
         reaches: &[tree::GRACEFUL, tree::FORCED, tree::FULL_HOUSE, tree::TWO_SWEEPS],
     });
@@ -67,6 +69,7 @@ fn a_crash_of_anything_at_any_point_leaves_the_stop_and_its_numbers_whole() {
         handshakes: 0,
         refusing: true,
         echoes: 0,
+        aborts: 0,
         crashes: 1,
         reaches: &[tree::GRACEFUL, tree::FORCED, tree::WORKER_CRASH, tree::RESTART],
     });
@@ -81,6 +84,7 @@ fn a_crash_loses_no_client_that_is_on_its_way() {
         handshakes: 0,
         refusing: true,
         echoes: 0,
+        aborts: 0,
         crashes: 1,
         reaches: &[tree::GRACEFUL, tree::RESTART],
     });
@@ -95,6 +99,7 @@ fn too_many_crashes_stop_the_server() {
         handshakes: 0,
         refusing: true,
         echoes: 0,
+        aborts: 0,
         crashes: 2,
         reaches: &[tree::ESCALATION, tree::RESTART],
     });
@@ -109,6 +114,7 @@ fn a_handshake_that_ends_after_the_first_sweep_is_waited_for() {
         handshakes: 1,
         refusing: true,
         echoes: 0,
+        aborts: 0,
         crashes: 0,
         reaches: &[tree::GRACEFUL, tree::FORCED, tree::LATE_HANDSHAKE],
     });
@@ -123,6 +129,7 @@ fn where_the_kernel_cannot_refuse_the_drain_begins_when_the_socket_is_closed() {
         handshakes: 1,
         refusing: false,
         echoes: 0,
+        aborts: 0,
         crashes: 0,
         reaches: &[tree::GRACEFUL, tree::FORCED],
     });
@@ -137,7 +144,38 @@ fn an_echo_of_a_signal_forces_no_connection() {
         handshakes: 0,
         refusing: true,
         echoes: 2,
+        aborts: 0,
         crashes: 0,
         reaches: &[tree::GRACEFUL, tree::FORCED],
+    });
+}
+
+#[test]
+fn an_abort_at_any_point_ends_the_server_by_force_and_a_second_one_changes_nothing() {
+    exhaust(tree::Model {
+        slots: 2,
+        served: [1, 1],
+        backlog: 0,
+        handshakes: 0,
+        refusing: true,
+        echoes: 0,
+        aborts: 2,
+        crashes: 0,
+        reaches: &[tree::GRACEFUL, tree::FORCED, tree::STUCK, tree::ABORTED, tree::ABORTED_LATE],
+    });
+}
+
+#[test]
+fn aborts_amid_a_crash_leave_the_numbers_whole() {
+    exhaust(tree::Model {
+        slots: 1,
+        served: [1, 0],
+        backlog: 0,
+        handshakes: 0,
+        refusing: false,
+        echoes: 0,
+        aborts: 1,
+        crashes: 1,
+        reaches: &[tree::GRACEFUL, tree::ABORTED, tree::WORKER_CRASH],
     });
 }
