@@ -10,11 +10,15 @@ impl Message for Stop {
     type Result = ();
 }
 
-/// To the Supervisor of a server or a client, from any sender: stop. The first one begins the graceful stop. A second
-/// *signal* ends it by force, and all others change nothing. The answer is the report.
+/// To the Supervisor of a server or a client, from any sender: end. The answer is the report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Message)]
 #[rtype(result = "()")]
-pub struct Shutdown(pub StopReason);
+pub enum Shutdown {
+    /// Stop. The first one begins the graceful stop. A second *signal* ends it by force, and all others change nothing.
+    Stop(StopReason),
+    /// End by force now, also if no stop is under way. Repeating it changes nothing.
+    Abort,
+}
 
 /// A child to its parent: I have ended. The child sends it once, after every kind of end, from one place: its `Drop`, which
 /// also runs when the child panics. While the parent runs it is news; during a stop it is the acknowledgement. A [`Stop`]
@@ -41,8 +45,19 @@ impl Handle {
         self.shutdown(StopReason::Handle);
     }
 
+    /// Ends the stop by force now, as a second signal does. If no stop is under way, it begins one and forces it at once.
+    /// Each connection that is still open is reset and counts as forced, and so does each client that waits in the backlog.
+    /// Repeating it changes nothing.
+    pub fn abort(&self) {
+        self.send(Shutdown::Abort);
+    }
+
     pub(crate) fn shutdown(&self, reason: StopReason) {
+        self.send(Shutdown::Stop(reason));
+    }
+
+    fn send(&self, shutdown: Shutdown) {
         // If the other end is gone, it has stopped already.
-        let _ = self.0.send(Shutdown(reason));
+        let _ = self.0.send(shutdown);
     }
 }

@@ -200,6 +200,26 @@ mod tests {
     }
 
     #[actix::test]
+    async fn an_abort_gives_up_at_once_whether_or_not_a_stop_is_under_way() {
+        for stops in [false, true] {
+            let mut bench = start(traffic(0));
+            let mut stream = bench.clients.accept().await;
+            receive(&mut stream).await;
+            if stops {
+                bench.handle.stop();
+            }
+            let started = tokio::time::Instant::now();
+            bench.handle.abort();
+            bench.handle.abort();
+            let report = bench.report().await;
+            assert!(started.elapsed() < Duration::from_millis(10), "{:?}", started.elapsed());
+            assert_eq!(counts(&report), [0, 0, 0, 0, 1]);
+            assert_eq!((report.exit_code(), report.stopped, report.forced), (3, Some(StopReason::Handle), true));
+            tokio::time::resume(); // the next round stops the clock itself
+        }
+    }
+
+    #[actix::test]
     async fn the_echo_of_a_signal_forces_nothing() {
         let mut bench = start(traffic(0));
         let mut stream = bench.clients.accept().await;
