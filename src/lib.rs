@@ -178,6 +178,7 @@ pub use server::{
         socket::Socket,
     },
     echo::Echo,
+    handle::{Handle, Phase, Status},
     report::Report,
     service::{AtStop, Service},
 };
@@ -185,7 +186,7 @@ pub use settings::Settings;
 pub use signals::Signals;
 /// The log's crate, in the version that this library takes: for [`Server::with_log`] and [`Socket::log`].
 pub use slog;
-pub use stop::Handle;
+pub use stop::StopHandle;
 
 /// Every message between the actors.
 pub mod messages {

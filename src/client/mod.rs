@@ -21,7 +21,7 @@ use crate::{
     logging::contained,
     resources,
     settings::ClientSettings,
-    stop::{Handle, Shutdown},
+    stop::{Shutdown, StopHandle},
 };
 use actix::prelude::*;
 use slog::{Discard, Logger, o};
@@ -56,14 +56,14 @@ use tokio::sync::{mpsc, oneshot};
 /// ```
 pub struct Client {
     settings: ClientSettings,
-    orders: (Handle, mpsc::UnboundedReceiver<Shutdown>),
+    orders: (StopHandle, mpsc::UnboundedReceiver<Shutdown>),
     log: Logger,
 }
 
 impl Client {
     /// A client that has not started yet.
     pub fn new(settings: ClientSettings) -> Self {
-        Self { settings, orders: Handle::new(), log: Logger::root(Discard, o!()) }
+        Self { settings, orders: StopHandle::new(), log: Logger::root(Discard, o!()) }
     }
 
     /// Logs to `log`; without it nothing is logged.
@@ -74,7 +74,7 @@ impl Client {
 
     /// Gives a handle that stops the client from any thread, also before it runs. The client waits for an outstanding echo
     /// for one second at most. Closing the connections may take another second.
-    pub fn handle(&self) -> Handle {
+    pub fn handle(&self) -> StopHandle {
         self.orders.0.clone()
     }
 
@@ -131,7 +131,7 @@ mod tests {
     struct Bench {
         server: Rc<Scripted>,
         clients: Clients,
-        handle: Handle,
+        handle: StopHandle,
         log: UnboundedReceiver<String>,
         report: oneshot::Receiver<ClientReport>,
     }
@@ -145,7 +145,7 @@ mod tests {
     fn start(traffic: TrafficSettings) -> Bench {
         pause_clock();
         let ((server, clients), (log, logged)) = (scripted(), log());
-        let ((handle, mut orders), (report_to, report)) = (Handle::new(), oneshot::channel());
+        let ((handle, mut orders), (report_to, report)) = (StopHandle::new(), oneshot::channel());
         ClientSupervisor::create(|ctx| {
             ctx.add_stream(futures_util::stream::poll_fn(move |cx| orders.poll_recv(cx)));
             ClientSupervisor::new(plan(traffic), server.clone(), report_to, log)

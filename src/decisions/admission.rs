@@ -147,7 +147,12 @@ impl Admission {
         Tally { forced: self.tally.forced + self.alive, ..self.tally }
     }
 
-    /// Those with a slot.
+    /// Whether it is not closed yet.
+    pub fn is_open(&self) -> bool {
+        self.closed.is_none()
+    }
+
+    /// Those with a slot. After the close also those that were taken in.
     pub fn served(&self) -> usize {
         self.alive - self.waiting.len()
     }

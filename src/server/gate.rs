@@ -79,6 +79,12 @@ impl Gate {
         self.lock().admission.close()
     }
 
+    /// Whether it lets clients in, how many have a slot and how many wait for one.
+    pub fn occupancy(&self) -> (bool, usize, usize) {
+        let admission = &self.lock().admission;
+        (admission.is_open(), admission.served(), admission.waiting())
+    }
+
     /// How many permits are out on one Worker.
     pub fn alive(&self, worker: WorkerId) -> usize {
         self.lock().alive.get(&worker).copied().unwrap_or(0)

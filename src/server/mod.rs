@@ -8,6 +8,7 @@ pub(crate) mod connection;
 mod descriptors;
 pub(crate) mod echo;
 mod gate;
+pub(crate) mod handle;
 mod handshakes;
 mod listener;
 pub mod messages;
@@ -26,6 +27,7 @@ use crate::{
         acceptor::{Exhaustions, Listen, OpenListener},
         descriptors::Caps,
         gate::Gate,
+        handle::{Handle, RunningGate},
         listener::Listener,
         report::Report,
         service::Service,
@@ -34,7 +36,7 @@ use crate::{
         worker::{Superior, Worker, WorkerSeed},
     },
     settings::Settings,
-    stop::{Handle, Shutdown},
+    stop::{Shutdown, StopHandle},
 };
 use actix::prelude::*;
 use futures_util::stream::{Stream, poll_fn};
@@ -66,7 +68,8 @@ pub struct Server<S> {
     address: SocketAddr,
     workers: usize,
     caps: Caps,
-    orders: (Handle, mpsc::UnboundedReceiver<Shutdown>),
+    orders: (StopHandle, mpsc::UnboundedReceiver<Shutdown>),
+    gate: RunningGate,
     log: Logger,
 }
 
@@ -89,7 +92,8 @@ impl<S: Service> Server<S> {
         let address = settings.listen.address;
         let address = listener.address().map_err(|source| Error::Bind { address, source })?;
         let (service, log) = (Arc::new(service), Logger::root(Discard, o!()));
-        Ok(Self { settings, service, listener, address, workers, caps, orders: Handle::new(), log })
+        let (orders, gate) = (StopHandle::new(), RunningGate::default());
+        Ok(Self { settings, service, listener, address, workers, caps, orders, gate, log })
     }
 
     /// Logs to `log`; without it nothing is logged.
@@ -103,9 +107,9 @@ impl<S: Service> Server<S> {
         self.address
     }
 
-    /// Gives a handle that stops the server from any thread, also before it runs.
+    /// Gives a handle that stops the server from any thread, also before it runs, and tells where it stands.
     pub fn handle(&self) -> Handle {
-        self.orders.0.clone()
+        Handle::new(self.orders.0.clone(), self.gate.clone())
     }
 
     /// Serves until it is stopped. It returns when every actor has acknowledged or the deadline has passed, and every
@@ -118,7 +122,7 @@ impl<S: Service> Server<S> {
     /// thread could not be started; [`Error::Supervisor`] if the root of the tree itself crashed: then everything is ended by
     /// force.
     pub async fn run(mut self) -> Result<Report, Error> {
-        let (_handle, mut received) = std::mem::replace(&mut self.orders, Handle::new());
+        let (_handle, mut received) = std::mem::replace(&mut self.orders, StopHandle::new());
         self.supervise(poll_fn(move |cx| received.poll_recv(cx))).await
     }
 
@@ -138,7 +142,8 @@ impl<S: Service> Server<S> {
         slog::info!(log, "listening"; "address" => %self.address, "workers" => self.workers,
             "max_connections" => max_connections, "max_pending" => max_pending);
 
-        let (gate, exhaustions) = (Gate::new(max_connections, max_pending), Exhaustions::default());
+        let gate = self.gate.get_or_init(|| Gate::new(max_connections, max_pending)).clone();
+        let exhaustions = Exhaustions::default();
         let (report_to, report) = oneshot::channel();
         Supervisor::create(|ctx| {
             ctx.add_stream(orders);
