@@ -171,7 +171,7 @@ impl Admission {
         Tally { forced: self.tally.forced + self.alive, ..self.tally }
     }
 
-    /// Those with a slot.
+    /// Those with a slot. After the close also those that were taken in.
     pub fn served(&self) -> usize {
         self.alive - self.waiting.len()
     }

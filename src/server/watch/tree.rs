@@ -45,18 +45,21 @@ pub struct ServerInfo {
     pub listen: SocketAddr,
 }
 
-/// Where a server stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+/// How far a server has come. Later phases are greater.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Phase {
+    /// It does not serve yet: its clients wait in the backlog.
+    Bound,
     /// It accepts and serves.
     Running,
     /// It still accepts and serves, and says that it is about to stop.
     LameDuck,
-    /// It stops.
+    /// It lets no new client in, and its connections drain or are forced.
     Stopping,
-    /// It has ended.
+    /// Its report is made, it has failed, or it was dropped before it ran. Connections that it still has belong to a Worker
+    /// that is stuck.
     Stopped,
 }
 
