@@ -178,6 +178,7 @@ pub use decisions::{
     stop::StopReason,
 };
 pub use error::Error;
+pub use server::watch::tree::Phase;
 pub use server::{
     Server,
     connection::{
@@ -185,6 +186,7 @@ pub use server::{
         socket::Socket,
     },
     echo::Echo,
+    handle::{Handle, Status},
     report::Report,
     service::{AtStop, Service},
 };
@@ -192,7 +194,7 @@ pub use settings::Settings;
 pub use signals::Signals;
 /// The log's crate, in the version that this library takes: for [`Server::with_log`] and [`Socket::log`].
 pub use slog;
-pub use stop::Handle;
+pub use stop::StopHandle;
 
 /// What a [`Server`] lets be seen while it runs; it begins with [`Server::watch`].
 pub mod watch {

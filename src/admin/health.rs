@@ -78,6 +78,7 @@ mod tests {
             (Phase::Running, &[Accepting], false, (2, 1), &[Check::Room], &[]),
             (Phase::Running, &[Accepting], true, (2, 1), &[Check::Room], &["descriptors: exhausted"]),
             (Phase::Running, &[Restarting, GivenUp], false, (0, 0), &[Check::Room], &["acceptor: none accepts"]),
+            (Phase::Bound, &[Accepting], false, (0, 0), &[], &["phase: bound"]),
             (Phase::LameDuck, &[Accepting], false, (0, 0), &[], &["phase: lame_duck"]),
             (
                 Phase::Stopping,

@@ -99,14 +99,19 @@ impl<C: Connect> Actor for ClientSupervisor<C> {
 }
 
 impl<C: Connect> StreamHandler<Shutdown> for ClientSupervisor<C> {
-    fn handle(&mut self, Shutdown(reason): Shutdown, _: &mut Self::Context) {
-        let news = reason.is_signal() && self.echoes.signal(self.started.elapsed());
-        let again = news && std::mem::replace(&mut self.signalled, true);
+    fn handle(&mut self, shutdown: Shutdown, _: &mut Self::Context) {
+        let (reason, force) = match shutdown {
+            Shutdown::Stop(reason) => {
+                let news = reason.is_signal() && self.echoes.signal(self.started.elapsed());
+                (reason, news && std::mem::replace(&mut self.signalled, true))
+            }
+            Shutdown::Abort => (StopReason::Handle, true),
+        };
         if self.stopped.is_none() {
             self.stopped = Some(reason);
             slog::info!(self.log, "stopping"; "reason" => reason.as_str());
         }
-        self.tell_connections(if again { Stop::Abort } else { Stop::Drain });
+        self.tell_connections(if force { Stop::Abort } else { Stop::Drain });
     }
 
     /// All handles are gone. That stops nothing.

@@ -23,7 +23,7 @@ pub enum CloseReason {
     Failed,
     /// The service or the actor panicked. The client sees a reset.
     Crashed,
-    /// It was still open at the deadline or at a second signal. The client sees a reset.
+    /// It was still open at the deadline, at a second signal or at an abort. The client sees a reset.
     Forced,
 }
 

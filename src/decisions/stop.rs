@@ -33,7 +33,7 @@ pub enum StopReason {
     Sigquit,
     /// The signal SIGHUP: a terminal was closed.
     Sighup,
-    /// [`Handle::stop`](crate::Handle::stop).
+    /// [`Handle::stop`](crate::Handle::stop) or [`Handle::abort`](crate::Handle::abort).
     Handle,
     /// Too many restarts, or a Worker that panicked.
     Restarts,

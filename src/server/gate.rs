@@ -107,6 +107,12 @@ impl Gate {
         Locked(self.lock())
     }
 
+    /// How many have a slot, and how many wait for one.
+    pub fn occupancy(&self) -> (usize, usize) {
+        let admission = self.admission();
+        (admission.served(), admission.waiting())
+    }
+
     /// How many permits are out on one Worker.
     pub fn alive(&self, worker: WorkerId) -> usize {
         self.lock().placement.connections(worker)

@@ -8,6 +8,7 @@ pub(crate) mod connection;
 mod descriptors;
 pub(crate) mod echo;
 mod gate;
+pub(crate) mod handle;
 mod handshakes;
 mod listener;
 pub mod messages;
@@ -28,6 +29,7 @@ use crate::{
         acceptor::{Listen, OpenListener},
         descriptors::Caps,
         gate::Gate,
+        handle::Handle,
         listener::Listener,
         messages::Accept,
         report::Report,
@@ -38,7 +40,7 @@ use crate::{
         worker::{Superior, Worker, WorkerSeed},
     },
     settings::Settings,
-    stop::{Handle, Shutdown},
+    stop::{Shutdown, StopHandle},
 };
 use actix::prelude::*;
 use futures_util::stream::{Stream, poll_fn};
@@ -72,7 +74,7 @@ pub struct Server<S> {
     caps: Caps,
     gate: Arc<Gate>,
     watched: Arc<Watched>,
-    orders: (Handle, mpsc::UnboundedReceiver<Shutdown>),
+    orders: (StopHandle, mpsc::UnboundedReceiver<Shutdown>),
     log: Logger,
 }
 
@@ -97,7 +99,7 @@ impl<S: Service> Server<S> {
         let (service, log) = (Arc::new(service), Logger::root(Discard, o!()));
         let gate = Gate::new(caps.max_connections, caps.max_pending, workers);
         let watched = Watched::new(address, workers, gate.clone());
-        Ok(Self { settings, service, listener, address, workers, caps, gate, watched, orders: Handle::new(), log })
+        Ok(Self { settings, service, listener, address, workers, caps, gate, watched, orders: StopHandle::new(), log })
     }
 
     /// Logs to `log`; without it nothing is logged.
@@ -111,9 +113,9 @@ impl<S: Service> Server<S> {
         self.address
     }
 
-    /// Gives a handle that stops the server from any thread, also before it runs.
+    /// Gives a handle that stops the server from any thread, also before it runs, and tells where it stands.
     pub fn handle(&self) -> Handle {
-        self.orders.0.clone()
+        Handle::new(self.orders.0.clone(), self.watched.clone())
     }
 
     /// Looks into the server from any thread: its tree, its connections, its changes and its counters.
@@ -131,7 +133,7 @@ impl<S: Service> Server<S> {
     /// thread could not be started; [`Error::Supervisor`] if the root of the tree itself crashed: then everything is ended by
     /// force.
     pub async fn run(mut self) -> Result<Report, Error> {
-        let (_handle, mut received) = std::mem::replace(&mut self.orders, Handle::new());
+        let (_handle, mut received) = std::mem::replace(&mut self.orders, StopHandle::new());
         self.supervise(poll_fn(move |cx| received.poll_recv(cx))).await
     }
 

@@ -252,8 +252,12 @@ impl Actor for Supervisor {
 }
 
 impl StreamHandler<Shutdown> for Supervisor {
-    fn handle(&mut self, Shutdown(reason): Shutdown, ctx: &mut Self::Context) {
-        self.on(Event::Shutdown { reason, now: self.started.elapsed() }, ctx);
+    fn handle(&mut self, shutdown: Shutdown, ctx: &mut Self::Context) {
+        let event = match shutdown {
+            Shutdown::Stop(reason) => Event::Shutdown { reason, now: self.started.elapsed() },
+            Shutdown::Abort => Event::Abort,
+        };
+        self.on(event, ctx);
     }
 
     /// All handles are gone. That stops nothing.
@@ -342,7 +346,7 @@ mod tests {
 
     impl Tree {
         fn stop(&self, reason: StopReason) {
-            self.shutdown.send(Shutdown(reason)).expect("the Supervisor listens");
+            self.shutdown.send(Shutdown::Stop(reason)).expect("the Supervisor listens");
         }
 
         /// Answers for the Acceptor of each Worker.
@@ -488,6 +492,34 @@ mod tests {
         assert_eq!(tree.told(1, Stop::Abort).await, []);
         tree.stopped(1);
         assert_eq!(tree.report.await.unwrap().reason, StopReason::Handle);
+    }
+
+    #[actix::test]
+    async fn an_abort_is_the_first_order_of_the_workers_if_no_stop_is_under_way_and_is_given_once() {
+        let mut tree = tree(1, LONG);
+        let (mut client, _in_backlog) = (tree.client(1), TcpStream::connect(tree.address).await.unwrap());
+        tree.shutdown.send(Shutdown::Abort).unwrap();
+        tree.shutdown.send(Shutdown::Abort).unwrap();
+        tree.stop(StopReason::Sigterm);
+        assert_eq!(tree.told(1, Stop::Abort).await, []);
+        client.give_back(CloseReason::Forced, 0);
+        tree.acceptors_stopped();
+        tree.stopped(1);
+        let report = tree.report.await.unwrap();
+        assert_eq!((report.reason, report.acknowledged, report.forced), (StopReason::Handle, 0, 2));
+        assert_eq!(report.exit_code(), 3);
+        assert!(tree.workers[0].told.try_recv().is_err(), "nothing more is told");
+    }
+
+    #[actix::test]
+    async fn an_abort_ends_a_graceful_stop_by_force() {
+        let mut tree = tree(1, LONG);
+        tree.stop(StopReason::Sigterm);
+        assert_eq!(tree.told(1, Stop::Drain).await, []);
+        tree.shutdown.send(Shutdown::Abort).unwrap();
+        assert_eq!(tree.told(1, Stop::Abort).await, []);
+        tree.stopped(1);
+        assert_eq!(tree.report.await.unwrap().reason, StopReason::Sigterm);
     }
 
     #[actix::test]

@@ -46,7 +46,7 @@ const WORKER_PATIENCE: Duration = Duration::from_millis(250);
 pub(crate) struct Watched {
     listen: SocketAddr,
     started: SystemTime,
-    gate: Arc<Gate>,
+    pub gate: Arc<Gate>,
     pub exhaustions: Exhaustions,
     pub news: Arc<News>,
     /// In the order of the Workers' ids.
@@ -153,6 +153,15 @@ impl Watched {
             timeout_ms: None,
         });
         self.news.end();
+    }
+
+    pub fn phase(&self) -> Phase {
+        match &*self.stop() {
+            Some(StopSoFar { report: Some(_), .. }) => Phase::Stopped,
+            Some(_) => Phase::Stopping,
+            None if self.actors.get().is_some() => Phase::Running,
+            None => Phase::Bound,
+        }
     }
 
     fn stopping(&self, change: impl FnOnce(&mut StopSoFar)) {
@@ -306,11 +315,7 @@ impl Watch {
 
     /// Where the server stands.
     pub fn phase(&self) -> Phase {
-        match &*self.0.stop() {
-            None => Phase::Running,
-            Some(StopSoFar { report: None, .. }) => Phase::Stopping,
-            Some(_) => Phase::Stopped,
-        }
+        self.0.phase()
     }
 
     /// The stop so far; `None` while none has begun.

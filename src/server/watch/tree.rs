@@ -55,28 +55,32 @@ pub struct ServerInfo {
     pub listen: SocketAddr,
 }
 
-/// Where a server stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+/// How far a server has come. Later phases are greater.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Phase {
+    /// It does not serve yet: its clients wait in the backlog.
+    Bound,
     /// It accepts and serves.
     Running,
     /// It still accepts and serves, and says that it is about to stop.
     LameDuck,
-    /// It stops.
+    /// It lets no new client in, and its connections drain or are forced.
     Stopping,
-    /// It has ended.
+    /// Its report is made, it has failed, or it was dropped before it ran. Connections that it still has belong to a Worker
+    /// that is stuck.
     Stopped,
 }
 
 impl Phase {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Running, Self::LameDuck, Self::Stopping, Self::Stopped];
+    pub const ALL: [Self; 5] = [Self::Bound, Self::Running, Self::LameDuck, Self::Stopping, Self::Stopped];
 
     /// The word.
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Bound => "bound",
             Self::Running => "running",
             Self::LameDuck => "lame_duck",
             Self::Stopping => "stopping",
