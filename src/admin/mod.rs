@@ -28,7 +28,7 @@ use crate::{
     server::watch::Watch,
     settings::AdminSettings,
 };
-use actix::{Arbiter, System};
+use actix::{Arbiter, ArbiterHandle, System};
 use slog::{Discard, Logger, o};
 use socket2::SockRef;
 use std::{
@@ -45,6 +45,8 @@ use tokio::{
 
 /// A client of the Admin that takes in nothing for so long is let go.
 const SILENCE: Duration = Duration::from_secs(30);
+/// What the kernel keeps for a client that is slow to take it in. By itself it would keep megabytes.
+const UNSENT: usize = 128 * 1024;
 /// How long the Admin waits for its clients to take in the report.
 const FAREWELL: Duration = Duration::from_secs(1);
 /// The Admin is given up at more crashes than this…
@@ -87,14 +89,15 @@ pub struct Admin {
 struct Bound {
     listener: TcpListener,
     address: SocketAddr,
-    thread: Thread,
+    arbiter: Arbiter,
+    end: EndOfThread,
 }
 
-/// The Admin's thread. It ends with this value.
+/// Ends the thread also where the Admin is dropped before its end.
 #[derive(Debug)]
-struct Thread(Arbiter);
+struct EndOfThread(ArbiterHandle);
 
-impl Drop for Thread {
+impl Drop for EndOfThread {
     fn drop(&mut self) {
         self.0.stop();
     }
@@ -134,17 +137,15 @@ impl Admin {
     /// Answers while `server` runs, which is the future of [`Server::run`](crate::Server::run). When that is over, those
     /// that watch hear the report, and only then the Admin goes.
     pub async fn during<T>(self, server: impl Future<Output = T>) -> T {
-        let Some(Bound { listener, address, thread }) = self.bound else { return server.await };
+        let Some(Bound { listener, address, arbiter, end }) = self.bound else { return server.await };
         slog::info!(self.log, "admin listening"; "address" => %address);
         let ((ends, ending), (ended, has_ended)) = (ending(), oneshot::channel::<()>());
         let site = Arc::new(Site::new(self.watch, self.hosts, self.in_force, ending));
-        thread.0.spawn_fn(move || {
+        arbiter.spawn_fn(move || {
             actix_rt::spawn(async move {
                 match tokio::net::TcpListener::from_std(listener).map(Rc::new) {
                     Ok(listener) => {
-                        let (log, serve) =
-                            (self.log.clone(), || serve::serve(listener.clone(), site.clone(), self.log.clone()));
-                        supervise(serve, &log).await;
+                        supervise(|| serve::serve(listener.clone(), site.clone(), self.log.clone()), &self.log).await;
                     }
                     Err(error) => slog::error!(self.log, "admin given up"; "reason" => %error),
                 }
@@ -153,7 +154,11 @@ impl Admin {
         });
         let result = server.await;
         drop(ends);
-        let _ = timeout(FAREWELL, has_ended).await;
+        let in_time = timeout(FAREWELL, has_ended).await.is_ok();
+        drop(end);
+        if in_time {
+            let _ = arbiter.join();
+        }
         result
     }
 }
@@ -164,15 +169,17 @@ impl Bound {
         let listen = || -> io::Result<_> {
             let listener = TcpListener::bind(address)?;
             listener.set_nonblocking(true)?;
-            // A client takes it over from the listener.
-            SockRef::from(&listener).set_tcp_user_timeout(Some(SILENCE))?;
+            // A client takes these over from the listener.
+            let socket = SockRef::from(&listener);
+            socket.set_tcp_user_timeout(Some(SILENCE))?;
+            socket.set_send_buffer_size(UNSENT)?;
             Ok((listener.local_addr()?, listener))
         };
         let (address, listener) = listen().map_err(|source| Error::Bind { address, source })?;
         resources::memory()?;
         let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let thread = Arbiter::try_with_tokio_rt(runtime).map_err(resources::no_thread)?;
-        Ok(Self { listener, address, thread: Thread(thread) })
+        let arbiter = Arbiter::try_with_tokio_rt(runtime).map_err(resources::no_thread)?;
+        Ok(Self { listener, address, end: EndOfThread(arbiter.handle()), arbiter })
     }
 }
 

@@ -14,7 +14,7 @@ use std::{
     },
     thread,
 };
-use supervised_echo::{Error, Handle, Report, Service, Settings};
+use supervised_echo::{Admin, Error, Handle, Report, Service, Settings};
 
 /// The defaults, on a free address.
 pub fn settings() -> Settings {
@@ -25,6 +25,8 @@ pub fn settings() -> Settings {
 
 pub struct InProcess {
     pub address: SocketAddr,
+    /// Where it may be asked over HTTP, if the settings have that.
+    pub admin: Option<SocketAddr>,
     pub handle: Handle,
     pub log: Log,
     report: Receiver<Result<Report, Error>>,
@@ -46,13 +48,15 @@ impl InProcess {
         thread::spawn(move || {
             actix::System::new().block_on(async {
                 let drain = Before { before, drain: Mutex::new(slog_json::Json::default(writer)) };
-                let server = supervised_echo::Server::bind(settings, service).unwrap();
-                started.send((server.address(), server.handle())).unwrap();
-                let _ = ended.send(server.with_log(Logger::root(drain, o!())).run().await);
+                let (admin, log) = (settings.admin.clone(), Logger::root(drain, o!()));
+                let server = supervised_echo::Server::bind(settings, service).unwrap().with_log(log.clone());
+                let admin = Admin::bind(&admin, server.watch()).unwrap().with_log(log);
+                started.send((server.address(), admin.address(), server.handle())).unwrap();
+                let _ = ended.send(admin.during(server.run()).await);
             });
         });
-        let (address, handle) = start.recv_timeout(PATIENCE).unwrap();
-        Self { address, handle, log: Log::of(reader), report }
+        let (address, admin, handle) = start.recv_timeout(PATIENCE).unwrap();
+        Self { address, admin, handle, log: Log::of(reader), report }
     }
 
     /// A handle of its listening socket.

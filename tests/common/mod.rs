@@ -6,6 +6,7 @@
 #![allow(dead_code, unused_imports, reason = "each test file is a crate of its own and uses its part")]
 
 mod client;
+mod http;
 mod in_process;
 mod kernel;
 mod lines;
@@ -15,11 +16,13 @@ mod peer;
 mod place;
 mod process;
 mod records;
+mod schema;
 mod scripted;
 mod server;
 mod tls;
 
 pub use client::*;
+pub use http::*;
 pub use in_process::*;
 pub use kernel::wait_until_arrived;
 pub use lines::*;
@@ -29,6 +32,7 @@ pub use peer::*;
 pub use place::*;
 pub use process::*;
 pub use records::*;
+pub use schema::*;
 pub use rustix::process::Signal;
 pub use scripted::*;
 pub use server::*;

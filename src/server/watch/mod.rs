@@ -93,6 +93,8 @@ impl Watched {
     pub fn run(&self, supervisor: Recipient<Ping>, workers: Vec<Recipient<Inspect>>) {
         // It is called once, by `Server::run`.
         let _ = self.actors.set((supervisor, workers));
+        let phase = Phase::Running;
+        self.news.tell(|at_ms| Change::Phase { at_ms, phase, reason: None, owed: None, timeout_ms: None });
     }
 
     /// A stop has begun.
