@@ -52,7 +52,10 @@ fn check(whole: &Value, schema: &Value, value: &Value) -> Result<(), String> {
             }
             "properties" => {
                 for (key, schema) in wanted.as_object().unwrap() {
-                    value.get(key).map_or(Ok(()), |value| check(whole, schema, value)).map_err(|e| format!("{key}: {e}"))?;
+                    value
+                        .get(key)
+                        .map_or(Ok(()), |value| check(whole, schema, value))
+                        .map_err(|e| format!("{key}: {e}"))?;
                 }
             }
             "additionalProperties" => {
