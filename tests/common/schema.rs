@@ -1,16 +1,21 @@
 //! Checks JSON against the schemas in `docs/schema/`, as far as they go: the words of JSON Schema that stand here.
 
 use serde_json::Value;
+use std::{collections::BTreeMap, sync::LazyLock};
 
-fn document(name: &str) -> Value {
-    let path = format!("{}/docs/schema/{name}", env!("CARGO_MANIFEST_DIR"));
-    serde_json::from_str(&std::fs::read_to_string(&path).expect(&path)).expect(&path)
-}
+static DOCUMENTS: LazyLock<BTreeMap<&str, Value>> = LazyLock::new(|| {
+    let read = |text: &str| serde_json::from_str(text).unwrap();
+    BTreeMap::from([
+        ("tree.json", read(include_str!("../../docs/schema/tree.json"))),
+        ("connections.json", read(include_str!("../../docs/schema/connections.json"))),
+        ("events.json", read(include_str!("../../docs/schema/events.json"))),
+    ])
+});
 
 /// Fails where `value` is not as the schema of this name has it.
 pub fn assert_schema(name: &str, value: &Value) {
-    let whole = document(name);
-    check(&whole, &whole, value).unwrap_or_else(|wrong| panic!("{name}: {wrong}\n{value:#}"));
+    let whole = &DOCUMENTS[name];
+    check(whole, whole, value).unwrap_or_else(|wrong| panic!("{name}: {wrong}\n{value:#}"));
 }
 
 fn check(whole: &Value, schema: &Value, value: &Value) -> Result<(), String> {
@@ -19,8 +24,7 @@ fn check(whole: &Value, schema: &Value, value: &Value) -> Result<(), String> {
             "$schema" | "$id" | "$defs" | "title" | "description" => {}
             "$ref" => {
                 let (file, path) = wanted.as_str().unwrap().split_once('#').unwrap();
-                let other = (!file.is_empty()).then(|| document(file));
-                let whole = other.as_ref().unwrap_or(whole);
+                let whole = if file.is_empty() { whole } else { &DOCUMENTS[file] };
                 check(whole, whole.pointer(path).expect("the reference leads somewhere"), value)?;
             }
             "const" => holds(value == wanted, || format!("expected {wanted}, found {value}"))?,

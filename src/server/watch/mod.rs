@@ -32,6 +32,7 @@ use crate::{
 use actix::Recipient;
 use futures_util::future::{join, join_all, select_all};
 use std::{
+    iter,
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::{Duration, Instant, SystemTime},
@@ -217,7 +218,9 @@ impl Watch {
     pub async fn tree(&self, most: usize) -> Tree {
         let answers = self.inspect(Inspect { after: None, state: None, most }).await;
         let stop = self.stopping();
-        let workers = (1..).map(WorkerId).zip(answers);
+        // Before the server runs there is no Worker to ask.
+        let answers = answers.into_iter().chain(iter::repeat_with(|| None));
+        let workers = (1..=self.0.counters.len()).map(WorkerId).zip(answers);
         let workers = workers.map(|(worker, answer)| self.worker(worker, answer)).collect();
         Tree {
             v: 1,
