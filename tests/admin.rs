@@ -155,7 +155,7 @@ fn the_settings_in_force_are_shown_with_their_origins() {
     let [value, hosts] = [&shown["settings"]["supervisor"]["max_pending"], &shown["settings"]["admin"]["hosts"]];
     assert_eq!(value, &json!({ "value": 7, "from": "environment ECHO_SERVER_SUPERVISOR__MAX_PENDING" }));
     assert_eq!(hosts["value"], json!(["a.example", "b.example"]));
-    assert_eq!(shown["settings"]["log"]["level"], json!({ "value": "info", "from": "default" }));
+    assert_eq!(shown["settings"]["connection"]["linger"], json!({ "value": "1s", "from": "default" }));
     assert_eq!(shown["restart_needed"], json!([]));
     server.stop();
 
@@ -531,6 +531,7 @@ fn a_watcher_sees_the_tree_then_its_changes_and_at_the_end_the_report() {
     let mut heard = vec![events.next().unwrap()];
     let client = server.connect_served();
     server.signal(Signal::TERM);
+    server.log.wait("stopping");
     drop(client);
     let code = server.end().code;
     heard.extend(events);

@@ -1,6 +1,7 @@
 //! The stream of server-sent events: the whole tree, then its changes as they come, and at the end the report.
 //!
-//! A watcher that is too slow loses changes, and gets the whole tree anew instead of them. Nothing is kept for it: an event
+//! A watcher that is too slow loses changes, and gets the whole tree anew instead of them. If a Worker was too busy to be in
+//! it, the tree comes once more. Nothing is kept for it: an event
 //! is made when the one before has been taken, so a watcher costs one tree at most. Relies on [`Events`] to tell of a loss.
 
 use crate::{
@@ -11,7 +12,7 @@ use crate::{
         watch::{
             Watch,
             news::{Event, Events},
-            tree::{Change, Occupancy, Phase, Totals},
+            tree::{Change, Occupancy, Phase, Totals, WorkerPhase},
         },
     },
 };
@@ -40,7 +41,7 @@ pub(super) fn stream(watch: Watch, ending: Ending, place: OwnedSemaphorePermit) 
     totals.set_missed_tick_behavior(MissedTickBehavior::Delay);
     // From here on changes are heard, so the tree that is taken next misses none.
     let events = watch.events();
-    let watcher = Watcher { watch, events, next: Next::Tree, totals, ending, _place: place };
+    let watcher = Watcher { watch, events, next: Next::Tree, gap: false, totals, ending, _place: place };
     unfold(watcher, |mut watcher| async { Some((watcher.next().await?, watcher)) })
 }
 
@@ -48,6 +49,8 @@ struct Watcher {
     watch: Watch,
     events: Events,
     next: Next,
+    /// Whether the last tree lacks the connections of a Worker that was too busy to answer.
+    gap: bool,
     totals: Interval,
     ending: Ending,
     _place: OwnedSemaphorePermit,
@@ -70,6 +73,8 @@ impl Watcher {
             match self.next {
                 Next::Tree => {
                     let tree = self.watch.tree(LISTED).await;
+                    let serves = |state| matches!(state, WorkerPhase::Running | WorkerPhase::Stopping);
+                    self.gap = tree.workers.iter().any(|worker| !worker.answered && serves(worker.state));
                     // A tree of a server that has ended is the last word but one.
                     self.next = if tree.phase == Phase::Stopped { Next::Report } else { Next::News };
                     return Some(event("tree", &tree));
@@ -80,10 +85,10 @@ impl Watcher {
                         changes if changes.is_empty() => {}
                         changes => return Some(event("changes", &changes)),
                     },
-                    _ = self.totals.tick() => return Some(event("totals", &Sums {
+                    _ = self.totals.tick() => if self.gap { self.next = Next::Tree } else { return Some(event("totals", &Sums {
                         admission: self.watch.occupancy(),
                         totals: self.watch.totals(),
-                    })),
+                    })) },
                     () = self.ending.comes() => self.next = Next::Report,
                 },
                 Next::Report => {
@@ -102,6 +107,7 @@ impl Watcher {
             match heard {
                 Some(Event::Change(change)) => changes.push(change),
                 Some(Event::Lost) => self.next = Next::Tree,
+                None if self.gap => self.next = Next::Tree,
                 None => self.next = Next::Report,
             }
             if changes.len() == BATCH || !matches!(self.next, Next::News) {

@@ -11,7 +11,7 @@ use crate::{
     },
     server::{
         gate::Permit,
-        watch::tree::{ConnectionView, State},
+        watch::tree::{ConnectionView, Open, State},
     },
     stop::Stopped,
 };
@@ -105,6 +105,8 @@ pub(crate) struct Ping;
 pub(crate) struct Inspected {
     /// The number of the Worker's changes so far.
     pub n: u64,
+    /// As of this change, like the rest.
+    pub count: Open,
     pub connections: Vec<ConnectionView>,
     /// How many more there are.
     pub more: usize,

@@ -270,7 +270,8 @@ impl<S: Service> Handler<Inspect> for Worker<S> {
             .filter(|view| Some(view.connection) > after && state.is_none_or(|state| view.state == state));
         let mut wanted = wanted.fuse();
         let connections = wanted.by_ref().take(most).collect();
-        Inspected { n: self.news().counters.changes.get(), connections, more: wanted.count() }
+        let counters = &self.news().counters;
+        Inspected { n: counters.changes.get(), count: counters.count(), connections, more: wanted.count() }
     }
 }
 

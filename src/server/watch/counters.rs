@@ -3,7 +3,7 @@
 //!
 //! Relies on the single writer: a count is a load and a store, not an atomic addition.
 
-use crate::decisions::connection::CloseReason;
+use crate::{decisions::connection::CloseReason, server::watch::tree::Open};
 use std::{
     sync::atomic::{AtomicU64, Ordering::Relaxed},
     time::Duration,
@@ -79,6 +79,12 @@ impl Counters {
     pub fn waited(&self, wait: Duration) {
         self.waits[WAIT_BOUNDS.partition_point(|bound| *bound < wait)].add(1);
         self.waited_us.add(wait.as_micros() as u64);
+    }
+
+    /// Open connections, of one moment if the Worker itself asks.
+    pub fn count(&self) -> Open {
+        let [waiting, serving, draining, closing] = self.open.each_ref().map(Counter::get);
+        Open { waiting, serving, draining, closing }
     }
 
     pub fn counts(&self) -> Counts {

@@ -23,8 +23,8 @@ use crate::{
             counters::{Counters, Counts},
             news::{Events, News, WorkerNews},
             tree::{
-                AcceptorPhase, AcceptorView, Answers, Change, ConnectionView, Connections, Listening, Occupancy, Open,
-                Order, Phase, ServerInfo, State, Stopping, Totals, Tree, WorkerPhase, WorkerView,
+                AcceptorPhase, AcceptorView, Answers, Change, ConnectionView, Connections, Listening, Occupancy, Order,
+                Phase, ServerInfo, State, Stopping, Totals, Tree, WorkerPhase, WorkerView,
             },
         },
     },
@@ -367,11 +367,12 @@ impl Watch {
 
     fn worker(&self, worker: WorkerId, answer: Option<Inspected>) -> WorkerView {
         let counters = &self.0.counters[worker.0 - 1];
-        let [waiting, serving, draining, closing] = counters.open.each_ref().map(|open| open.get());
         let answered = answer.is_some();
-        let all = || (waiting + serving + draining + closing) as usize;
-        let Inspected { n, connections, more } =
-            answer.unwrap_or_else(|| Inspected { n: counters.changes.get(), connections: Vec::new(), more: all() });
+        let Inspected { n, count, connections, more } = answer.unwrap_or_else(|| {
+            let (n, count) = (counters.changes.get(), counters.count());
+            let more = (count.waiting + count.serving + count.draining + count.closing) as usize;
+            Inspected { n, count, connections: Vec::new(), more }
+        });
         WorkerView {
             worker,
             n,
@@ -379,7 +380,7 @@ impl Watch {
             state: self.phase_of(worker),
             ordered: (counters.ordered.get() as usize).checked_sub(1).map(|order| Order::ALL[order]),
             acceptor: acceptor(counters),
-            count: Open { waiting, serving, draining, closing },
+            count,
             connections,
             more,
         }
