@@ -180,12 +180,13 @@ impl<S: Service> Server<S> {
                     (worker, Worker::start_in_arbiter(&arbiter, move |ctx| Worker::new(seed, ctx)))
                 })
                 .collect();
+            // Before the first client, so that a watcher never sees one at a server that does not run.
+            let inspected = workers.iter().map(|(_, address)| address.clone().recipient()).collect();
+            watched.run(ctx.address().recipient(), inspected);
             let all: Arc<[_]> = workers.iter().map(|(_, address)| address.clone().recipient()).collect();
             for (_, address) in workers.iter().filter(|(worker, _)| placement::accepts(*worker)) {
                 address.do_send(Accept { workers: all.clone() });
             }
-            let inspected = workers.iter().map(|(_, address)| address.clone().recipient()).collect();
-            watched.run(ctx.address().recipient(), inspected);
             let workers = workers.into_iter().map(|(worker, address)| {
                 let (stop, take_in) = (address.clone().recipient(), address.clone().recipient());
                 (worker, WorkerHandle { stop, take_in, look: address.recipient() })
