@@ -216,8 +216,9 @@ impl Watch {
     ///
     /// It asks the Workers. One that does not answer within 250 ms is shown with its counters alone. It needs tokio's timer.
     pub async fn tree(&self, most: usize) -> Tree {
+        // Where the server stands is seen before the Workers are: a tree of a server that has ended is its last one.
+        let (phase, stop) = (self.phase(), self.stopping());
         let answers = self.inspect(Inspect { after: None, state: None, most }).await;
-        let stop = self.stopping();
         // Before the server runs there is no Worker to ask.
         let answers = answers.into_iter().chain(iter::repeat_with(|| None));
         let workers = (1..=self.0.counters.len()).map(WorkerId).zip(answers);
@@ -231,7 +232,7 @@ impl Watch {
                 uptime_ms: self.0.news.uptime().as_millis() as u64,
                 listen: self.0.listen,
             },
-            phase: self.phase(),
+            phase,
             stop,
             admission: self.occupancy(),
             totals: self.totals(),
