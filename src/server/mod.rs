@@ -26,7 +26,7 @@ use crate::{
     error::Error,
     logging::contained,
     server::{
-        acceptor::{Listen, OpenListener},
+        acceptor::OpenListener,
         descriptors::Caps,
         gate::Gate,
         handle::Handle,
@@ -39,13 +39,17 @@ use crate::{
         watch::{Watch, Watched},
         worker::{Superior, Worker, WorkerSeed},
     },
-    settings::Settings,
+    settings::{ListenSettings, Settings},
     stop::{Shutdown, StopHandle},
 };
 use actix::prelude::*;
 use futures_util::stream::{Stream, poll_fn};
 use slog::{Discard, Logger, o};
-use std::{net::SocketAddr, sync::Arc, thread};
+use std::{
+    net::{SocketAddr, TcpListener},
+    sync::Arc,
+    thread,
+};
 use tokio::sync::{mpsc, oneshot};
 
 /// A server that is bound to its address but does not accept yet. Its clients wait in the backlog.
@@ -85,6 +89,42 @@ impl<S: Service> Server<S> {
     /// [`Error::Bind`] if the address cannot be had; [`Error::Descriptors`] if there is none for even one connection;
     /// [`Error::NoConnections`] if `max_connections` is 0.
     pub fn bind(settings: Settings, service: S) -> Result<Self, Error> {
+        Self::new(settings, service, Listener::bind)
+    }
+
+    /// Does the same with a socket that listens already, such as one that the process has inherited. `listen.address` means
+    /// nothing then. The clients that already wait on the socket are served like all others.
+    ///
+    /// The socket is the server's from now on. It becomes nonblocking, gets the options of the server's connections, and
+    /// `listen.backlog`. A stop ends this very socket: the kernel refuses new clients on it, then it listens no more. That
+    /// holds for every copy of it, also in another process that shares it. A process that is to take over while this one
+    /// stops needs a socket of its own, bound with `SO_REUSEPORT`. Until the close, the kernel still chooses the socket of
+    /// this process for some of the new clients; these have to try again, as their kernels do after a second.
+    ///
+    /// ```
+    /// use supervised_echo::{Echo, Server, Settings};
+    ///
+    /// # actix::System::new().block_on(async {
+    /// let listener = std::net::TcpListener::bind(("127.0.0.1", 0))?; // or inherited
+    /// let address = listener.local_addr()?;
+    /// let server = Server::from_listener(listener, Settings::default(), Echo)?;
+    /// assert_eq!(server.address(), address);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # }).unwrap();
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Listener`] if the socket does not listen, or is not a TCP socket; [`Error::Descriptors`] and
+    /// [`Error::NoConnections`] as [`bind`](Self::bind).
+    pub fn from_listener(listener: TcpListener, settings: Settings, service: S) -> Result<Self, Error> {
+        Self::new(settings, service, |settings| Listener::given(listener, settings.backlog))
+    }
+
+    fn new(
+        settings: Settings,
+        service: S,
+        listener: impl FnOnce(&ListenSettings) -> Result<Listener, Error>,
+    ) -> Result<Self, Error> {
         if settings.supervisor.max_connections == 0 {
             return Err(Error::NoConnections);
         }
@@ -93,7 +133,7 @@ impl<S: Service> Server<S> {
             workers => workers,
         };
         let caps = descriptors::reserve(workers, settings.supervisor.max_connections, settings.supervisor.max_pending)?;
-        let listener = Listener::bind(&settings.listen)?;
+        let listener = listener(&settings.listen)?;
         let address = settings.listen.address;
         let address = listener.address().map_err(|source| Error::Bind { address, source })?;
         let (service, log) = (Arc::new(service), Logger::root(Discard, o!()));
@@ -164,8 +204,7 @@ impl<S: Service> Server<S> {
                     let seed = WorkerSeed {
                         worker,
                         service: self.service.clone(),
-                        open_listener: Box::new(move || Ok(Box::new(listener.acceptor()?) as Box<dyn Listen>))
-                            as OpenListener,
+                        open_listener: Box::new(move || listener.open()) as OpenListener,
                         gate: gate.clone(),
                         exhaustions: watched.exhaustions.clone(),
                         supervisor: self.settings.supervisor.clone(),
@@ -254,6 +293,24 @@ mod tests {
         assert_eq!(told.iter().filter(|msg| *msg == "arbiter joined").count(), 3, "{told:?}");
         assert_eq!(client.read_u8().await.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
         assert_eq!(TcpStream::connect(address).await.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+    }
+
+    #[actix::test]
+    async fn a_given_socket_is_served_and_a_stop_ends_every_copy_of_it() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let (address, copy) = (listener.local_addr().unwrap(), listener.try_clone().unwrap());
+        let mut early = TcpStream::connect(address).await.unwrap();
+        let server = Server::from_listener(listener, Settings::default(), Echo).unwrap();
+        assert_eq!(server.address(), address);
+        let handle = server.handle();
+        let running = actix_rt::spawn(server.run());
+        early.write_all(b"a").await.unwrap();
+        assert_eq!(early.read_u8().await.unwrap(), b'a');
+        handle.abort();
+        assert_eq!(running.await.unwrap().unwrap().forced, 1);
+        assert_eq!(early.read_u8().await.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+        assert_eq!(TcpStream::connect(address).await.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+        assert!(!socket2::SockRef::from(&copy).is_listener().unwrap());
     }
 
     #[test]
