@@ -99,6 +99,20 @@ fn a_value_of_a_wrong_type_is_refused_with_the_right_one() {
 }
 
 #[test]
+fn no_key_takes_a_value_of_another_kind() {
+    for program in [SERVER, CLIENT] {
+        for (key, default) in defaults(program) {
+            let (section, name) = key.split_once('.').unwrap();
+            let other = if default.parse::<u64>().is_ok() { "\"1\"" } else { "1" };
+            let place = Place::new("kind").with("a.toml", format!("[{section}]\n{name} = {other}\n"));
+            let run =
+                finish(command(program).current_dir(place.path()).args(["--settings", "a.toml", "--check-settings"]));
+            assert_eq!((run.code, run.err.contains(&format!(" {key}: invalid "))), (78, true), "{key}: {run:?}");
+        }
+    }
+}
+
+#[test]
 fn a_value_out_of_range_is_refused_with_the_range() {
     for value in ["0", "-1", "1000001"] {
         let line = Place::new("range").file_refusal(&format!("[supervisor]\nmax_connections = {value}\n"));
