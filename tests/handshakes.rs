@@ -1,9 +1,9 @@
-//! A stop while clients connect over a slow network: one whose connect has succeeded is never reset.
+//! A stop while clients connect over a slow network: a client whose connect has succeeded is never reset.
 //!
-//! The server runs as a process in a network of the test's own. Clients come spread around the signal, so that every state of a
-//! handshake is met. Every other one sends a line at once; the rest wait for the server to end the connection. Two kinds of
-//! handshakes are beyond a stop: those that end after its bound, and those with a SYN cookie. Clients may be reset that often, and
-//! a table at the end shows it. Where there can be no such network the tests are reported as ignored.
+//! The server runs as a process in a network of the test's own. Clients come at moments around the signal, so that the stop meets
+//! every state of a handshake. Every second client sends a line at once. The others wait until the server ends the connection. A
+//! stop cannot wait for two kinds of handshakes: those that end after its bound, and those with a SYN cookie. Only their clients
+//! may be reset, and a table at the end shows how many were. Where there can be no such network the tests are reported as ignored.
 
 mod common;
 mod network;
@@ -26,18 +26,19 @@ use tokio::{
     time::{sleep_until, timeout},
 };
 
-/// How long a stop waits for handshakes at most, less the time from the signal to the `stopping` and between two looks.
+/// How long a stop waits for handshakes at most (1.5 s). The time from the signal to the record `stopping`, and the time between
+/// two looks, are taken off.
 const BOUND: Duration = Duration::from_millis(1400);
 /// How long a client waits before it goes on without an answer.
 const SILENCE: Duration = Duration::from_secs(5);
-/// How often each scenario is run, side by side; each time with other packets lost.
+/// How often each scenario is run, side by side. Each run loses other packets.
 const ROUNDS: u64 = 3;
-/// The first client's port; the others have those behind it.
+/// The first client's port. The others have the ports after it.
 const FIRST_PORT: u16 = 10_000;
 
 struct Scenario {
     name: &'static str,
-    /// In milliseconds. A tenth of it is jitter in each direction.
+    /// In milliseconds. In each direction packets may take a tenth of it longer.
     round_trip: u64,
     loss: f64,
     reordering: f64,
@@ -46,8 +47,8 @@ struct Scenario {
     span: Duration,
     /// From the first connect to the signal.
     signal: Duration,
-    /// With cookies the kernel keeps no record of a handshake for which its queue has no room. The client takes itself for
-    /// connected, and the server cannot know of it.
+    /// Whether the kernel may use SYN cookies. It then keeps no record of a handshake for which its queue has no room: the client
+    /// takes itself for connected, and the server cannot know of it.
     cookies: bool,
     settings: &'static [(&'static str, &'static str)],
 }
@@ -60,7 +61,7 @@ const fn slow(name: &'static str, round_trip: u64) -> Scenario {
     Scenario { name, round_trip, loss, reordering, clients, span, signal, cookies, settings: &[] }
 }
 
-/// A full backlog drops the last ACK of clients, which take themselves for connected. They come faster than it fills.
+/// Clients come to a full backlog, which drops the last ACK of their handshakes. They take themselves for connected.
 const fn full(name: &'static str, cookies: bool) -> Scenario {
     let (span, signal) = (Duration::from_millis(10), Duration::from_millis(100));
     let settings = &[("supervisor.max_connections", "1"), ("supervisor.max_pending", "0"), ("listen.backlog", "8")];
@@ -81,7 +82,7 @@ static SCENARIOS: [Scenario; 7] = [
     full("a_full_backlog_resets_no_client_but_those_with_a_cookie", true),
 ];
 
-/// What came of the clients, over all rounds.
+/// What happened to the clients, over all rounds.
 #[derive(Debug, Clone, Copy, Default)]
 struct Outcome {
     /// Their connect failed.
@@ -90,9 +91,9 @@ struct Outcome {
     clean: usize,
     /// Their connect succeeded, and then they were reset.
     reset: usize,
-    /// Those of them whose handshake ended beyond the bound.
+    /// Clients among these whose handshake ended after the bound.
     late: usize,
-    /// How many answers to a SYN had a cookie.
+    /// How many SYN-ACKs had a cookie.
     cookies: usize,
     /// The longest stop of a round.
     elapsed_ms: u64,
@@ -109,7 +110,7 @@ impl AddAssign for Outcome {
     }
 }
 
-/// What came of one client.
+/// What happened to one client.
 #[derive(PartialEq, Eq)]
 enum Fate {
     Refused,
@@ -117,7 +118,7 @@ enum Fate {
     Reset,
 }
 
-/// What came of the scenarios that have run.
+/// The outcomes of the scenarios that have run.
 static TABLE: Mutex<Vec<(&Scenario, Outcome)>> = Mutex::new(Vec::new());
 
 fn main() -> ExitCode {
@@ -130,7 +131,7 @@ fn main() -> ExitCode {
                 TABLE.lock().unwrap().push((scenario, outcome));
                 let Outcome { refused, clean, reset, late, cookies, .. } = outcome;
                 assert!(reset <= late + cookies, "{outcome:?}");
-                // With cookies for all of them, all may have been connected when the signal came.
+                // If all of them had cookies, all may have been connected when the signal came.
                 assert!(clean > 0 && refused + cookies > 0, "the signal comes in their middle: {outcome:?}");
                 Ok(Completion::Completed)
             }
@@ -222,7 +223,7 @@ impl Scenario {
     }
 }
 
-/// Connects from this port, sends a line, at once or not, and reads to the end.
+/// Connects from this port, sends a line, at once or after some time, and reads to the end.
 async fn client(start: Instant, port: u16, server: SocketAddr) -> Fate {
     let message = format!("from port {port}\n");
     sleep_until(start.into()).await;
