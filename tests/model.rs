@@ -1,7 +1,7 @@
 //! Runs the decisions of the server, the very code, through every order of events that a small world allows.
 //!
-//! The models add only what surrounds that code: clients, mailboxes, threads and clocks. Messages between two actors arrive in
-//! their order, and those of different pairs in any order. Timers end at any time, and every part that may crash does so at any
+//! The models add only what surrounds that code: clients, mailboxes, threads and clocks. A mailbox is one queue: what was sent
+//! before is heard before. What the senders of different messages do comes in any order. Timers end at any time, and every part that may crash does so at any
 //! moment. The checker visits all of each world, so what holds here holds for every run in it.
 
 #[path = "model/house.rs"]
@@ -34,6 +34,7 @@ fn the_cap_holds_and_the_queue_is_fair() {
 fn a_full_house_is_stopped_and_everybody_acknowledges() {
     exhaust(tree::Model {
         slots: 3,
+        accepts: [true; 2],
         served: [2, 1],
         backlog: 0,
         handshakes: 0,
@@ -48,13 +49,22 @@ fn a_full_house_is_stopped_and_everybody_acknowledges() {
 fn who_waits_or_is_in_the_backlog_at_a_stop_is_drained() {
     exhaust(tree::Model {
         slots: 1,
+        accepts: [true, false],
         served: [0, 0],
         backlog: 2,
         handshakes: 0,
         refusing: true,
         echoes: 0,
         crashes: 0,
-        reaches: &[tree::GRACEFUL, tree::FORCED, tree::FULL_HOUSE, tree::TWO_SWEEPS],
+        reaches: &[
+            tree::GRACEFUL,
+            tree::FORCED,
+            tree::FULL_HOUSE,
+            tree::TWO_SWEEPS,
+            tree::HANDED_OVER,
+            tree::HANDED_OVER_AT_A_STOP,
+            tree::ACCEPTED_BY_THE_SUPERVISOR,
+        ],
     });
 }
 
@@ -62,6 +72,7 @@ fn who_waits_or_is_in_the_backlog_at_a_stop_is_drained() {
 fn a_crash_of_anything_at_any_point_leaves_the_stop_and_its_numbers_whole() {
     exhaust(tree::Model {
         slots: 2,
+        accepts: [true; 2],
         served: [1, 1],
         backlog: 0,
         handshakes: 0,
@@ -76,13 +87,14 @@ fn a_crash_of_anything_at_any_point_leaves_the_stop_and_its_numbers_whole() {
 fn a_crash_loses_no_client_that_is_on_its_way() {
     exhaust(tree::Model {
         slots: 1,
+        accepts: [true, false],
         served: [0, 0],
         backlog: 1,
         handshakes: 0,
         refusing: true,
         echoes: 0,
         crashes: 1,
-        reaches: &[tree::GRACEFUL, tree::RESTART],
+        reaches: &[tree::GRACEFUL, tree::RESTART, tree::HANDED_OVER],
     });
 }
 
@@ -90,6 +102,7 @@ fn a_crash_loses_no_client_that_is_on_its_way() {
 fn too_many_crashes_stop_the_server() {
     exhaust(tree::Model {
         slots: 1,
+        accepts: [true; 2],
         served: [0, 0],
         backlog: 0,
         handshakes: 0,
@@ -104,6 +117,7 @@ fn too_many_crashes_stop_the_server() {
 fn a_handshake_that_ends_after_the_first_sweep_is_waited_for() {
     exhaust(tree::Model {
         slots: 1,
+        accepts: [true; 2],
         served: [1, 0],
         backlog: 0,
         handshakes: 1,
@@ -118,6 +132,7 @@ fn a_handshake_that_ends_after_the_first_sweep_is_waited_for() {
 fn where_the_kernel_cannot_refuse_the_drain_begins_when_the_socket_is_closed() {
     exhaust(tree::Model {
         slots: 1,
+        accepts: [true; 2],
         served: [0, 0],
         backlog: 0,
         handshakes: 1,
@@ -132,6 +147,7 @@ fn where_the_kernel_cannot_refuse_the_drain_begins_when_the_socket_is_closed() {
 fn an_echo_of_a_signal_forces_no_connection() {
     exhaust(tree::Model {
         slots: 1,
+        accepts: [true; 2],
         served: [1, 0],
         backlog: 0,
         handshakes: 0,

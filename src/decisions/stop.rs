@@ -13,7 +13,7 @@ pub enum Stop {
     /// Drain. Each connection of the server echoes what has arrived, closes and acknowledges. Each connection of the client
     /// waits for the echo that is due first.
     Drain,
-    /// No more clients come from the backlog. Acknowledge as soon as no child owes anything.
+    /// No more clients come, from the backlog or from an Acceptor. Acknowledge as soon as no child owes anything.
     Finish,
     /// End by force everything that is left.
     Abort,

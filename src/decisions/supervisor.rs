@@ -205,16 +205,18 @@ impl<H> SupervisorState<H> {
             Event::Elapsed(Timer::Settling) => self.settling = self.settling.max(Settling::WhileUnderWay),
             Event::Elapsed(Timer::Handshakes) => self.settling = Settling::Over,
             Event::Swept { empty, under_way } => {
-                if empty && !under_way && self.settling > Settling::Always {
+                let over = empty && !under_way && self.settling > Settling::Always;
+                if over {
                     self.close_listener(&mut steps);
-                    self.tell(Stop::Finish, &mut steps);
-                    return steps;
+                    self.finish_if_no_client_comes(&mut steps);
                 }
-                if !empty {
-                    // The drain frees descriptors. The Workers stay for the clients that are still in the backlog.
+                if over || !empty {
+                    // The drain frees descriptors. The Workers stay for the clients that may still come to them.
                     self.tell(Stop::Drain, &mut steps);
                 }
-                steps.push(Step::Start(Timer::Look));
+                if !over {
+                    steps.push(Step::Start(Timer::Look));
+                }
             }
             Event::Elapsed(Timer::Deadline) => self.abort(&mut steps),
             Event::Elapsed(Timer::Patience) => {
@@ -232,6 +234,7 @@ impl<H> SupervisorState<H> {
                     // The Supervisor has not told it to stop: its Worker has given up on restarts.
                     self.give_up(&mut steps);
                 }
+                self.finish_if_no_client_comes(&mut steps);
             }
             Event::WorkerStopped { worker, crashed } => {
                 if !self.workers.acknowledge(&worker) {
@@ -240,6 +243,9 @@ impl<H> SupervisorState<H> {
                 if crashed {
                     self.give_up(&mut steps);
                 }
+                // The Acceptor of a crashed Worker runs on its thread. The gate was closed there, so it accepts no more.
+                self.acceptors.acknowledge(&worker);
+                self.finish_if_no_client_comes(&mut steps);
                 self.report_if_nothing_is_owed(&mut steps);
             }
         }
@@ -275,6 +281,13 @@ impl<H> SupervisorState<H> {
     fn close_listener(&mut self, steps: &mut Vec<Step>) {
         if std::mem::take(&mut self.listening) {
             steps.push(Step::CloseListener);
+        }
+    }
+
+    /// Until its Acceptor has answered, a client may be on its way from each Worker's thread to each other one.
+    fn finish_if_no_client_comes(&mut self, steps: &mut Vec<Step>) {
+        if !self.listening && self.acceptors.is_empty() {
+            self.tell(Stop::Finish, steps);
         }
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 /// Something has happened. `C` names a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Event<C> {
-    /// The time for the next Acceptor has come.
+    /// The time for an Acceptor has come. A Worker to which this never happens only serves.
     AcceptorDue,
     /// The Acceptor could not be started for want of descriptors or memory. This is no crash and no reason to give up.
     AcceptorExhausted,
@@ -133,7 +133,8 @@ impl<C: Ord, H> WorkerState<C, H> {
                 self.connections.acknowledge(&connection);
             }
         }
-        // While the Acceptor has not answered, the mailbox may still hold clients from it.
+        // While its Acceptor has not answered, the mailbox may still hold clients from it. Without force, the Supervisor says
+        // `Finish` only when all the other Acceptors have answered too.
         let nobody_comes = self.connections.ordered() >= Some(Stop::Finish) && self.acceptor == Acceptor::Over;
         if nobody_comes && self.connections.is_empty() && !std::mem::replace(&mut self.finished, true) {
             steps.push(Step::Finish);

@@ -387,10 +387,17 @@ mod tests {
     }
 
     #[actix::test]
-    async fn an_acceptor_that_does_not_answer_is_not_waited_for() {
-        let mut tree = tree(1, LONG);
+    async fn an_acceptor_that_does_not_answer_keeps_the_workers_and_not_the_socket() {
+        let mut tree = tree(2, LONG);
         tree.stop(StopReason::Handle);
-        assert_eq!(tree.told(1, Stop::Finish).await, [Stop::Drain]);
+        tree.told(1, Stop::Drain).await;
+        tree.supervisor.do_send(Stopped(AcceptorExit { worker: WorkerId(2), crash: None }));
+        logged(&mut tree.log, "listener closed").await;
+        // A client may be on its way from the first Worker's thread to the second one.
+        assert!(tree.workers[1].told.try_recv().is_ok_and(|told| told == Stop::Drain));
+        assert!(tree.workers[1].told.try_recv().is_err());
+        tree.acceptors_stopped();
+        assert_eq!(tree.told(2, Stop::Finish).await, []);
     }
 
     #[actix::test]

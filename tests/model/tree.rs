@@ -53,6 +53,8 @@ pub struct Tree {
     misnamed: bool,
     /// Whether a client of the backlog went to a thread that had not answered, though another had.
     misdirected: bool,
+    /// Whether the Supervisor has accepted a client before the stop.
+    accepted_by_supervisor: bool,
     /// Whose Acceptors the Supervisor knows to have ended.
     answered: [bool; 2],
     connection_crashes: usize,
@@ -68,23 +70,24 @@ struct Worker {
     heard: Option<Stop>,
     acceptor_due: bool,
     acceptor_alive: bool,
-    from_supervisor: VecDeque<Order>,
+    /// One queue for all senders, as in actix: what was sent before is heard before. Acknowledgements of connections come
+    /// in any order.
+    mailbox: VecDeque<Mail>,
     to_supervisor: VecDeque<supervisor_state::Event>,
     /// Whether its Acceptor has been told to stop, by whichever step of the stop.
     acceptor_told: bool,
-    from_acceptor: VecDeque<News>,
+    /// The client that its Acceptor has accepted for the other Worker and not sent there yet.
+    in_hand: Option<(ConnectionId, Place)>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Order {
+enum Mail {
     Stop(Stop),
-    TakeIn(ConnectionId),
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum News {
-    Accepted(ConnectionId, Place),
-    Stopped { crashed: bool },
+    /// A client, with its place if it was accepted before the stop.
+    Client(ConnectionId, Option<Place>),
+    AcceptorStopped {
+        crashed: bool,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -104,15 +107,29 @@ pub enum Action {
     Signal,
     Echo,
     HandshakeEnds,
-    Elapse { timer: Timer, exhausted: bool },
-    SupervisorHears { worker: usize },
-    WorkerHearsSupervisor(usize),
-    WorkerHearsAcceptor(usize),
-    WorkerHears(ConnectionId),
+    Elapse {
+        timer: Timer,
+        exhausted: bool,
+    },
+    SupervisorHears {
+        worker: usize,
+    },
+    WorkerHears(usize),
+    WorkerHearsConnection(ConnectionId),
     WorkerCrashes(usize),
     AcceptorIsDue(usize),
     AcceptorIsExhausted(usize),
-    Accept(usize),
+    /// The client may live on the accepting Worker or on the other one: the placement decides, and any choice is right.
+    Accept {
+        acceptor: usize,
+        lives: usize,
+    },
+    HandOver {
+        acceptor: usize,
+    },
+    SupervisorAccepts {
+        lives: usize,
+    },
     AcceptorHears(usize),
     AcceptorCrashes(usize),
     Begin(ConnectionId),
@@ -146,7 +163,7 @@ impl Tree {
                     );
                     self.aborted |= stop == Stop::Abort;
                     let told: Vec<usize> = self.supervisor.workers().copied().collect();
-                    told.into_iter().for_each(|worker| self.send(worker, Order::Stop(stop)));
+                    told.into_iter().for_each(|worker| self.send(worker, Mail::Stop(stop)));
                 }
                 Step::Sweep { ask } => {
                     self.exhausted |= exhausted;
@@ -156,8 +173,8 @@ impl Tree {
                     let settled = self.handshakes_over || !self.refusing && !self.timers.contains(&Timer::Settling);
                     assert!(exhausted || !settled || !self.listening, "the socket stays open for longer than it may");
                     let drains = |worker: &Worker| {
-                        let told = |order: &Order| matches!(order, Order::Stop(stop) if *stop >= Stop::Drain);
-                        !worker.alive || worker.heard >= Some(Stop::Drain) || worker.from_supervisor.iter().any(told)
+                        let told = |mail: &Mail| matches!(mail, Mail::Stop(stop) if *stop >= Stop::Drain);
+                        !worker.alive || worker.heard >= Some(Stop::Drain) || worker.mailbox.iter().any(told)
                     };
                     assert!(!exhausted || self.workers.iter().all(drains), "only a drain frees descriptors");
                 }
@@ -186,18 +203,18 @@ impl Tree {
                 Some(&worker) => {
                     let another_has = self.supervisor.workers().any(|&other| self.answered[other]);
                     self.misdirected |= !self.answered[worker] && another_has;
-                    self.send(worker, Order::TakeIn(id));
+                    self.send(worker, Mail::Client(id, None));
                 }
                 None => self.leave(id, CloseReason::Forced),
             }
         }
     }
 
-    fn send(&mut self, worker: usize, order: Order) {
-        match order {
-            _ if self.workers[worker].alive => self.workers[worker].from_supervisor.push_back(order),
-            Order::TakeIn(id) => self.leave(id, CloseReason::Forced),
-            Order::Stop(_) => {}
+    fn send(&mut self, worker: usize, mail: Mail) {
+        match mail {
+            _ if self.workers[worker].alive => self.workers[worker].mailbox.push_back(mail),
+            Mail::Client(id, _) => self.leave(id, CloseReason::Forced),
+            Mail::Stop(_) | Mail::AcceptorStopped { .. } => {}
         }
     }
 
@@ -220,8 +237,8 @@ impl Tree {
                     worker.to_supervisor.push_back(Event::AcceptorStopped(WorkerId(n)));
                 }
                 Step::Finish => {
-                    worker.alive = false;
                     worker.to_supervisor.push_back(Event::WorkerStopped { worker: WorkerId(n), crashed: false });
+                    self.worker_ends(n);
                 }
             }
         }
@@ -230,21 +247,24 @@ impl Tree {
     fn worker_crashes(&mut self, n: usize) {
         self.admission.close();
         let worker = &mut self.workers[n];
-        worker.alive = false;
         worker.acceptor_due = false;
         let crash = supervisor_state::Event::WorkerStopped { worker: WorkerId(n), crashed: true };
         worker.to_supervisor.push_back(crash);
-        // What its mailbox holds is dropped, and with it the permits.
-        let orders = std::mem::take(&mut worker.from_supervisor);
-        let news = std::mem::take(&mut worker.from_acceptor);
-        let taken_in =
-            orders.into_iter().filter_map(|order| if let Order::TakeIn(id) = order { Some(id) } else { None });
-        let accepted =
-            news.into_iter().filter_map(|news| if let News::Accepted(id, _) = news { Some(id) } else { None });
-        taken_in.chain(accepted).for_each(|id| self.leave(id, CloseReason::Forced));
+        self.worker_ends(n);
         self.connections.retain(|_, connection| connection.worker != n || connection.alive);
         let orphans: Vec<_> = self.connections.iter().filter(|(_, c)| c.worker == n).map(|(&id, _)| id).collect();
         orphans.into_iter().for_each(|id| self.connection_hears(id, Stop::Abort));
+    }
+
+    /// What its mailbox holds is dropped, and with it the permits.
+    fn worker_ends(&mut self, n: usize) {
+        let worker = &mut self.workers[n];
+        worker.alive = false;
+        for mail in std::mem::take(&mut worker.mailbox) {
+            if let Mail::Client(id, _) = mail {
+                self.leave(id, CloseReason::Forced);
+            }
+        }
     }
 
     /// Heard as soon as it is told: all that the connection could do in between, it can do before too.
@@ -287,6 +307,10 @@ impl Tree {
         }
     }
 
+    fn heard_drain(&self) -> bool {
+        self.workers.iter().any(|worker| worker.heard >= Some(Stop::Drain))
+    }
+
     fn reported(&self) -> Option<&(Verdict, Tally)> {
         self.report.as_ref()
     }
@@ -300,6 +324,8 @@ impl Tree {
 /// Where a run begins, and how much may crash in it.
 pub struct Model {
     pub slots: usize,
+    /// Whether each Worker has an Acceptor.
+    pub accepts: [bool; 2],
     /// Clients that are served already, on each Worker.
     pub served: [usize; 2],
     /// Clients in the kernel's queue.
@@ -333,9 +359,23 @@ pub const ESCALATION: Reached = ("an escalation of too many restarts", |_, tree|
 pub const WORKER_CRASH: Reached = ("a Worker that crashed", |_, tree| {
     tree.reported().is_some_and(|(verdict, _)| verdict.gave_up) && !tree.workers.iter().all(|w| w.state.is_finished())
 });
-pub const RESTART: Reached = ("a second Acceptor of a Worker", |_, tree| {
-    tree.census.is_none() && tree.crashes > 0 && tree.workers.iter().all(|worker| worker.alive && worker.acceptor_alive)
+pub const RESTART: Reached = ("a second Acceptor of a Worker", |model, tree| {
+    let whole = |(n, worker): (usize, &Worker)| worker.alive && worker.acceptor_alive == model.accepts[n];
+    tree.census.is_none() && tree.crashes > 0 && tree.workers.iter().enumerate().all(whole)
 });
+pub const HANDED_OVER: Reached = ("a client accepted on one thread that lives on the other", |model, tree| {
+    let moved = |connection: &Connection| connection.begun && !model.accepts[connection.worker];
+    tree.connections.values().any(moved)
+});
+pub const HANDED_OVER_AT_A_STOP: Reached =
+    ("a client in hand though every other Acceptor has answered a stop", |_, tree| {
+        let in_hand = |n: usize| tree.workers[n].in_hand.is_some() && tree.answered[1 - n];
+        tree.heard_drain() && (0..2).any(in_hand)
+    });
+pub const ACCEPTED_BY_THE_SUPERVISOR: Reached =
+    ("a client that the Supervisor has accepted before the stop", |_, tree| {
+        tree.census.is_none() && tree.accepted_by_supervisor
+    });
 pub const FULL_HOUSE: Reached = ("a full house with one who waits", |model, tree| {
     (tree.admission.served(), tree.admission.waiting()) == (model.slots, PLACES)
 });
@@ -357,10 +397,10 @@ impl stateright::Model for Model {
             heard: None,
             acceptor_due: false,
             acceptor_alive: false,
-            from_supervisor: VecDeque::new(),
+            mailbox: VecDeque::new(),
             to_supervisor: VecDeque::new(),
             acceptor_told: false,
-            from_acceptor: VecDeque::new(),
+            in_hand: None,
         };
         let mut tree = Tree {
             admission: Admission::new(self.slots, PLACES),
@@ -383,13 +423,16 @@ impl stateright::Model for Model {
             served_late: false,
             misnamed: false,
             misdirected: false,
+            accepted_by_supervisor: false,
             answered: [false; 2],
             connection_crashes: 0,
             census: None,
             report: None,
         };
         for (n, served) in self.served.into_iter().enumerate() {
-            tree.worker_on(n, worker_state::Event::AcceptorDue);
+            if self.accepts[n] {
+                tree.worker_on(n, worker_state::Event::AcceptorDue);
+            }
             for _ in 0..served {
                 let (id, _) = tree.admission.arrive();
                 tree.start(n, id, true);
@@ -422,18 +465,24 @@ impl stateright::Model for Model {
             let mut offer = |possible: bool, action| actions.extend(possible.then_some(action));
             let may_crash = tree.crashes < self.crashes;
             offer(!worker.to_supervisor.is_empty(), Action::SupervisorHears { worker: n });
-            offer(!worker.from_supervisor.is_empty() && worker.alive, Action::WorkerHearsSupervisor(n));
-            offer(!worker.from_acceptor.is_empty() && worker.alive, Action::WorkerHearsAcceptor(n));
-            offer(worker.alive && may_crash, Action::WorkerCrashes(n));
+            offer(!worker.mailbox.is_empty() && worker.alive, Action::WorkerHears(n));
+            // While a client is in the Acceptor's hand, nothing else runs on this thread.
+            let in_hand = worker.in_hand.is_some();
+            offer(in_hand, Action::HandOver { acceptor: n });
+            offer(worker.alive && may_crash && !in_hand, Action::WorkerCrashes(n));
             offer(worker.acceptor_due, Action::AcceptorIsDue(n));
             offer(worker.acceptor_due, Action::AcceptorIsExhausted(n));
-            offer(worker.acceptor_alive && tree.backlog > 0 && tree.admission.has_room(), Action::Accept(n));
-            offer(worker.acceptor_told, Action::AcceptorHears(n));
-            offer(worker.acceptor_alive && may_crash, Action::AcceptorCrashes(n));
+            let comes = tree.backlog > 0 && tree.admission.has_room();
+            for lives in 0..2 {
+                offer(worker.acceptor_alive && comes && !in_hand, Action::Accept { acceptor: n, lives });
+            }
+            offer(comes, Action::SupervisorAccepts { lives: n });
+            offer(worker.acceptor_told && !in_hand, Action::AcceptorHears(n));
+            offer(worker.acceptor_alive && may_crash && !in_hand, Action::AcceptorCrashes(n));
         }
         for (&id, connection) in &tree.connections {
             let mut offer = |possible: bool, action| actions.extend(possible.then_some(action));
-            offer(!connection.alive, Action::WorkerHears(id));
+            offer(!connection.alive, Action::WorkerHearsConnection(id));
             let begins = connection.alive && !connection.begun && tree.may_begin(id, connection);
             offer(begins, Action::Begin(id));
             let waits = connection.state == ConnectionState::Waiting && !connection.has_slot;
@@ -469,20 +518,17 @@ impl stateright::Model for Model {
                 tree.answered[worker] |= matches!(event, supervisor_state::Event::AcceptorStopped(_));
                 tree.supervisor_on(event, false);
             }
-            Action::WorkerHearsSupervisor(n) => match tree.workers[n].from_supervisor.pop_front()? {
-                Order::Stop(stop) => {
+            Action::WorkerHears(n) => match tree.workers[n].mailbox.pop_front()? {
+                Mail::Stop(stop) => {
                     tree.workers[n].heard = Some(stop);
                     tree.worker_on(n, worker_state::Event::Stop(stop));
                 }
-                Order::TakeIn(id) => tree.start(n, id, false),
-            },
-            Action::WorkerHearsAcceptor(n) => match tree.workers[n].from_acceptor.pop_front()? {
-                News::Accepted(id, place) => tree.start(n, id, place == Place::Served),
-                News::Stopped { crashed } => {
+                Mail::Client(id, place) => tree.start(n, id, place == Some(Place::Served)),
+                Mail::AcceptorStopped { crashed } => {
                     tree.worker_on(n, worker_state::Event::AcceptorStopped { crashed, now: Duration::ZERO });
                 }
             },
-            Action::WorkerHears(id) => {
+            Action::WorkerHearsConnection(id) => {
                 let worker = tree.connections.remove(&id)?.worker;
                 tree.worker_on(worker, worker_state::Event::ConnectionStopped(id));
             }
@@ -501,10 +547,24 @@ impl stateright::Model for Model {
                     tree.worker_on(n, worker_state::Event::AcceptorExhausted);
                 }
             }
-            Action::Accept(n) => {
+            Action::Accept { acceptor, lives } => {
                 tree.backlog -= 1;
                 let (id, place) = tree.admission.arrive();
-                tree.workers[n].from_acceptor.push_back(News::Accepted(id, place));
+                if lives == acceptor {
+                    tree.send(lives, Mail::Client(id, Some(place)));
+                } else {
+                    tree.workers[acceptor].in_hand = Some((id, place));
+                }
+            }
+            Action::HandOver { acceptor } => {
+                let (id, place) = tree.workers[acceptor].in_hand.take()?;
+                tree.send(1 - acceptor, Mail::Client(id, Some(place)));
+            }
+            Action::SupervisorAccepts { lives } => {
+                tree.backlog -= 1;
+                tree.accepted_by_supervisor = true;
+                let (id, place) = tree.admission.arrive();
+                tree.send(lives, Mail::Client(id, Some(place)));
             }
             Action::AcceptorHears(n) | Action::AcceptorCrashes(n) => {
                 let crashed = action == Action::AcceptorCrashes(n);
@@ -512,9 +572,7 @@ impl stateright::Model for Model {
                 let worker = &mut tree.workers[n];
                 worker.acceptor_alive = false;
                 worker.acceptor_told = false;
-                if worker.alive {
-                    worker.from_acceptor.push_back(News::Stopped { crashed });
-                }
+                tree.send(n, Mail::AcceptorStopped { crashed });
             }
             Action::Begin(id) => tree.begin(id),
             Action::End(id) => {
@@ -565,12 +623,19 @@ impl stateright::Model for Model {
             Property::always("the backlog goes to threads that answer, if there are any", |_, tree: &Tree| {
                 !tree.misdirected
             }),
-            Property::always("before the stop every Worker accepts, or will, or has given up", |_, tree: &Tree| {
-                let accepts =
-                    |worker: &Worker| worker.acceptor_alive || worker.acceptor_due || !worker.from_acceptor.is_empty();
-                let says_no = |worker: &Worker| !worker.alive || !worker.to_supervisor.is_empty();
-                tree.census.is_some() || tree.workers.iter().all(|worker| accepts(worker) || says_no(worker))
-            }),
+            Property::always(
+                "before the stop every Acceptor accepts, or will, or was given up",
+                |model: &Self, tree: &Tree| {
+                    let accepts = |n: usize| {
+                        let worker = &tree.workers[n];
+                        let ended = |mail: &Mail| matches!(mail, Mail::AcceptorStopped { .. });
+                        worker.acceptor_alive || worker.acceptor_due || worker.mailbox.iter().any(ended)
+                    };
+                    let says_no = |worker: &Worker| !worker.alive || !worker.to_supervisor.is_empty();
+                    tree.census.is_some()
+                        || (0..2).all(|n| !model.accepts[n] || accepts(n) || says_no(&tree.workers[n]))
+                },
+            ),
             Property::always("the report leaves no client in the backlog behind", |_, tree: &Tree| {
                 tree.report.is_none() || (tree.backlog == 0 && !tree.listening)
             }),
@@ -578,8 +643,8 @@ impl stateright::Model for Model {
                 tree.workers.iter().enumerate().all(|(n, worker)| {
                     let mut connections = tree.connections.values().filter(|connection| connection.worker == n);
                     let none = connections.next().is_none()
-                        && worker.from_acceptor.is_empty()
-                        && worker.from_supervisor.iter().all(|order| matches!(order, Order::Stop(_)))
+                        && worker.in_hand.is_none()
+                        && worker.mailbox.iter().all(|mail| matches!(mail, Mail::Stop(_)))
                         && !worker.acceptor_alive;
                     !worker.state.is_finished() || none
                 })
