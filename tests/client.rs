@@ -245,7 +245,7 @@ fn the_table_tells_of_a_server_out_of_reach_and_of_the_signal_that_ended_the_run
 }
 
 #[test]
-fn a_name_that_nobody_knows_is_named_in_one_line() {
+fn an_unknown_name_is_named_in_one_line() {
     let run = Client::run("no-such-name.invalid:1", &["--connect-timeout", "100ms"]);
     assert_eq!(run.outcome(), (1, [0; 4]));
     let [line] = run.said()[..] else { panic!("{run:?}") };
@@ -438,7 +438,7 @@ fn the_table_is_on_standard_output_and_all_else_on_standard_error() {
 }
 
 #[test]
-fn a_report_that_nobody_reads_harms_nobody() {
+fn a_report_that_is_not_read_does_no_harm() {
     let server = Server::start(&[]);
     let Client { process, out, log } = Client::start(server.address, &[]);
     drop(out);

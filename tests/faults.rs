@@ -37,7 +37,7 @@ fn listener_of_all(server: &Server, workers: usize) -> (socket2::Socket, String)
 }
 
 /// All slots can be taken, and one more client must wait. Then the server is stopped.
-fn assert_whole_house(server: Server, cap: usize) -> Ended {
+fn assert_every_slot_is_free(server: Server, cap: usize) -> Ended {
     let mut clients: Vec<_> = (0..cap).map(|_| server.connect()).collect();
     clients.iter_mut().for_each(round_trip);
     clients.push(server.connect());
@@ -141,7 +141,7 @@ fn too_many_restarts_stop_the_server_gracefully() {
 }
 
 #[test]
-fn connections_that_crash_at_a_stop_take_nobody_along_and_every_crash_is_counted() {
+fn connections_that_crash_at_a_stop_harm_no_other_and_every_crash_is_counted() {
     const EACH: usize = 20;
     let mut settings = settings();
     settings.connection.linger = Duration::from_secs(20);
@@ -169,7 +169,7 @@ fn connections_that_crash_at_a_stop_take_nobody_along_and_every_crash_is_counted
 }
 
 #[test]
-fn a_stop_that_finds_no_acceptor_serves_whoever_is_queued_all_the_same() {
+fn a_stop_that_finds_no_acceptor_still_echoes_to_the_clients_in_the_backlog() {
     let mut server =
         Server::start(&[ONE_WORKER, ("supervisor.max_restarts", "1000000"), DEBUG, LONG_LINGER, LONG_TIMEOUT]);
     let mut clients = vec![server.connect_served()];
@@ -250,12 +250,12 @@ fn a_worker_that_is_stuck_is_named_with_its_connections_and_left_behind() {
 }
 
 /// Echoes. On a `#` it leaves work behind that keeps the runtime of its thread from ending, until it may go on.
-struct Leaving {
+struct LeavesWorkBehind {
     left: Sender<()>,
     go_on: Arc<Mutex<Receiver<()>>>,
 }
 
-impl Service for Leaving {
+impl Service for LeavesWorkBehind {
     async fn serve(&self, socket: &mut Socket) -> io::Result<()> {
         let mut bytes = [0; 64];
         loop {
@@ -278,7 +278,7 @@ impl Service for Leaving {
 fn a_thread_that_does_not_end_is_named_and_left_behind_though_its_worker_has_acknowledged() {
     let (left, lefts) = channel();
     let (_go_on, may_go_on) = channel();
-    let mut server = InProcess::start(settings(), Leaving { left, go_on: Arc::new(Mutex::new(may_go_on)) });
+    let mut server = InProcess::start(settings(), LeavesWorkBehind { left, go_on: Arc::new(Mutex::new(may_go_on)) });
     let mut client = connect(server.address);
     let worker = number(&server.log.wait_of("connection opened", &client), "worker") as usize;
     client.write_all(b"#").unwrap();
@@ -293,7 +293,7 @@ fn a_thread_that_does_not_end_is_named_and_left_behind_though_its_worker_has_ack
 }
 
 #[test]
-fn a_thread_that_hangs_for_a_while_holds_up_its_own_clients_alone_and_nobody_is_forced() {
+fn a_thread_that_hangs_for_a_while_holds_up_its_own_clients_only_and_none_is_forced() {
     let (blocked, blocks) = channel();
     let (go_on, may_go_on) = channel();
     let mut settings = settings();
@@ -334,7 +334,7 @@ fn a_thread_that_hangs_for_a_while_holds_up_its_own_clients_alone_and_nobody_is_
 // Descriptors that run out.
 
 #[test]
-fn without_descriptors_accepting_pauses_once_without_spinning_and_resumes_and_nobody_is_lost() {
+fn without_descriptors_accepting_pauses_once_without_spinning_and_resumes_and_no_client_is_lost() {
     // A tenth of the time that the clock below takes. A server that spins uses most of that time, and one that pauses uses some
     // milliseconds.
     const CPU: Duration = Duration::from_millis(200);
@@ -376,7 +376,7 @@ fn without_descriptors_accepting_pauses_once_without_spinning_and_resumes_and_no
 
 /// Leaves the server no descriptor for another client, and waits until it pauses. Gives that many clients in the backlog, each of
 /// which has sent something.
-fn exhaust(server: &mut Server, clients: usize) -> Vec<TcpStream> {
+fn exhaust_descriptors(server: &mut Server, clients: usize) -> Vec<TcpStream> {
     let open = server.process.descriptors();
     let free = (0..).find(|number| !open.contains(number)).unwrap();
     server.process.limit_descriptors(free as u64);
@@ -391,10 +391,10 @@ fn exhaust(server: &mut Server, clients: usize) -> Vec<TcpStream> {
 }
 
 #[test]
-fn a_stop_without_descriptors_takes_in_everybody_as_those_before_them_leave() {
+fn a_stop_without_descriptors_takes_in_every_client_as_descriptors_come_back() {
     let mut server = Server::start(&[ONE_WORKER, DEBUG, LONG_LINGER, LONG_TIMEOUT]);
     let mut served: Vec<_> = (0..5).map(|_| server.connect_served()).collect();
-    let queued = exhaust(&mut server, 20);
+    let queued = exhaust_descriptors(&mut server, 20);
     server.signal(Signal::TERM);
     served.iter_mut().for_each(|client| assert!(read_to_eof(client).is_empty()));
     drop(served);
@@ -409,10 +409,10 @@ fn a_stop_without_descriptors_takes_in_everybody_as_those_before_them_leave() {
 }
 
 #[test]
-fn a_stop_that_is_forced_before_there_are_descriptors_counts_whoever_is_in_the_backlog() {
+fn a_stop_that_is_forced_before_there_are_descriptors_counts_the_clients_in_the_backlog() {
     let mut server = Server::start(&[ONE_WORKER, DEBUG, LONG_LINGER, LONG_TIMEOUT]);
     let served: Vec<_> = (0..5).map(|_| server.connect_served()).collect();
-    let mut queued = exhaust(&mut server, 20);
+    let mut queued = exhaust_descriptors(&mut server, 20);
     server.signal(Signal::TERM);
     server.log.wait("acceptor stopped");
     // No client ends, so no descriptor comes back.
@@ -442,8 +442,8 @@ fn clients_that_send_and_never_read_cost_no_more_than_a_buffer_each() {
     let mut other = server.connect();
     round_trip(&mut other);
     let before = server.process.memory();
-    let mut clients: Vec<_> = (0..CLIENTS).map(|_| connect_narrow(server.address)).collect();
-    let sent: Vec<_> = clients.iter_mut().map(|client| stuff(client, &mut other, MOST)).collect();
+    let mut clients: Vec<_> = (0..CLIENTS).map(|_| connect_with_small_buffer(server.address)).collect();
+    let sent: Vec<_> = clients.iter_mut().map(|client| fill_buffers(client, &mut other, MOST)).collect();
     let grown = server.process.memory().saturating_sub(before);
     assert!(grown < CLIENTS as u64 * BUFFER + SLACK, "{grown} bytes for {sent:?}");
 
@@ -458,7 +458,7 @@ fn clients_that_send_and_never_read_cost_no_more_than_a_buffer_each() {
 }
 
 /// Sends the pattern byte by byte, and reads the echo byte by byte. It ends after `most` bytes, or when the server ends it.
-fn dribble(mut client: TcpStream, most: u64, flowing: Sender<()>) -> Streamed {
+fn exchange_byte_by_byte(mut client: TcpStream, most: u64, flowing: Sender<()>) -> Streamed {
     client.set_nodelay(true).unwrap();
     let mut out = client.try_clone().unwrap();
     let done = AtomicBool::new(false);
@@ -487,17 +487,17 @@ fn dribble(mut client: TcpStream, most: u64, flowing: Sender<()>) -> Streamed {
 }
 
 #[test]
-fn a_client_that_sends_and_reads_byte_by_byte_gets_each_of_them_back_also_at_a_stop() {
+fn a_client_that_sends_and_reads_byte_by_byte_gets_each_byte_back_also_at_a_stop() {
     for (most, stops, reason) in [(3000, false, "client"), (u64::MAX, true, "stopped")] {
         let mut server = Server::start(&[ONE_WORKER, DEBUG, LONG_LINGER, LONG_TIMEOUT]);
         let client = server.connect_served();
         let (flows, flowing) = channel();
-        let dribbling = thread::spawn(move || dribble(client, most, flows));
+        let exchanging = thread::spawn(move || exchange_byte_by_byte(client, most, flows));
         flowing.recv_timeout(PATIENCE).unwrap();
         if stops {
             server.signal(Signal::TERM);
         }
-        let client = dribbling.join().unwrap();
+        let client = exchanging.join().unwrap();
         let close = server.log.wait_of("connection closed", &client.peer);
         assert!(client.end.is_ok(), "{client:?}");
         assert_eq!((close["reason"].as_str(), number(&close, "echoed")), (Some(reason), client.got));
@@ -512,7 +512,7 @@ fn a_client_that_sends_and_reads_byte_by_byte_gets_each_of_them_back_also_at_a_s
 /// Where a client is when it resets its connection.
 #[derive(Debug, Clone, Copy)]
 enum Point {
-    BeforeAWord,
+    BeforeAnyByte,
     EchoUnread,
     MidStream,
     Queue,
@@ -521,7 +521,7 @@ enum Point {
 
 /// Brings a client to this point. The server has two slots, of which `other` has one, and one place to wait. Gives the client,
 /// and those that hold the slot and the place before it.
-fn bring_to(point: Point, server: &mut Server, other: &mut TcpStream) -> (TcpStream, Vec<TcpStream>) {
+fn bring_client_to(point: Point, server: &mut Server, other: &mut TcpStream) -> (TcpStream, Vec<TcpStream>) {
     let mut before = Vec::new();
     if let Point::Queue | Point::Backlog = point {
         before.push(server.connect_served());
@@ -530,17 +530,17 @@ fn bring_to(point: Point, server: &mut Server, other: &mut TcpStream) -> (TcpStr
         before.push(server.connect());
         server.log.wait_of("connection waiting", &before[1]);
     }
-    let mut client = connect_narrow(server.address);
+    let mut client = connect_with_small_buffer(server.address);
     match point {
         Point::Queue => drop(server.log.wait_of("connection waiting", &client)),
         Point::Backlog => assert_eq!(server.backlog(), 1),
-        Point::BeforeAWord | Point::EchoUnread | Point::MidStream => {
+        Point::BeforeAnyByte | Point::EchoUnread | Point::MidStream => {
             server.log.wait_of("connection opened", &client);
         }
     }
     match point {
-        Point::BeforeAWord => {}
-        Point::MidStream => drop(stuff(&mut client, other, 64 * 1024 * 1024)),
+        Point::BeforeAnyByte => {}
+        Point::MidStream => drop(fill_buffers(&mut client, other, 64 * 1024 * 1024)),
         Point::EchoUnread => {
             client.write_all(b"unread").unwrap();
             client.peek(&mut [0]).unwrap();
@@ -551,13 +551,13 @@ fn bring_to(point: Point, server: &mut Server, other: &mut TcpStream) -> (TcpStr
 }
 
 #[test]
-fn a_client_that_resets_at_whatever_point_is_let_go_alone_also_just_before_a_stop_and_in_its_midst() {
+fn a_client_that_resets_at_any_point_ends_only_its_own_connection_also_before_and_during_a_stop() {
     enum Stop {
         Never,
         Next,
         Before,
     }
-    for point in [Point::BeforeAWord, Point::EchoUnread, Point::MidStream, Point::Queue, Point::Backlog] {
+    for point in [Point::BeforeAnyByte, Point::EchoUnread, Point::MidStream, Point::Queue, Point::Backlog] {
         for stop in [Stop::Never, Stop::Next, Stop::Before] {
             let mut server = Server::start(&[
                 ONE_WORKER,
@@ -572,7 +572,7 @@ fn a_client_that_resets_at_whatever_point_is_let_go_alone_also_just_before_a_sto
             listener.set_send_buffer_size(16 * 1024).unwrap();
             listener.set_recv_buffer_size(16 * 1024).unwrap();
             let mut other = server.connect_served();
-            let (client, before) = bring_to(point, &mut server, &mut other);
+            let (client, before) = bring_client_to(point, &mut server, &mut other);
             let name = client.local_addr().unwrap();
             match stop {
                 Stop::Never => {
@@ -696,7 +696,7 @@ fn ten_thousand_connects_and_closes_leave_nothing_behind() {
     probe_all(ROUNDS);
     let grown = server.process.memory().saturating_sub(before);
     assert!(grown < SLACK, "{grown} bytes");
-    assert_whole_house(server, CAP);
+    assert_every_slot_is_free(server, CAP);
 }
 
 #[test]
@@ -751,7 +751,7 @@ fn the_server_of_another_test() {
 }
 
 /// Standard output belongs to the test harness, so the log goes to standard error. Here the two change places.
-fn panicky(settings: &[(&str, &str)]) -> Command {
+fn panicky_server(settings: &[(&str, &str)]) -> Command {
     let mut shell = Command::new("sh");
     shell.args(["-c", "exec \"$0\" --ignored --exact the_server_of_another_test 2>&1 >/dev/null"]);
     shell.arg(env::current_exe().unwrap());
@@ -791,7 +791,7 @@ fn a_soak_leaves_memory_descriptors_and_permits_as_they_were() {
     const SLACK: u64 = CAP as u64 * 64 * 1024 + 4 * 1024 * 1024;
     let seconds = env::var("SOAK_SECONDS").map_or(600, |seconds| seconds.parse().expect("a number of seconds"));
     let length = Duration::from_secs(seconds);
-    let server = Server::run(panicky(&[
+    let server = Server::run(panicky_server(&[
         ("supervisor.workers", "2"),
         // There are more clients than slots and places, so some always wait, and others are in the backlog.
         ("supervisor.max_connections", "8"),
@@ -808,7 +808,7 @@ fn a_soak_leaves_memory_descriptors_and_permits_as_they_were() {
                 match kind {
                     0 => exchange(connect(address), turn % 5000, 4096),
                     1 => exchange(connect(address), 32 << 20, 64 * 1024),
-                    2 => exchange(connect_narrow(address), 100_000, 16),
+                    2 => exchange(connect_with_small_buffer(address), 100_000, 16),
                     3 => {
                         let mut client = connect(address);
                         client.write_all(pattern(0, (turn % 5000) as usize)).unwrap();
@@ -840,6 +840,6 @@ fn a_soak_leaves_memory_descriptors_and_permits_as_they_were() {
     let after = server.process.memory();
     eprintln!("{exchanges:?} turns, {crashes:?} crashes; memory {before}, then {after} bytes");
     assert!(after < before + SLACK, "{before}, then {after} bytes");
-    let ended = assert_whole_house(server, CAP);
+    let ended = assert_every_slot_is_free(server, CAP);
     assert_eq!(number(ended.log.one("stopped"), "crashed"), crashes.into_inner() as u64);
 }

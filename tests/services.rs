@@ -60,7 +60,7 @@ impl Service for Requests {
 }
 
 #[test]
-fn a_notified_service_answers_every_whole_request_that_had_arrived_wherever_its_client_is_at_the_stop() {
+fn a_notified_service_answers_whole_requests_of_clients_served_waiting_or_in_the_backlog_at_a_stop() {
     let mut settings = patient_settings();
     settings.supervisor.workers = 1;
     settings.supervisor.max_connections = 1;
@@ -131,7 +131,7 @@ fn forty_frames_and_a_half<const NOTIFY: bool>() -> ([Vec<u8>; 2], io::Result<()
     let mut server = InProcess::start(settings, Frames::<NOTIFY>);
     // Connections inherit the small buffers. So most of the answers are not written yet when the stop comes.
     server.listener().set_send_buffer_size(16 * 1024).unwrap();
-    let mut client = connect_narrow(server.address);
+    let mut client = connect_with_small_buffer(server.address);
     let mut other = connect(server.address);
     let frames: Vec<u8> = (0..40).flat_map(|at| [&2000_u32.to_be_bytes(), pattern(at, 2000)].concat()).collect();
     let mut out = client.try_clone().unwrap();
@@ -211,7 +211,7 @@ impl Service for Tls {
 }
 
 #[test]
-fn at_a_stop_an_idle_tls_client_gets_close_notify_and_one_that_has_asked_its_whole_answer_before() {
+fn at_a_stop_an_idle_tls_client_gets_close_notify_and_one_that_has_asked_gets_its_answer_first() {
     let made = certificate();
     let config = ServerConfig::builder().with_no_client_auth();
     let config = config.with_single_cert(vec![made.cert.der().clone()], made.signing_key.into()).unwrap();
@@ -266,7 +266,7 @@ impl Service for Ticker {
 fn a_service_that_only_writes_ends_at_a_stop_between_two_words() {
     let server = InProcess::start(patient_settings(), Ticker);
     let mut client = connect(server.address);
-    client.write_all(b"nobody reads this").unwrap();
+    client.write_all(b"nothing reads this").unwrap();
     client.read_exact(&mut [0; 50]).unwrap();
     server.handle.stop();
     let heard = String::from_utf8(read_to_eof(&mut client)).unwrap();
@@ -403,9 +403,9 @@ fn an_idle_timeout_ends_a_notified_service_that_waits_for_its_client_and_none_th
 }
 
 /// Writes without an end, in a task of its own.
-struct Flood;
+struct WritesWithoutEnd;
 
-impl Service for Flood {
+impl Service for WritesWithoutEnd {
     async fn serve(&self, socket: &mut Socket) -> io::Result<()> {
         let (_, mut to) = socket.split_owned();
         let mut zeros = tokio::io::repeat(0);
@@ -417,8 +417,8 @@ impl Service for Flood {
 fn an_idle_timeout_ends_a_service_whose_task_waits_in_vain_to_write() {
     let mut settings = patient_settings();
     settings.connection.idle_timeout = Duration::from_millis(100);
-    let mut server = InProcess::start(settings, Flood);
-    let client = connect_narrow(server.address);
+    let mut server = InProcess::start(settings, WritesWithoutEnd);
+    let client = connect_with_small_buffer(server.address);
     assert_eq!(server.log.wait_of("connection closed", &client)["reason"], "idle");
     server.handle.stop();
     assert_eq!(server.end().0.exit_code(), 0);
@@ -427,9 +427,9 @@ fn an_idle_timeout_ends_a_service_whose_task_waits_in_vain_to_write() {
 // Clients that have gone.
 
 /// Waits for ever for something other than its client. The first byte says from which point on.
-struct Elsewhere;
+struct WaitsForSomethingElse;
 
-impl Service for Elsewhere {
+impl Service for WaitsForSomethingElse {
     const AT_STOP: AtStop = AtStop::Notify;
 
     async fn serve(&self, socket: &mut Socket) -> io::Result<()> {
@@ -472,7 +472,7 @@ fn a_slot_comes_back_when_a_client_resets_whose_service_waits_for_something_else
         if point == b'i' {
             settings.connection.idle_timeout = Duration::from_millis(100);
         }
-        let server = InProcess::start(settings, Elsewhere);
+        let server = InProcess::start(settings, WaitsForSomethingElse);
         let mut client = connect(server.address);
         client.write_all(&[point]).unwrap();
         assert_eq!(client.read(&mut [0]).unwrap(), usize::from(point != b'f'), "{what}");
@@ -490,9 +490,9 @@ fn a_slot_comes_back_when_a_client_resets_whose_service_waits_for_something_else
 // Services that fail.
 
 /// Writes a long answer and sends FIN. Then it writes once more, which fails.
-struct Talkative;
+struct WritesAfterFin;
 
-impl Service for Talkative {
+impl Service for WritesAfterFin {
     async fn serve(&self, socket: &mut Socket) -> io::Result<()> {
         socket.read_u8().await?;
         socket.write_all(pattern(0, 200_000)).await?;
@@ -503,8 +503,8 @@ impl Service for Talkative {
 
 #[test]
 fn a_service_that_writes_after_its_fin_fails_by_itself_and_its_client_gets_what_came_before() {
-    let mut server = InProcess::start(patient_settings(), Talkative);
-    let mut client = connect_narrow(server.address);
+    let mut server = InProcess::start(patient_settings(), WritesAfterFin);
+    let mut client = connect_with_small_buffer(server.address);
     client.write_all(b"?").unwrap();
     let (got, end) = read_pattern(&mut client, 0, |_| {});
     assert_eq!((got, end.is_ok()), (200_000, true));
@@ -516,9 +516,9 @@ fn a_service_that_writes_after_its_fin_fails_by_itself_and_its_client_gets_what_
 // What a service knows of its connection.
 
 /// Logs what it hears, and tells its client at which address it was reached.
-struct Clerk;
+struct NamesItsConnection;
 
-impl Service for Clerk {
+impl Service for NamesItsConnection {
     async fn serve(&self, socket: &mut Socket) -> io::Result<()> {
         let word = socket.read_u8().await?;
         slog::warn!(socket.log(), "heard"; "word" => word);
@@ -529,7 +529,7 @@ impl Service for Clerk {
 
 #[test]
 fn a_service_knows_where_it_was_reached_and_its_log_names_its_connection() {
-    let mut server = InProcess::start(patient_settings(), Clerk);
+    let mut server = InProcess::start(patient_settings(), NamesItsConnection);
     let mut clients = [(); 2].map(|()| connect(server.address));
     clients.iter_mut().for_each(|client| client.write_all(b"?").unwrap());
     for client in &mut clients {
@@ -558,7 +558,7 @@ fn a_service_that_has_failed_is_waited_for_until_its_client_has_everything_or_th
     let mut settings = patient_settings();
     settings.supervisor.shutdown_timeout = Duration::from_secs(2);
     let mut server = InProcess::start(settings, Fails);
-    let [mut reads, never_reads] = [(); 2].map(|()| connect_narrow(server.address));
+    let [mut reads, never_reads] = [(); 2].map(|()| connect_with_small_buffer(server.address));
     [&reads, &never_reads].into_iter().for_each(|client| drop(server.log.wait_of("connection opened", client)));
     let mut first = [0; 1000];
     reads.read_exact(&mut first).unwrap();
@@ -621,12 +621,12 @@ fn halves_in_tasks_of_their_own_drain_as_their_socket_does() {
 }
 
 /// Gives its halves to tasks that never end. When both tasks wait, it ends in the way that the first byte says.
-struct Leaves {
+struct OutlivedByItsHalves {
     /// The last error of each task.
     heard: Sender<ErrorKind>,
 }
 
-impl Service for Leaves {
+impl Service for OutlivedByItsHalves {
     async fn serve(&self, socket: &mut Socket) -> io::Result<()> {
         let how = socket.read_u8().await?;
         let (mut from, mut to) = socket.split_owned();
@@ -667,8 +667,8 @@ fn halves_that_outlive_their_service_keep_no_slot_and_their_tasks_hear_that_it_i
         let (heard, hears) = channel();
         let mut settings = patient_settings();
         settings.supervisor.max_connections = 1;
-        let mut server = InProcess::start(settings, Leaves { heard });
-        let mut client = connect_narrow(server.address);
+        let mut server = InProcess::start(settings, OutlivedByItsHalves { heard });
+        let mut client = connect_with_small_buffer(server.address);
         client.write_all(&[how]).unwrap();
         for _ in 0..2 {
             assert_eq!(hears.recv_timeout(PATIENCE).unwrap(), ErrorKind::NotConnected, "{reason}");

@@ -178,7 +178,7 @@ fn a_file_too_large_for_settings_is_refused_and_one_that_just_fits_is_read() {
 }
 
 #[test]
-fn a_signal_ends_it_though_nobody_reads_the_settings_that_it_prints() {
+fn a_signal_ends_it_though_the_settings_that_it_prints_are_not_read() {
     let (_reader, mut writer) = io::pipe().unwrap();
     rustix::io::ioctl_fionbio(&writer, true).unwrap();
     while writer.write(&[b'x'; 4096]).is_ok() {}
@@ -234,8 +234,8 @@ fn a_bad_flag_is_refused_by_its_name() {
 }
 
 #[test]
-fn bad_settings_are_refused_whatever_is_asked_for() {
-    let place = Place::new("whatever").with("server.toml", "[log]\nlevel = 1\n");
+fn bad_settings_are_refused_by_every_command() {
+    let place = Place::new("every-command").with("server.toml", "[log]\nlevel = 1\n");
     for args in [&["--print-settings"][..], &["healthcheck"], &[]] {
         let run = place.run(&[("ECHO_SERVER_SETTINGS", "server.toml")], args);
         assert_eq!((run.code, run.out.as_str()), (78, ""), "{args:?}");

@@ -41,7 +41,7 @@ impl Client {
 
     pub fn spawn(command: Command) -> Self {
         let (mut process, out) = Process::spawn(command);
-        let log = Log::among_words(process.stderr());
+        let log = Log::among_lines_for_people(process.stderr());
         Self { process, log, out }
     }
 

@@ -20,7 +20,7 @@ impl Log {
     }
 
     /// The log of a stream that also carries lines for people. Such a line becomes the record `{"said": line}`.
-    pub fn among_words(stream: impl Read + Send + 'static) -> Self {
+    pub fn among_lines_for_people(stream: impl Read + Send + 'static) -> Self {
         Self::with(stream, |line| serde_json::from_str(line).unwrap_or_else(|_| json!({ "said": line })))
     }
 

@@ -41,7 +41,7 @@ pub fn read_pattern(client: &mut TcpStream, from: u64, mut progress: impl FnMut(
 
 /// Sends the pattern and reads nothing. It ends when the server reads no more, or when `most` bytes are sent. Gives how many were
 /// sent. `other` is a client on the same and only Worker: its round trip shows that the Worker has had a turn.
-pub fn stuff(client: &mut TcpStream, other: &mut TcpStream, most: u64) -> u64 {
+pub fn fill_buffers(client: &mut TcpStream, other: &mut TcpStream, most: u64) -> u64 {
     let unread = |client: &TcpStream| {
         let (server, client) = (client.peer_addr().unwrap().port(), client.local_addr().unwrap().port());
         receive_queue(server, client).expect("it is connected")

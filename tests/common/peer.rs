@@ -15,7 +15,7 @@ pub fn connect(address: SocketAddr) -> TcpStream {
 }
 
 /// A client with a small receive buffer.
-pub fn connect_narrow(address: SocketAddr) -> TcpStream {
+pub fn connect_with_small_buffer(address: SocketAddr) -> TcpStream {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
     socket.set_send_buffer_size(16 * 1024).unwrap();

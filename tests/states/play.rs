@@ -200,7 +200,7 @@ impl Companion {
     }
 
     /// Waits until its input ends.
-    fn is_told(&mut self) -> Played {
+    fn wait_until_stopped(&mut self) -> Played {
         match self.stream.read(&mut [0]) {
             Ok(0) => Ok(()),
             other => wrong(format!("the companion is not stopped: {other:?}")),
@@ -408,7 +408,7 @@ impl Play<'_> {
             self.in_time()?;
             self.stopped_at = Some(Instant::now());
         }
-        self.companion.take().map_or(Ok(()), |mut companion| companion.is_told())
+        self.companion.take().map_or(Ok(()), |mut companion| companion.wait_until_stopped())
     }
 
     fn go(&mut self) -> Played {
