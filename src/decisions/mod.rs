@@ -8,6 +8,7 @@ pub(crate) mod accept_error;
 pub mod admission;
 pub mod connection;
 pub mod ids;
+pub mod placement;
 pub mod restart_limit;
 pub mod roster;
 pub mod stop;

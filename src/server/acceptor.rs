@@ -1,13 +1,14 @@
-//! Accepts clients from the shared listening socket: one Acceptor on each Worker's thread.
+//! Accepts clients from the shared listening socket, on a Worker's thread. The first Workers have an Acceptor each.
 //!
+//! The gate says on which Worker a client lives. The Acceptor hands it to its own Worker, or to another one by a message.
 //! A pure classifier decides what an accept error means. No accept error ends the server by itself. An Acceptor that cannot
 //! go on crashes alone, and its Worker starts another on the same socket. The queued clients wait in the backlog meanwhile.
 
 use crate::{
-    decisions::{accept_error::AcceptError, ids::WorkerId, stop::Stop},
+    decisions::{accept_error::AcceptError, admission::Place, ids::WorkerId, stop::Stop},
     server::{
-        gate::Gate,
-        messages::{Accepted, AcceptorExit},
+        gate::{Gate, Permit},
+        messages::{Accepted, AcceptorExit, TakeIn},
     },
     stop::Stopped,
 };
@@ -67,6 +68,8 @@ pub(crate) struct Acceptor {
     /// Taken by the accept loop.
     pub listener: Option<Box<dyn Listen>>,
     pub parent: Parent,
+    /// Every Worker, for the clients that are to live there.
+    pub workers: Arc<[Recipient<TakeIn>]>,
     pub log: Logger,
     exit: AcceptorExit,
 }
@@ -85,11 +88,12 @@ impl Acceptor {
         exhaustions: Exhaustions,
         listener: Box<dyn Listen>,
         parent: Parent,
+        workers: Arc<[Recipient<TakeIn>]>,
         log: Logger,
     ) -> Self {
         // The end counts as a panic until the Acceptor notes another.
         let exit = AcceptorExit { worker, crash: Some("panic".into()) };
-        Self { gate, exhaustions, listener: Some(listener), parent, log, exit }
+        Self { gate, exhaustions, listener: Some(listener), parent, workers, log, exit }
     }
 }
 
@@ -103,7 +107,7 @@ impl Actor for Acceptor {
             self.gate.clone(),
             self.exhaustions.clone(),
             listener,
-            self.parent.accepted.clone(),
+            Homes { own: self.parent.accepted.clone(), workers: self.workers.clone() },
             self.log.clone(),
         );
         ctx.spawn(accepting.into_actor(self).map(|error, actor, ctx| {
@@ -133,18 +137,39 @@ impl Drop for Acceptor {
     }
 }
 
+/// Where the accepted clients go.
+struct Homes {
+    own: Recipient<Accepted>,
+    workers: Arc<[Recipient<TakeIn>]>,
+}
+
+impl Homes {
+    /// Gives a client that `accepting` has accepted to the Worker on which it is to live. If that Worker has ended, the
+    /// client is reset, and its permit counts it.
+    fn hand_over(&self, accepting: WorkerId, (stream, peer): (TcpStream, SocketAddr), permit: Permit, place: Place) {
+        let lives = permit.worker();
+        if lives == accepting {
+            return self.own.do_send(Accepted { stream, peer, permit, place });
+        }
+        // It leaves this thread's reactor. If that fails, the client is reset.
+        if let (Ok(stream), Some(worker)) = (stream.into_std(), self.workers.get(lives.0 - 1)) {
+            worker.do_send(TakeIn { stream, peer, permit, place: Some(place) });
+        }
+    }
+}
+
 /// Accepts until the listener is broken, and returns the error.
 async fn accept_all(
     worker: WorkerId,
     gate: Arc<Gate>,
     exhaustions: Exhaustions,
     mut listener: Box<dyn Listen>,
-    parent: Recipient<Accepted>,
+    homes: Homes,
     log: Logger,
 ) -> io::Error {
     let mut exhaustion: Option<Exhaustion> = None;
     loop {
-        let accepted = poll_fn(|cx| gate.poll_accept(cx, worker, |cx| listener.poll_accept(cx)));
+        let accepted = poll_fn(|cx| gate.poll_accept(cx, Some(worker), |cx| listener.poll_accept(cx)));
         let accepted = tokio::select! {
             biased;
             () = calm(&exhaustion) => {
@@ -154,7 +179,7 @@ async fn accept_all(
             accepted = accepted => accepted,
         };
         match accepted {
-            Ok(((stream, peer), permit, place)) => parent.do_send(Accepted { stream, peer, permit, place }),
+            Ok((client, permit, place)) => homes.hand_over(worker, client, permit, place),
             Err(error) => match AcceptError::of(&error) {
                 AcceptError::Client => {}
                 AcceptError::Exhausted => {
@@ -293,13 +318,14 @@ mod tests {
         let (logger, log) = testing::log();
         let parent = Parent { accepted, stopped };
         let acceptor = Acceptor::create(|ctx| {
-            Acceptor::new(WORKER, gate.clone(), Exhaustions::default(), listener(ctx.address()), parent, logger)
+            let listener = listener(ctx.address());
+            Acceptor::new(WORKER, gate.clone(), Exhaustions::default(), listener, parent, Arc::new([]), logger)
         });
         (acceptor, Heard { accepted: heard_accepted, stopped: heard_stopped, log })
     }
 
     fn interrupted(fail: impl FnOnce() -> io::Error + 'static) -> (Addr<Acceptor>, Heard) {
-        start_with(&Gate::new(1, 0), |acceptor| Box::new(Interrupted { acceptor, fail: Some(fail) }))
+        start_with(&Gate::new(1, 0, 1), |acceptor| Box::new(Interrupted { acceptor, fail: Some(fail) }))
     }
 
     async fn exit(heard: &mut Heard) -> AcceptorExit {
@@ -310,7 +336,7 @@ mod tests {
     #[actix::test]
     async fn it_accepts_up_to_the_cap_and_goes_on_when_a_slot_is_freed() {
         let (listener, address) = listener();
-        let (_acceptor, mut heard) = start(&Gate::new(1, 0), Box::new(listener.acceptor().unwrap()));
+        let (_acceptor, mut heard) = start(&Gate::new(1, 0, 1), Box::new(listener.acceptor().unwrap()));
         let first = TcpStream::connect(address).await.unwrap();
         let second = TcpStream::connect(address).await.unwrap();
         let accepted = heard.accepted.recv().await.unwrap();
@@ -322,7 +348,7 @@ mod tests {
     #[actix::test]
     async fn a_stop_is_acknowledged_once_and_after_all_that_it_has_accepted() {
         let (listener, address) = listener();
-        let (acceptor, mut heard) = start(&Gate::new(1, 0), Box::new(listener.acceptor().unwrap()));
+        let (acceptor, mut heard) = start(&Gate::new(1, 0, 1), Box::new(listener.acceptor().unwrap()));
         let _client = TcpStream::connect(address).await.unwrap();
         let accepted = heard.accepted.recv().await;
         acceptor.do_send(Stop::Accepting);
@@ -339,7 +365,7 @@ mod tests {
         let (listener, address) = listener();
         let failures = CLIENTS.into();
         let flaky = Flaky { failures, listener: listener.acceptor().unwrap() };
-        let (_acceptor, mut heard) = start(&Gate::new(1, 0), Box::new(flaky));
+        let (_acceptor, mut heard) = start(&Gate::new(1, 0, 1), Box::new(flaky));
         let _client = TcpStream::connect(address).await.unwrap();
         assert!(heard.accepted.recv().await.is_some());
     }
@@ -349,7 +375,7 @@ mod tests {
         let (listener, address) = listener();
         let failures = EXHAUSTED.into();
         let flaky = Flaky { failures, listener: listener.acceptor().unwrap() };
-        let (_acceptor, mut heard) = start(&Gate::new(1, 0), Box::new(flaky));
+        let (_acceptor, mut heard) = start(&Gate::new(1, 0, 1), Box::new(flaky));
         let _client = TcpStream::connect(address).await.unwrap();
         assert!(heard.accepted.recv().await.is_some());
         assert_eq!(heard.log.recv().await.unwrap(), "accept paused");
@@ -392,7 +418,7 @@ mod tests {
         let client = TcpStream::connect(address).await.unwrap();
         let full = Full { failed: false, probes: Cell::new(0), listener: listener.acceptor().unwrap() };
         assert!(full.listener.probe().is_ok());
-        let (_acceptor, mut heard) = start(&Gate::new(1, 0), Box::new(full));
+        let (_acceptor, mut heard) = start(&Gate::new(1, 0, 1), Box::new(full));
         assert_eq!(heard.accepted.recv().await.unwrap().peer, client.local_addr().unwrap());
         assert_eq!(heard.log.recv().await.unwrap(), "accept paused");
     }
@@ -401,7 +427,7 @@ mod tests {
     async fn exhaustion_ends_though_no_client_comes() {
         let (listener, _) = listener();
         let flaky = Flaky { failures: [Errno::NFILE].into(), listener: listener.acceptor().unwrap() };
-        let (_acceptor, mut heard) = start(&Gate::new(1, 0), Box::new(flaky));
+        let (_acceptor, mut heard) = start(&Gate::new(1, 0, 1), Box::new(flaky));
         logged(&mut heard.log, "accept resumed").await;
     }
 
@@ -410,14 +436,14 @@ mod tests {
         for errno in LISTENERS {
             let (listener, _) = listener();
             let flaky = Flaky { failures: [errno].into(), listener: listener.acceptor().unwrap() };
-            let (_acceptor, mut heard) = start(&Gate::new(1, 0), Box::new(flaky));
+            let (_acceptor, mut heard) = start(&Gate::new(1, 0, 1), Box::new(flaky));
             assert_eq!(exit(&mut heard).await.crash, Some(io::Error::from(errno).to_string()));
         }
     }
 
     #[actix::test]
     async fn a_panic_is_a_crash_and_leaves_the_gate_usable() {
-        let gate = Gate::new(1, 0);
+        let gate = Gate::new(1, 0, 1);
         let (_acceptor, mut heard) = start(&gate, Box::new(Panicking));
         assert_eq!(exit(&mut heard).await.crash, Some("panic".into()));
         let (listener, address) = listener();

@@ -1,26 +1,29 @@
-//! The lock round the [`Admission`], the wakers of those who wait for its decisions, and the RAII permits.
+//! The lock round the [`Admission`] and the [`Placement`], the wakers of those who wait for a slot, and the RAII permits.
 //!
-//! Accepting, counting and queueing are one step under one lock. This makes the cap exact and the queue fair over all
-//! threads. An Acceptor holds no permit while it waits for a client: it would keep a slot from a client that is already
+//! Accepting, counting, queueing and placing are one step under one lock. This makes the cap exact, the queue fair and the
+//! load even over all threads. An Acceptor holds no permit while it waits for a client: it would keep a slot from a client that is already
 //! there.
 
 use crate::decisions::{
     admission::{Admission, Census, Place, Tally},
     connection::CloseReason,
     ids::{ConnectionId, WorkerId},
+    placement::Placement,
 };
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::HashMap,
     future::poll_fn,
     io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker, ready},
+    time::Instant,
 };
 
 /// Where all Acceptors ask for room and all connections wait for their slots.
 #[derive(Debug)]
 pub struct Gate {
     state: Mutex<State>,
+    started: Instant,
 }
 
 #[derive(Debug)]
@@ -31,28 +34,30 @@ struct State {
     /// The wakers of Acceptors without room. A departure wakes them all, because any of them may be the one whose thread
     /// has time.
     parked: Vec<Waker>,
-    /// Permits that are out, by Worker. They count as lost if the Worker never answers.
-    alive: BTreeMap<WorkerId, usize>,
+    /// Its connections are the permits that are out. They count as lost if the Worker never answers.
+    placement: Placement,
 }
 
 impl Gate {
-    /// A gate with `max_connections` slots and a queue of `max_pending` behind them.
-    pub fn new(max_connections: usize, max_pending: usize) -> Arc<Self> {
+    /// A gate with `max_connections` slots and a queue of `max_pending` behind them, for clients of so many Workers.
+    pub fn new(max_connections: usize, max_pending: usize, workers: usize) -> Arc<Self> {
         let state = State {
             admission: Admission::new(max_connections, max_pending),
             waiters: HashMap::new(),
             parked: Vec::new(),
-            alive: BTreeMap::new(),
+            placement: Placement::new(workers),
         };
-        Arc::new(Self { state: Mutex::new(state) })
+        Arc::new(Self { state: Mutex::new(state), started: Instant::now() })
     }
 
-    /// Accepts one client if there is room, and gives it its place in the same step, so no other client can come in
-    /// between. Without room the Acceptor is parked, and the next departure wakes it.
+    /// Accepts one client if there is room, and gives it its place and its Worker in the same step, so no other client can
+    /// come in between. Without room the Acceptor is parked, and the next departure wakes it.
+    ///
+    /// `accepting` is the Worker whose Acceptor asks, or `None` for the Supervisor.
     pub fn poll_accept<T>(
         self: &Arc<Self>,
         cx: &mut Context<'_>,
-        worker: WorkerId,
+        accepting: Option<WorkerId>,
         accept: impl FnOnce(&mut Context<'_>) -> Poll<io::Result<T>>,
     ) -> Poll<io::Result<(T, Permit, Place)>> {
         let mut state = self.lock();
@@ -64,14 +69,23 @@ impl Gate {
         }
         let accepted = ready!(accept(cx))?;
         let (connection, place) = state.admission.arrive();
-        Poll::Ready(Ok((accepted, self.permit(&mut state, connection, worker), place)))
+        let worker = state.placement.place(accepting, self.started.elapsed());
+        Poll::Ready(Ok((accepted, self.permit(connection, worker), place)))
     }
 
     /// Counts a client from the backlog, after the close.
     pub fn take_in(self: &Arc<Self>, worker: WorkerId) -> Permit {
         let mut state = self.lock();
         let connection = state.admission.take_in();
-        self.permit(&mut state, connection, worker)
+        state.placement.enter(worker);
+        self.permit(connection, worker)
+    }
+
+    /// Counts a client from the backlog that no Worker takes any more, as ended by force.
+    pub fn turn_away(&self) {
+        let admission = &mut self.lock().admission;
+        let connection = admission.take_in();
+        admission.leave(connection, CloseReason::Forced, 0);
     }
 
     /// Closes the gate. Gives the census of the first close.
@@ -81,7 +95,7 @@ impl Gate {
 
     /// How many permits are out on one Worker.
     pub fn alive(&self, worker: WorkerId) -> usize {
-        self.lock().alive.get(&worker).copied().unwrap_or(0)
+        self.lock().placement.connections(worker)
     }
 
     /// What became of all connections, for the report: see [`Admission::tally`].
@@ -89,8 +103,7 @@ impl Gate {
         self.lock().admission.tally()
     }
 
-    fn permit(self: &Arc<Self>, state: &mut State, connection: ConnectionId, worker: WorkerId) -> Permit {
-        *state.alive.entry(worker).or_default() += 1;
+    fn permit(self: &Arc<Self>, connection: ConnectionId, worker: WorkerId) -> Permit {
         Permit { gate: Some(self.clone()), connection, worker }
     }
 
@@ -98,7 +111,7 @@ impl Gate {
         let (woken, parked, in_stop) = {
             let mut state = self.lock();
             let departure = state.admission.leave(connection, reason, discarded);
-            *state.alive.entry(worker).or_default() -= 1;
+            state.placement.leave(worker);
             state.waiters.remove(&connection);
             let woken = departure.handed_to.and_then(|waiter| state.waiters.remove(&waiter));
             (woken, std::mem::take(&mut state.parked), departure.in_stop)
@@ -127,6 +140,18 @@ impl Permit {
     /// The id of the connection that holds it.
     pub fn connection(&self) -> ConnectionId {
         self.connection
+    }
+
+    /// The Worker on which the connection lives.
+    pub fn worker(&self) -> WorkerId {
+        self.worker
+    }
+
+    /// Its Worker has it, after a way from another thread.
+    pub fn arrived(&self) {
+        if let Some(gate) = &self.gate {
+            gate.lock().placement.arrived(self.worker, gate.started.elapsed());
+        }
     }
 
     /// Resolves when the connection has a slot. It never resolves if the gate closes first.
@@ -178,7 +203,7 @@ mod tests {
     }
 
     fn accept(gate: &Arc<Gate>, waker: &Waker) -> Option<(Permit, Place)> {
-        match gate.poll_accept(&mut Context::from_waker(waker), WORKER, |_| Poll::Ready(Ok(()))) {
+        match gate.poll_accept(&mut Context::from_waker(waker), Some(WORKER), |_| Poll::Ready(Ok(()))) {
             Poll::Ready(accepted) => accepted.ok().map(|((), permit, place)| (permit, place)),
             Poll::Pending => None,
         }
@@ -190,7 +215,7 @@ mod tests {
 
     #[test]
     fn a_full_house_parks_the_acceptor_and_a_departure_wakes_it() {
-        let gate = Gate::new(1, 0);
+        let gate = Gate::new(1, 0, 1);
         let permit = enter(&gate);
         let count = Arc::new(Count::default());
         let waker = Waker::from(count.clone());
@@ -203,7 +228,7 @@ mod tests {
 
     #[test]
     fn every_parked_acceptor_is_woken() {
-        let gate = Gate::new(1, 0);
+        let gate = Gate::new(1, 0, 1);
         let permit = enter(&gate);
         let counts = [(); 3].map(|()| Arc::new(Count::default()));
         for count in &counts {
@@ -215,30 +240,33 @@ mod tests {
 
     #[test]
     fn without_room_the_listener_is_not_asked() {
-        let gate = Gate::new(1, 0);
+        let gate = Gate::new(1, 0, 1);
         let _permit = enter(&gate);
-        let polled = gate.poll_accept(&mut Context::from_waker(&noop_waker()), WORKER, |_| -> Poll<io::Result<()>> {
-            panic!("asked without room")
-        });
+        let polled =
+            gate.poll_accept(&mut Context::from_waker(&noop_waker()), Some(WORKER), |_| -> Poll<io::Result<()>> {
+                panic!("asked without room")
+            });
         assert!(polled.is_pending());
     }
 
     #[test]
     fn after_the_close_the_listener_is_not_asked() {
-        let gate = Gate::new(1, 1);
+        let gate = Gate::new(1, 1, 1);
         gate.close();
-        let polled = gate.poll_accept(&mut Context::from_waker(&noop_waker()), WORKER, |_| -> Poll<io::Result<()>> {
-            panic!("asked after the close")
-        });
+        let polled =
+            gate.poll_accept(&mut Context::from_waker(&noop_waker()), Some(WORKER), |_| -> Poll<io::Result<()>> {
+                panic!("asked after the close")
+            });
         assert!(polled.is_pending());
     }
 
     #[test]
     fn an_accept_that_fails_takes_no_slot() {
-        let gate = Gate::new(1, 0);
-        let failed = gate.poll_accept(&mut Context::from_waker(&noop_waker()), WORKER, |_| -> Poll<io::Result<()>> {
-            Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()))
-        });
+        let gate = Gate::new(1, 0, 1);
+        let failed =
+            gate.poll_accept(&mut Context::from_waker(&noop_waker()), Some(WORKER), |_| -> Poll<io::Result<()>> {
+                Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()))
+            });
         assert!(matches!(failed, Poll::Ready(Err(_))));
         assert_eq!(gate.alive(WORKER), 0);
         enter(&gate);
@@ -246,7 +274,7 @@ mod tests {
 
     #[test]
     fn a_freed_slot_wakes_the_oldest_waiter_alone() {
-        let gate = Gate::new(1, 2);
+        let gate = Gate::new(1, 2, 1);
         let served = enter(&gate);
         let waiters = [(); 2].map(|()| {
             let (permit, place) = accept(&gate, &noop_waker()).expect("there is a place");
@@ -265,7 +293,7 @@ mod tests {
 
     #[test]
     fn a_waiter_that_goes_after_its_slot_was_handed_to_it_hands_it_on() {
-        let gate = Gate::new(1, 2);
+        let gate = Gate::new(1, 2, 1);
         let served = enter(&gate);
         let (first, second) = (enter(&gate), enter(&gate));
         drop(served);
@@ -275,7 +303,7 @@ mod tests {
 
     #[test]
     fn a_panic_gives_the_slot_back() {
-        let gate = Gate::new(1, 0);
+        let gate = Gate::new(1, 0, 1);
         let permit = enter(&gate);
         let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || {
             let _permit = permit;
@@ -287,7 +315,7 @@ mod tests {
 
     #[test]
     fn a_permit_given_back_after_the_close_says_so_and_counts_once() {
-        let gate = Gate::new(2, 0);
+        let gate = Gate::new(2, 0, 1);
         let (mut early, mut late) = (enter(&gate), enter(&gate));
         assert!(!early.give_back(CloseReason::Client, 0));
         assert_eq!(gate.close(), Census { connections: 1, pending: 0 });

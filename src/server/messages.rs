@@ -12,8 +12,8 @@ use crate::{
     server::gate::Permit,
     stop::Stopped,
 };
-use actix::Message;
-use std::net::SocketAddr;
+use actix::{Message, Recipient};
+use std::{net::SocketAddr, sync::Arc};
 use tokio::net::TcpStream;
 
 /// How an Acceptor ended. It goes to the Acceptor's Worker, which starts another Acceptor or passes the message on. For the
@@ -36,8 +36,16 @@ pub struct WorkerExit {
     pub orphans: Option<usize>,
 }
 
-/// Acceptor to its Worker: a client, with its slot or its place in the queue. The Worker must start a ConnectionActor for
-/// it, also during a stop.
+/// Server to a Worker: have an Acceptor, and let it hand clients to these Workers. A Worker that never gets it only serves.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Accept {
+    /// All Workers, in the order of their ids.
+    pub workers: Arc<[Recipient<TakeIn>]>,
+}
+
+/// Acceptor to its own Worker: a client, with its slot or its place in the queue. The Worker must start a ConnectionActor
+/// for it, also during a stop.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct Accepted {
@@ -51,8 +59,9 @@ pub(crate) struct Accepted {
     pub place: Place,
 }
 
-/// Supervisor to a Worker: a client from the backlog, found after accepting had ended. The Worker drains it and does not
-/// serve it.
+/// From another thread to a Worker: a client that is to live there. An Acceptor of another Worker has accepted it, or the
+/// Supervisor has. The Worker must start a ConnectionActor for it, also during a stop. Without force no Worker ends before
+/// the last one has come: see [`Stop::Finish`](crate::decisions::stop::Stop::Finish).
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct TakeIn {
@@ -60,8 +69,11 @@ pub(crate) struct TakeIn {
     pub stream: std::net::TcpStream,
     /// The client's address.
     pub peer: SocketAddr,
-    /// Counts the client. No slot belongs to it.
+    /// Its slot or its place in the queue; or what counts it, if it has neither.
     pub permit: Permit,
+    /// Whether it is a slot or a place. `None` for a client from the backlog, found after accepting had ended: the Worker
+    /// drains it and does not serve it.
+    pub place: Option<Place>,
 }
 
 /// Supervisor to a Worker, at intervals: look for clients that have vanished. The Workers' threads have no timer of their

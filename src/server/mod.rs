@@ -20,6 +20,7 @@ mod threads;
 mod worker;
 
 use crate::{
+    decisions::placement,
     error::Error,
     logging::contained,
     server::{
@@ -27,6 +28,7 @@ use crate::{
         descriptors::Caps,
         gate::Gate,
         listener::Listener,
+        messages::Accept,
         report::Report,
         service::Service,
         supervisor::{Supervisor, WorkerHandle},
@@ -142,32 +144,37 @@ impl<S: Service> Server<S> {
         slog::info!(log, "listening"; "address" => %self.address, "workers" => self.workers,
             "max_connections" => max_connections, "max_pending" => max_pending);
 
-        let (gate, exhaustions) = (Gate::new(max_connections, max_pending), Exhaustions::default());
+        let (gate, exhaustions) = (Gate::new(max_connections, max_pending, self.workers), Exhaustions::default());
         let (report_to, report) = oneshot::channel();
         Supervisor::create(|ctx| {
             ctx.add_stream(orders);
-            let workers = threads.iter().map(|(worker, arbiter)| {
-                let seed = WorkerSeed {
-                    worker,
-                    service: self.service.clone(),
-                    open_listener: open_listener(self.listener.clone()),
-                    gate: gate.clone(),
-                    exhaustions: exhaustions.clone(),
-                    supervisor: self.settings.supervisor.clone(),
-                    connection: self.settings.connection.clone(),
-                    superior: Superior {
-                        acceptor_stopped: ctx.address().recipient(),
-                        worker_stopped: ctx.address().recipient(),
-                    },
-                    log: log.clone(),
-                };
-                let address = Worker::start_in_arbiter(&arbiter, move |ctx| Worker::new(seed, ctx));
-                let handle = WorkerHandle {
-                    stop: address.clone().recipient(),
-                    take_in: address.clone().recipient(),
-                    look: address.recipient(),
-                };
-                (worker, handle)
+            let workers: Vec<_> = threads
+                .iter()
+                .map(|(worker, arbiter)| {
+                    let seed = WorkerSeed {
+                        worker,
+                        service: self.service.clone(),
+                        open_listener: open_listener(self.listener.clone()),
+                        gate: gate.clone(),
+                        exhaustions: exhaustions.clone(),
+                        supervisor: self.settings.supervisor.clone(),
+                        connection: self.settings.connection.clone(),
+                        superior: Superior {
+                            acceptor_stopped: ctx.address().recipient(),
+                            worker_stopped: ctx.address().recipient(),
+                        },
+                        log: log.clone(),
+                    };
+                    (worker, Worker::start_in_arbiter(&arbiter, move |ctx| Worker::new(seed, ctx)))
+                })
+                .collect();
+            let all: Arc<[_]> = workers.iter().map(|(_, address)| address.clone().recipient()).collect();
+            for (_, address) in workers.iter().filter(|(worker, _)| placement::accepts(*worker)) {
+                address.do_send(Accept { workers: all.clone() });
+            }
+            let workers = workers.into_iter().map(|(worker, address)| {
+                let (stop, take_in) = (address.clone().recipient(), address.clone().recipient());
+                (worker, WorkerHandle { stop, take_in, look: address.recipient() })
             });
             let timeout = self.settings.supervisor.shutdown_timeout;
             Supervisor::new(

@@ -28,7 +28,12 @@ use crate::{
 };
 use actix::prelude::*;
 use slog::Logger;
-use std::{fs::File, sync::Arc, time::Duration};
+use std::{
+    fs::File,
+    sync::Arc,
+    task::{self, Poll},
+    time::Duration,
+};
 use tokio::{sync::oneshot, time::Instant};
 
 /// Memory that is kept for a stop: its timers, messages and records. Less than what the allocator would ask the kernel for alone.
@@ -37,7 +42,9 @@ const RESERVE: usize = 64 * 1024;
 /// within 30 s: 20 s of silence, seen at two looks. If it had stopped reading for long, its silence begins only with the
 /// next window probe, which may take two minutes.
 const CLIENT_LOOK: Duration = Duration::from_secs(5);
-/// The time between two looks into the backlog. While the backlog is full, no handshake ends.
+/// How often the Supervisor looks for clients that no Acceptor takes in.
+const BUSY_LOOK: Duration = Duration::from_millis(250);
+/// During a stop, the time between two looks into the backlog. While the backlog is full, no handshake ends.
 const LOOK: Duration = Duration::from_millis(25);
 /// How long after an abort the Supervisor waits for a Worker before it counts as stuck.
 const WORKER_PATIENCE: Duration = Duration::from_millis(500);
@@ -95,6 +102,25 @@ impl Supervisor {
             report_to: Some(report_to),
             spare: File::open("/dev/null").ok(),
             reserve: Vec::with_capacity(RESERVE),
+        }
+    }
+
+    /// Accepts the clients that wait though there is room for them. An Acceptor is quicker, unless a service blocks its thread.
+    fn accept_for_busy_threads(&self) {
+        // If there is no descriptor or no watch of epoll for a client, it is left where it is.
+        let Some(listener) = self.listener.as_ref().filter(|listener| listener.acceptor().is_ok()) else { return };
+        let mut cx = task::Context::from_waker(task::Waker::noop());
+        for _ in 0..listener.backlog() {
+            match self.gate.poll_accept(&mut cx, None, |_| Poll::Ready(listener.take())) {
+                Poll::Ready(Ok(((stream, peer), permit, place))) => {
+                    let lives = permit.worker();
+                    if let Some((_, worker)) = self.state.takers().find(|(worker, _)| *worker == lives) {
+                        worker.take_in.do_send(TakeIn { stream, peer, permit, place: Some(place) });
+                    }
+                }
+                // There is no room, or no client. What else fails is for the Acceptors to judge.
+                Poll::Pending | Poll::Ready(Err(_)) => return,
+            }
         }
     }
 
@@ -162,10 +188,11 @@ impl Supervisor {
                     self.taken += 1;
                     match takers.next() {
                         Some((worker, handle)) => {
-                            handle.take_in.do_send(TakeIn { stream, peer, permit: self.gate.take_in(worker) });
+                            let permit = self.gate.take_in(worker);
+                            handle.take_in.do_send(TakeIn { stream, peer, permit, place: None });
                         }
-                        // The Worker takes no client any more. This one is reset, and its permit counts it as forced.
-                        None => drop(self.gate.take_in(WorkerId(0))),
+                        // No Worker takes a client any more. This one is reset.
+                        None => self.gate.turn_away(),
                     }
                 }
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return true,
@@ -205,6 +232,7 @@ impl Actor for Supervisor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.run_interval(BUSY_LOOK, |supervisor, _| supervisor.accept_for_busy_threads());
         ctx.run_interval(CLIENT_LOOK, |supervisor, _| {
             supervisor.state.workers().for_each(|worker| worker.look.do_send(Look));
         });
@@ -248,10 +276,7 @@ mod tests {
         server::{gate::Permit, testing::listener},
         testing::{self, logged, probe},
     };
-    use std::{
-        net::SocketAddr,
-        task::{self, Poll},
-    };
+    use std::net::SocketAddr;
     use tokio::{
         net::TcpStream,
         sync::mpsc::{self, UnboundedReceiver, UnboundedSender},
@@ -277,7 +302,7 @@ mod tests {
     const LONG: Duration = Duration::from_secs(3600);
 
     fn tree(workers: usize, shutdown_timeout: Duration) -> Tree {
-        let (gate, (listener, address), (logger, log)) = (Gate::new(4, 4), listener(), testing::log());
+        let (gate, (listener, address), (logger, log)) = (Gate::new(4, 4, workers), listener(), testing::log());
         let (report_to, report) = oneshot::channel();
         let (shutdown, mut received) = mpsc::unbounded_channel();
         let (handles, workers): (Vec<_>, Vec<_>) = (1..=workers)
@@ -313,7 +338,7 @@ mod tests {
         /// A client of a Worker.
         fn client(&self, worker: usize) -> Permit {
             let mut cx = task::Context::from_waker(task::Waker::noop());
-            match self.gate.poll_accept(&mut cx, WorkerId(worker), |_| Poll::Ready(Ok(()))) {
+            match self.gate.poll_accept(&mut cx, Some(WorkerId(worker)), |_| Poll::Ready(Ok(()))) {
                 Poll::Ready(Ok(((), permit, _))) => permit,
                 _ => panic!("there is room"),
             }
@@ -372,7 +397,7 @@ mod tests {
         let (listener, address) = listener();
         // It was told of 128 and holds more, as if new ones came while the first are taken.
         listener.hold(1_000);
-        let (gate, (logger, _)) = (Gate::new(4, 4), testing::log());
+        let (gate, (logger, _)) = (Gate::new(4, 4, 1), testing::log());
         let ((stop, _), (take_in, _), (look, _)) = (probe(), probe(), probe());
         let (report_to, _report) = oneshot::channel();
         gate.close();

@@ -43,13 +43,13 @@ pub(crate) fn context(idle_timeout: Duration) -> (Rc<ConnectionContext>, Unbound
 
 /// A record that has a slot of its own.
 pub(crate) fn record(context: Rc<ConnectionContext>) -> Record {
-    record_at(&Gate::new(1, 0), context)
+    record_at(&Gate::new(1, 0, 1), context)
 }
 
 /// A record with the next slot or place at `gate`.
 pub(crate) fn record_at(gate: &Arc<Gate>, context: Rc<ConnectionContext>) -> Record {
     let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
-    let accepted = gate.poll_accept(&mut cx, WORKER, |_| std::task::Poll::Ready(Ok(())));
+    let accepted = gate.poll_accept(&mut cx, Some(WORKER), |_| std::task::Poll::Ready(Ok(())));
     let std::task::Poll::Ready(Ok(((), permit, _))) = accepted else { panic!("there is room") };
     Record::new(permit, ([127, 0, 0, 1], 1).into(), context)
 }

@@ -19,7 +19,7 @@ use crate::{
             record::{ConnectionContext, Record},
         },
         gate::{Gate, Permit},
-        messages::{Accepted, AcceptorExit, ConnectionExit, Look, TakeIn, WorkerExit},
+        messages::{Accept, Accepted, AcceptorExit, ConnectionExit, Look, TakeIn, WorkerExit},
         service::Service,
     },
     settings::{ConnectionSettings, SupervisorSettings},
@@ -65,6 +65,8 @@ pub(crate) struct Worker<S: Service> {
     crash: Option<String>,
     /// Dropped when accepting is over, so that the listening socket is the Supervisor's alone.
     open_listener: Option<OpenListener>,
+    /// Where its Acceptor hands clients to.
+    workers: Arc<[Recipient<TakeIn>]>,
     gate: Arc<Gate>,
     exhaustions: Exhaustions,
     /// Set while the listener cannot be opened.
@@ -91,6 +93,7 @@ impl<S: Service> Worker<S> {
             acceptor: None,
             crash: None,
             open_listener: Some(seed.open_listener),
+            workers: Arc::new([]),
             gate: seed.gate,
             exhaustions: seed.exhaustions,
             exhaustion: None,
@@ -125,7 +128,8 @@ impl<S: Service> Worker<S> {
             Ok(listener) => {
                 self.exhaustion = None;
                 let (gate, exhaustions) = (self.gate.clone(), self.exhaustions.clone());
-                let acceptor = Acceptor::new(self.worker, gate, exhaustions, listener, parent, self.log.clone());
+                let (workers, log) = (self.workers.clone(), self.log.clone());
+                let acceptor = Acceptor::new(self.worker, gate, exhaustions, listener, parent, workers, log);
                 self.acceptor = Some(acceptor.start());
             }
             Err(error) => match AcceptError::of(&error) {
@@ -146,6 +150,7 @@ impl<S: Service> Worker<S> {
 
     fn accepting_is_over(&mut self, given_up: bool) {
         self.open_listener = None;
+        self.workers = Arc::new([]);
         self.exhaustion = None;
         let crash = self.crash.take();
         if given_up {
@@ -170,8 +175,13 @@ impl<S: Service> Worker<S> {
 
 impl<S: Service> Actor for Worker<S> {
     type Context = Context<Self>;
+}
 
-    fn started(&mut self, ctx: &mut Self::Context) {
+impl<S: Service> Handler<Accept> for Worker<S> {
+    type Result = ();
+
+    fn handle(&mut self, Accept { workers }: Accept, ctx: &mut Self::Context) {
+        self.workers = workers;
         self.on(Event::AcceptorDue, ctx);
     }
 }
@@ -188,8 +198,11 @@ impl<S: Service> Handler<TakeIn> for Worker<S> {
     type Result = ();
 
     fn handle(&mut self, client: TakeIn, _: &mut Self::Context) {
+        if client.place.is_some() {
+            client.permit.arrived();
+        }
         match TcpStream::from_std(client.stream) {
-            Ok(stream) => self.adopt(stream, client.peer, client.permit, None),
+            Ok(stream) => self.adopt(stream, client.peer, client.permit, client.place),
             // The reactor has no room for this client. The client sees a reset, and the report counts it.
             Err(error) => {
                 slog::warn!(self.log, "connection lost"; "peer" => %client.peer, "reason" => %error);
@@ -344,7 +357,9 @@ mod tests {
             superior: Superior { acceptor_stopped, worker_stopped },
             log: logger,
         };
-        (Worker::create(|ctx| Worker::new(seed, ctx)), Heard { acceptor, worker, log })
+        let address = Worker::create(|ctx| Worker::new(seed, ctx));
+        address.do_send(Accept { workers: Arc::new([]) });
+        (address, Heard { acceptor, worker, log })
     }
 
     async fn client(address: SocketAddr) -> TcpStream {
@@ -363,7 +378,7 @@ mod tests {
 
     #[actix::test]
     async fn a_stop_is_acknowledged_once_when_every_child_has() {
-        let (gate, (listener, address)) = (Gate::new(2, 0), listener());
+        let (gate, (listener, address)) = (Gate::new(2, 0, 1), listener());
         let (worker, mut heard) = start(&gate, 0, failing_first(0, listener));
         let mut clients = [client(address).await, client(address).await];
         for client in &mut clients {
@@ -383,7 +398,7 @@ mod tests {
 
     #[actix::test]
     async fn a_drain_alone_leaves_the_worker_waiting_for_those_to_be_taken_in() {
-        let (gate, (listener, address)) = (Gate::new(1, 0), listener());
+        let (gate, (listener, address)) = (Gate::new(1, 0, 1), listener());
         let (worker, mut heard) = start(&gate, 0, failing_first(0, listener.clone()));
         gate.close();
         worker.send(Stop::Drain).await.unwrap();
@@ -391,7 +406,7 @@ mod tests {
         let mut late = client(address).await;
         late.write_all(b"owed").await.unwrap();
         let (stream, peer) = listener.take().unwrap();
-        worker.do_send(TakeIn { stream, peer, permit: gate.take_in(WORKER) });
+        worker.do_send(TakeIn { stream, peer, permit: gate.take_in(WORKER), place: None });
         worker.do_send(Stop::Finish);
         let mut bytes = String::new();
         late.read_to_string(&mut bytes).await.unwrap();
@@ -403,7 +418,7 @@ mod tests {
 
     #[actix::test]
     async fn an_abort_forces_what_is_left_and_is_acknowledged() {
-        let (gate, (listener, address)) = (Gate::new(1, 0), listener());
+        let (gate, (listener, address)) = (Gate::new(1, 0, 1), listener());
         let (worker, mut heard) = start(&gate, 0, failing_first(0, listener));
         let mut client = client(address).await;
         echoed(&mut client).await;
@@ -423,7 +438,7 @@ mod tests {
             0 | 1 => Err(rustix::io::Errno::NOSPC.into()),
             _ => Ok(Box::new(listener.acceptor()?)),
         });
-        let (_worker, mut heard) = start(&Gate::new(1, 0), 0, open);
+        let (_worker, mut heard) = start(&Gate::new(1, 0, 1), 0, open);
         echoed(&mut queued).await;
         assert_eq!(heard.log.recv().await.unwrap(), "accept paused");
         assert_eq!(heard.log.recv().await.unwrap(), "accept resumed");
@@ -434,7 +449,7 @@ mod tests {
     async fn a_crashed_acceptor_is_replaced_and_no_queued_client_is_lost() {
         let (listener, address) = listener();
         let mut queued = client(address).await;
-        let (_worker, mut heard) = start(&Gate::new(1, 0), 2, failing_first(2, listener));
+        let (_worker, mut heard) = start(&Gate::new(1, 0, 1), 2, failing_first(2, listener));
         echoed(&mut queued).await;
         logged(&mut heard.log, "acceptor restarted").await;
         logged(&mut heard.log, "acceptor restarted").await;
@@ -444,7 +459,7 @@ mod tests {
     #[actix::test]
     async fn one_crash_too_many_is_passed_on() {
         let (listener, _) = listener();
-        let (_worker, mut heard) = start(&Gate::new(1, 0), 1, failing_first(2, listener));
+        let (_worker, mut heard) = start(&Gate::new(1, 0, 1), 1, failing_first(2, listener));
         assert_eq!(heard.acceptor.recv().await.unwrap().0.crash, Some("panic".into()));
         logged(&mut heard.log, "acceptor restarted").await;
         logged(&mut heard.log, "acceptor given up").await;
@@ -454,14 +469,14 @@ mod tests {
     async fn a_handle_that_cannot_be_opened_counts_as_a_crash() {
         let broken = io::Error::from(rustix::io::Errno::BADF).to_string();
         let none = || io::Result::<Box<dyn Listen>>::Err(rustix::io::Errno::BADF.into());
-        let (_worker, mut heard) = start(&Gate::new(1, 0), 0, Box::new(none));
+        let (_worker, mut heard) = start(&Gate::new(1, 0, 1), 0, Box::new(none));
         assert_eq!(heard.acceptor.recv().await.unwrap().0.crash, Some(broken));
     }
 
     #[actix::test]
     async fn a_stop_finds_no_acceptor_while_one_is_due_and_answers_for_it() {
         let (listener, _) = listener();
-        let gate = Gate::new(1, 0);
+        let gate = Gate::new(1, 0, 1);
         let open_listener = failing_first(usize::MAX, listener);
         let (worker, mut heard) = start(&gate, usize::MAX, open_listener);
         logged(&mut heard.log, "acceptor restarted").await;
@@ -473,7 +488,7 @@ mod tests {
 
     #[actix::test]
     async fn a_worker_that_panics_says_so_and_its_connections_are_forced() {
-        let (gate, (listener, address)) = (Gate::new(2, 0), listener());
+        let (gate, (listener, address)) = (Gate::new(2, 0, 1), listener());
         let (worker, mut heard) = start(&gate, 0, failing_first(0, listener));
         let mut client = client(address).await;
         echoed(&mut client).await;
@@ -495,7 +510,7 @@ mod tests {
             Ok(Box::new(Interrupted { worker: worker.clone(), listener: Some(listener.acceptor()?) })
                 as Box<dyn Listen>)
         };
-        let (worker, mut heard) = start(&Gate::new(2, 0), 0, Box::new(open_listener));
+        let (worker, mut heard) = start(&Gate::new(2, 0, 1), 0, Box::new(open_listener));
         started.set(worker).unwrap();
         assert_eq!(heard.acceptor.recv().await.unwrap().0.crash, Some("panic".into()));
         let mut bytes = String::new();

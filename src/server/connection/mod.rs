@@ -292,7 +292,7 @@ mod tests {
 
     /// One connection with the only slot, and one that waits for it; each with its client.
     async fn served_and_waiting() -> ([(Addr<ConnectionActor>, TcpStream); 2], Heard) {
-        let gate = Gate::new(1, 1);
+        let gate = Gate::new(1, 1, 1);
         let (context, heard) = context(NEVER);
         let mut actors = Vec::new();
         for place in [Place::Served, Place::Waiting(1)] {
@@ -380,7 +380,7 @@ mod tests {
     async fn a_service_that_panics_resets_its_client_frees_its_slot_and_is_reported() {
         let (stream, mut client) = connection().await;
         let (context, mut heard) = context(NEVER);
-        let gate = Gate::new(1, 0);
+        let gate = Gate::new(1, 0, 1);
         let record = record_at(&gate, context);
         start(stream, record, Moody.into(), Some(Place::Served));
         client.write_all(b"!").await.unwrap();
@@ -416,7 +416,7 @@ mod tests {
             ("lingering close to one that is done, and then a stop", false, "a.", true, "a"),
             ("lingering close at a stop", false, "a", true, "a"),
         ] {
-            let gate = if waits { Gate::new(1, 1) } else { Gate::new(2, 0) };
+            let gate = if waits { Gate::new(1, 1, 1) } else { Gate::new(2, 0, 1) };
             let (context, mut heard) = context(NEVER);
             let (stream, mut other) = connection().await;
             let record = record_at(&gate, context.clone());
