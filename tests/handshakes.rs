@@ -2,8 +2,9 @@
 //!
 //! The server runs as a process in a network of the test's own. Clients come at moments around the signal, so that the stop meets
 //! every state of a handshake. Every second client sends a line at once. The others wait until the server ends the connection. A
-//! stop cannot wait for two kinds of handshakes: those that end after its bound, and those with a SYN cookie. Only their clients
-//! may be reset, and a table at the end shows how many were. Where there can be no such network the tests are reported as ignored.
+//! stop cannot wait for two kinds of handshakes: those that end after its bound, and those of which the kernel keeps no record,
+//! because it has sent a SYN cookie. Only their clients may be reset, and a table at the end shows how many were. Where there can be
+//! no such network the tests are reported as ignored.
 
 mod common;
 mod network;
@@ -29,6 +30,8 @@ use tokio::{
 /// How long a stop waits for handshakes at most (1.5 s). The time from the signal to the record `stopping`, and the time between
 /// two looks, are taken off.
 const BOUND: Duration = Duration::from_millis(1400);
+/// The longest stop where no packet is lost: 1.5 s for handshakes, and `linger`.
+const LONGEST_MS: u64 = 1_500 + 1_000;
 /// How long a client waits before it goes on without an answer.
 const SILENCE: Duration = Duration::from_secs(5);
 /// How often each scenario is run, side by side. Each run loses other packets.
@@ -93,6 +96,8 @@ struct Outcome {
     reset: usize,
     /// Clients among these whose handshake ended after the bound.
     late: usize,
+    /// Clients among these of which the kernel had no record when the signal came, and whose handshake ended before the bound.
+    unrecorded: usize,
     /// How many SYN-ACKs had a cookie.
     cookies: usize,
     /// The longest stop of a round.
@@ -105,6 +110,7 @@ impl AddAssign for Outcome {
         self.clean += other.clean;
         self.reset += other.reset;
         self.late += other.late;
+        self.unrecorded += other.unrecorded;
         self.cookies += other.cookies;
         self.elapsed_ms = self.elapsed_ms.max(other.elapsed_ms);
     }
@@ -129,10 +135,7 @@ fn main() -> ExitCode {
             None => {
                 let outcome = scenario.run();
                 TABLE.lock().unwrap().push((scenario, outcome));
-                let Outcome { refused, clean, reset, late, cookies, .. } = outcome;
-                assert!(reset <= late + cookies, "{outcome:?}");
-                // If all of them had cookies, all may have been connected when the signal came.
-                assert!(clean > 0 && refused + cookies > 0, "the signal comes in their middle: {outcome:?}");
+                scenario.check(outcome);
                 Ok(Completion::Completed)
             }
         })
@@ -146,14 +149,16 @@ fn main() -> ExitCode {
 }
 
 fn show(table: &[(&Scenario, Outcome)]) {
-    println!("seeds 1 to {ROUNDS}\nround trip  loss  clients  refused  clean  reset  (late)  cookies  elapsed_ms");
+    println!(
+        "seeds 1 to {ROUNDS}\nround trip  loss  clients  refused  clean  reset  (late)  (no record)  cookies  elapsed_ms"
+    );
     let rows = SCENARIOS.iter().filter_map(|scenario| table.iter().find(|(ran, _)| ran.name == scenario.name));
     for (Scenario { round_trip, loss, settings, .. }, outcome) in rows {
-        let Outcome { refused, clean, reset, late, cookies, elapsed_ms } = *outcome;
+        let Outcome { refused, clean, reset, late, unrecorded, cookies, elapsed_ms } = *outcome;
         let (loss, clients) = (loss * 100.0, refused + clean + reset);
         let settings = settings.iter().map(|(key, value)| format!("  {key} = {value}")).collect::<String>();
         println!(
-            "{round_trip:7} ms {loss:4}%  {clients:7}  {refused:7}  {clean:5}  {reset:5}  {late:6}  {cookies:7}  {elapsed_ms:10}{settings}"
+            "{round_trip:7} ms {loss:4}%  {clients:7}  {refused:7}  {clean:5}  {reset:5}  {late:6}  {unrecorded:11}  {cookies:7}  {elapsed_ms:10}{settings}"
         );
     }
 }
@@ -170,6 +175,20 @@ impl Scenario {
         })
     }
 
+    fn check(&self, outcome: Outcome) {
+        let Outcome { refused, clean, reset, late, unrecorded, cookies, elapsed_ms } = outcome;
+        assert_eq!(reset, late + unrecorded, "a client is reset though the kernel had a record of it: {outcome:?}");
+        assert!(unrecorded <= cookies, "a record is missing without a cookie: {outcome:?}");
+        assert_eq!(cookies > 0, self.cookies && self.fills_the_backlog(), "{outcome:?}");
+        assert!(self.loss > 0.0 || elapsed_ms <= LONGEST_MS, "the stop takes too long: {outcome:?}");
+        // If all of them had cookies, all may have been connected when the signal came.
+        assert!(clean > 0 && refused + cookies > 0, "the signal comes in their middle: {outcome:?}");
+    }
+
+    fn fills_the_backlog(&self) -> bool {
+        !self.settings.is_empty()
+    }
+
     fn round(&self, seed: u64) -> Outcome {
         let delay = Duration::from_millis(self.round_trip) / 2;
         let path = Path { delay, jitter: delay / 5, loss: self.loss, reordering: self.reordering, seed };
@@ -180,7 +199,7 @@ impl Scenario {
         let server = network.server.enter(|| Server::run(program(&settings))).unwrap();
         let (address, process) = (server.address, &server.process);
 
-        let (signalled, fates) = network
+        let (signalled, recorded, fates) = network
             .client
             .enter(|| {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -192,13 +211,14 @@ impl Scenario {
                     });
                     let clients: Vec<_> = clients.collect();
                     sleep_until((begun + self.signal).into()).await;
+                    let recorded = network.server.clients_of(address.port());
                     process.signal(Signal::TERM);
                     let signalled = Instant::now();
                     let mut fates = Vec::new();
                     for (port, client) in (FIRST_PORT..).zip(clients) {
                         fates.push((port, client.await.expect("what it says is above")));
                     }
-                    (signalled, fates)
+                    (signalled, recorded, fates)
                 })
             })
             .unwrap();
@@ -211,12 +231,15 @@ impl Scenario {
         let cookies = network.server.counter("SyncookiesSent");
         let arrived = network.end();
         let is_late = |port| arrived.get(port).is_none_or(|arrived| *arrived > signalled + BOUND);
+        let resets: Vec<_> = fates.iter().filter(|(_, fate)| *fate == Fate::Reset).map(|(port, _)| port).collect();
+        let (late, in_time): (Vec<_>, Vec<_>) = resets.into_iter().partition(|port| is_late(port));
         let count = |fate: Fate| fates.iter().filter(|(_, is)| *is == fate).count();
         Outcome {
             refused: count(Fate::Refused),
             clean: count(Fate::Clean),
             reset: count(Fate::Reset),
-            late: fates.iter().filter(|(port, fate)| *fate == Fate::Reset && is_late(port)).count(),
+            late: late.len(),
+            unrecorded: in_time.iter().filter(|port| !recorded.contains(port)).count(),
             cookies,
             elapsed_ms: number(stopped, "elapsed_ms"),
         }

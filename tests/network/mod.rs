@@ -13,7 +13,7 @@ use rustix::{
 };
 use std::{
     cmp::Reverse,
-    collections::{BinaryHeap, HashMap},
+    collections::{BinaryHeap, HashMap, HashSet},
     fs::{self, File, OpenOptions},
     io::{self, ErrorKind, PipeReader, PipeWriter, Read, Write},
     net::Ipv4Addr,
@@ -126,6 +126,14 @@ impl Namespace {
         let (names, values) = (rows.next().unwrap(), rows.next().unwrap());
         let (_, value) = names.zip(values).find(|(is, _)| *is == name).expect("the kernel has it");
         value.parse().unwrap()
+    }
+
+    /// The ports of the clients of which the kernel keeps a record: connections to this local port, and handshakes under way.
+    pub fn clients_of(&self, local: u16) -> HashSet<u16> {
+        let table = self.enter(|| fs::read_to_string("/proc/thread-self/net/tcp")).unwrap().unwrap();
+        let port = |address: &str| u16::from_str_radix(address.split_once(':').unwrap().1, 16).unwrap();
+        let rows = table.lines().skip(1).map(|row| row.split_whitespace().collect::<Vec<_>>());
+        rows.filter(|row| port(row[1]) == local).map(|row| port(row[2])).collect()
     }
 
     /// Makes the only network device of this namespace, which the relay reads and writes.
