@@ -67,6 +67,9 @@
 //! }
 //! ```
 //!
+//! A protocol of requests is [notified](AtStop::Notify) of a stop and keeps its input. [`Socket::stopping`] shows how such a
+//! service is written and tested.
+//!
 //! # Stop it
 //!
 //! A [`Handle`] stops the server from any thread, and [`Signals`] are forwarded to one. This server answers SIGTERM and Ctrl-C
@@ -132,7 +135,9 @@
 //!
 //! # Features
 //!
-//! Both are on by default. Without them (`default-features = false`) a library user compiles half as many crates.
+//! Both are on by default. Without them (`default-features = false`) a library user compiles half as many crates. Such a
+//! program also names `actix` in its `Cargo.toml` (feature `macros`, for `#[actix::main]`) and `tokio` (`io-util` to read and
+//! write, `macros` for `select!`; for its tests `rt`).
 //!
 //! * `cli`, for programs: [`settings::layers`], [`logging`], and what the two binaries need. With it slog logs every level
 //!   in release builds too. Without it the features of slog that you choose decide that.

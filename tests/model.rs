@@ -31,7 +31,7 @@ fn the_cap_holds_and_the_queue_is_fair() {
 }
 
 #[test]
-fn a_full_house_is_stopped_and_everybody_acknowledges() {
+fn a_full_house_is_stopped_and_every_connection_acknowledges() {
     exhaust(tree::Model {
         slots: 3,
         accepts: [true; 2],
@@ -47,7 +47,7 @@ fn a_full_house_is_stopped_and_everybody_acknowledges() {
 }
 
 #[test]
-fn who_waits_or_is_in_the_backlog_at_a_stop_is_drained() {
+fn a_client_that_waits_or_is_in_the_backlog_at_a_stop_is_drained() {
     exhaust(tree::Model {
         slots: 1,
         accepts: [true, false],

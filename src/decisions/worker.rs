@@ -135,8 +135,8 @@ impl<C: Ord, H> WorkerState<C, H> {
         }
         // While its Acceptor has not answered, the mailbox may still hold clients from it. Without force, the Supervisor says
         // `Finish` only when all the other Acceptors have answered too.
-        let nobody_comes = self.connections.ordered() >= Some(Stop::Finish) && self.acceptor == Acceptor::Over;
-        if nobody_comes && self.connections.is_empty() && !std::mem::replace(&mut self.finished, true) {
+        let no_client_comes = self.connections.ordered() >= Some(Stop::Finish) && self.acceptor == Acceptor::Over;
+        if no_client_comes && self.connections.is_empty() && !std::mem::replace(&mut self.finished, true) {
             steps.push(Step::Finish);
         }
         steps

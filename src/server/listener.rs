@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusing_listener_keeps_its_backlog_and_lets_nobody_else_in() {
+    fn a_refusing_listener_keeps_its_backlog_and_lets_no_other_client_in() {
         let (listener, address) = listener();
         let _waiting = TcpStream::connect(address).expect("it listens");
         listener.refuse().expect("it needs no privilege");

@@ -174,10 +174,14 @@ impl<S: Service> Server<S> {
     /// force.
     pub async fn run(mut self) -> Result<Report, Error> {
         let (_handle, mut received) = std::mem::replace(&mut self.orders, StopHandle::new());
-        self.supervise(poll_fn(move |cx| received.poll_recv(cx))).await
+        self.supervise(poll_fn(move |cx| received.poll_recv(cx)), open_listener).await
     }
 
-    async fn supervise(self, orders: impl Stream<Item = Shutdown> + 'static) -> Result<Report, Error> {
+    async fn supervise(
+        self,
+        orders: impl Stream<Item = Shutdown> + 'static,
+        open_listener: impl Fn(Listener) -> OpenListener + 'static,
+    ) -> Result<Report, Error> {
         System::try_current().ok_or(Error::NoSystem)?;
         let Caps { limit, reserved, max_connections, max_pending } = self.caps;
         let (log, asked) = (self.log, &self.settings.supervisor);
@@ -200,11 +204,10 @@ impl<S: Service> Server<S> {
             let workers: Vec<_> = threads
                 .iter()
                 .map(|(worker, arbiter)| {
-                    let listener = self.listener.clone();
                     let seed = WorkerSeed {
                         worker,
                         service: self.service.clone(),
-                        open_listener: Box::new(move || listener.open()) as OpenListener,
+                        open_listener: open_listener(self.listener.clone()),
                         gate: gate.clone(),
                         exhaustions: watched.exhaustions.clone(),
                         supervisor: self.settings.supervisor.clone(),
@@ -256,33 +259,44 @@ impl<S: Service> Server<S> {
     }
 }
 
+/// How each new Acceptor of a Worker gets its handle of the listening socket.
+fn open_listener(listener: Listener) -> OpenListener {
+    Box::new(move || listener.open())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{
-        server::echo::Echo,
+        decisions::stop::StopReason,
+        server::{acceptor::Listen, echo::Echo},
         testing::{log, logged},
     };
-    use std::io;
+    use std::{
+        io::{self, ErrorKind},
+        pin::Pin,
+        sync::Mutex,
+        task::{self, Poll, ready},
+    };
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
         net::TcpStream,
     };
 
-    fn server() -> Server<Echo> {
+    fn server(workers: usize) -> Server<Echo> {
         let mut settings = Settings::default();
         settings.listen.address = ([127, 0, 0, 1], 0).into();
-        settings.supervisor.workers = 3;
+        settings.supervisor.workers = workers;
         Server::bind(settings, Echo).unwrap()
     }
 
     #[actix::test]
     async fn a_supervisor_that_crashes_leaves_no_thread_and_no_listener_behind() {
         let ((log, mut told), (crash, mut crashes)) = (log(), mpsc::unbounded_channel::<()>());
-        let server = server().with_log(log);
+        let server = server(3).with_log(log);
         let address = server.address();
         let orders = poll_fn(move |cx| crashes.poll_recv(cx).map(|_| -> Option<Shutdown> { panic!("a defect") }));
-        let running = actix_rt::spawn(server.supervise(orders));
+        let running = actix_rt::spawn(server.supervise(orders, open_listener));
         logged(&mut told, "listening").await;
         let mut client = TcpStream::connect(address).await.unwrap();
         client.write_all(b"a").await.unwrap();
@@ -313,12 +327,69 @@ mod tests {
         assert!(!socket2::SockRef::from(&copy).is_listener().unwrap());
     }
 
+    /// Accepts one client. Its Acceptor crashes when the test says so.
+    struct AcceptsOne {
+        listener: Option<tokio::net::TcpListener>,
+        crash: oneshot::Receiver<()>,
+    }
+
+    impl Listen for AcceptsOne {
+        fn poll_accept(&mut self, cx: &mut task::Context<'_>) -> Poll<io::Result<(TcpStream, SocketAddr)>> {
+            if let Some(listener) = &mut self.listener {
+                let client = ready!(listener.poll_accept(cx));
+                self.listener = None;
+                return Poll::Ready(client);
+            }
+            let _ = ready!(Pin::new(&mut self.crash).poll(cx));
+            panic!("told to");
+        }
+    }
+
+    #[actix::test]
+    async fn a_worker_that_panics_stops_the_others_gracefully_with_exit_code_1() {
+        let (log, mut told) = log();
+        let server = server(2).with_log(log);
+        let address = server.address();
+        let ((crash, crashes), (_never, never)) = (oneshot::channel(), oneshot::channel());
+        let listeners = Arc::new(Mutex::new(vec![crashes, never]));
+        // A Worker opens a listener for its Acceptor. The third one is for the successor, and its Worker panics.
+        let open = move |listener: Listener| -> OpenListener {
+            let listeners = listeners.clone();
+            Box::new(move || {
+                let crash = listeners.lock().unwrap().pop().expect("one listener for each Worker");
+                Ok(Box::new(AcceptsOne { listener: Some(listener.acceptor()?), crash }))
+            })
+        };
+        let running = actix_rt::spawn(server.supervise(poll_fn(|_| Poll::Pending), open));
+        let mut clients = [TcpStream::connect(address).await.unwrap(), TcpStream::connect(address).await.unwrap()];
+        for client in &mut clients {
+            client.write_all(b"a").await.unwrap();
+            assert_eq!(client.read_u8().await.unwrap(), b'a');
+        }
+        crash.send(()).unwrap();
+        logged(&mut told, "worker crashed").await;
+        let mut ends = Vec::new();
+        for client in &mut clients {
+            ends.push(client.read_u8().await.unwrap_err().kind());
+        }
+        ends.sort_unstable();
+        assert_eq!(
+            ends,
+            [ErrorKind::ConnectionReset, ErrorKind::UnexpectedEof],
+            "the other Worker's client ends cleanly"
+        );
+        drop(clients);
+        let report = running.await.unwrap().unwrap();
+        assert_eq!((report.reason, report.exit_code()), (StopReason::Restarts, 1));
+        assert_eq!((report.acknowledged, report.forced, report.stuck), (1, 1, vec![]));
+    }
+
     #[test]
     fn without_an_actix_system_it_says_what_to_do() {
         let current = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let several = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
         for runtime in [current, several] {
-            let error = runtime.block_on(async { server().run().await.unwrap_err() });
+            let error = runtime.block_on(async { server(1).run().await.unwrap_err() });
             assert!(error.to_string().contains("#[actix::main]"), "{error}");
         }
     }

@@ -78,7 +78,7 @@ struct Worker {
     /// in any order.
     mailbox: VecDeque<Mail>,
     to_supervisor: VecDeque<supervisor_state::Event>,
-    /// Whether its Acceptor has been told to stop, by whichever step of the stop.
+    /// Whether its Acceptor has been told to stop, by any step of the stop.
     acceptor_told: bool,
     /// The client that its Acceptor has accepted for the other Worker and not sent there yet.
     in_hand: Option<(ConnectionId, Place)>,
