@@ -231,11 +231,10 @@ impl<S: Service> Server<S> {
                 let (stop, take_in) = (address.clone().recipient(), address.clone().recipient());
                 (worker, WorkerHandle { stop, take_in, look: address.recipient() })
             });
-            let timeout = self.settings.supervisor.shutdown_timeout;
             Supervisor::new(
                 gate.clone(),
                 self.listener.clone(),
-                timeout,
+                self.settings.supervisor.clone(),
                 workers.collect::<Vec<_>>(),
                 report_to,
                 watched.clone(),
