@@ -94,6 +94,11 @@ impl<C: Ord, H> WorkerState<C, H> {
         }
     }
 
+    /// Changes how often the Acceptor may be restarted.
+    pub fn limit_restarts(&mut self, max: usize, window: Duration) {
+        self.restart_limit.change(max, window);
+    }
+
     /// A connection has been started. Gives the order that the others already have; the Worker must give it to this one
     /// now.
     pub fn enter(&mut self, connection: C, handle: H) -> Option<Stop> {

@@ -31,7 +31,7 @@ use crate::{
         gate::Gate,
         handle::Handle,
         listener::Listener,
-        messages::Accept,
+        messages::{Accept, Reload},
         report::Report,
         service::Service,
         supervisor::{Supervisor, WorkerHandle},
@@ -79,6 +79,7 @@ pub struct Server<S> {
     gate: Arc<Gate>,
     watched: Arc<Watched>,
     orders: (StopHandle, mpsc::UnboundedReceiver<Shutdown>),
+    reloads: (mpsc::UnboundedSender<Reload>, mpsc::UnboundedReceiver<Reload>),
     log: Logger,
 }
 
@@ -139,7 +140,8 @@ impl<S: Service> Server<S> {
         let (service, log) = (Arc::new(service), Logger::root(Discard, o!()));
         let gate = Gate::new(caps.max_connections, caps.max_pending, workers);
         let watched = Watched::new(address, workers, gate.clone());
-        Ok(Self { settings, service, listener, address, workers, caps, gate, watched, orders: StopHandle::new(), log })
+        let (orders, reloads) = (StopHandle::new(), mpsc::unbounded_channel());
+        Ok(Self { settings, service, listener, address, workers, caps, gate, watched, orders, reloads, log })
     }
 
     /// Logs to `log`; without it nothing is logged.
@@ -155,7 +157,7 @@ impl<S: Service> Server<S> {
 
     /// Gives a handle that stops the server from any thread, also before it runs, and tells where it stands.
     pub fn handle(&self) -> Handle {
-        Handle::new(self.orders.0.clone(), self.watched.clone())
+        Handle::new(self.orders.0.clone(), self.reloads.0.clone(), self.watched.clone())
     }
 
     /// Looks into the server from any thread: its tree, its connections, its changes and its counters.
@@ -183,13 +185,8 @@ impl<S: Service> Server<S> {
         open_listener: impl Fn(Listener) -> OpenListener + 'static,
     ) -> Result<Report, Error> {
         System::try_current().ok_or(Error::NoSystem)?;
-        let Caps { limit, reserved, max_connections, max_pending } = self.caps;
-        let (log, asked) = (self.log, &self.settings.supervisor);
-        if (max_connections, max_pending) != (asked.max_connections, asked.max_pending) {
-            slog::warn!(log, "caps lowered to fit the descriptor limit"; "limit" => limit, "reserved" => reserved,
-                "max_connections_asked" => asked.max_connections, "max_connections" => max_connections,
-                "max_pending_asked" => asked.max_pending, "max_pending" => max_pending);
-        }
+        let (log, Caps { max_connections, max_pending, .. }) = (self.log, self.caps);
+        self.caps.warn(&self.settings.supervisor, &log);
         for problem in self.settings.warnings() {
             slog::warn!(log, "questionable settings"; "problem" => problem);
         }
@@ -201,6 +198,8 @@ impl<S: Service> Server<S> {
         let (report_to, report) = oneshot::channel();
         Supervisor::create(|ctx| {
             ctx.add_stream(orders);
+            let mut reloads = self.reloads.1;
+            ctx.add_message_stream(poll_fn(move |cx| reloads.poll_recv(cx)));
             let workers: Vec<_> = threads
                 .iter()
                 .map(|(worker, arbiter)| {
@@ -229,12 +228,14 @@ impl<S: Service> Server<S> {
             watched.run(workers.iter().map(|(_, address)| address.clone().recipient()).collect());
             let workers = workers.into_iter().map(|(worker, address)| {
                 let (stop, take_in) = (address.clone().recipient(), address.clone().recipient());
-                (worker, WorkerHandle { stop, take_in, look: address.recipient() })
+                let (look, reconfigure) = (address.clone().recipient(), address.recipient());
+                (worker, WorkerHandle { stop, take_in, look, reconfigure })
             });
             Supervisor::new(
                 gate.clone(),
                 self.listener.clone(),
-                self.settings.supervisor.clone(),
+                self.settings.clone(),
+                self.caps,
                 workers.collect::<Vec<_>>(),
                 report_to,
                 watched.clone(),

@@ -113,6 +113,11 @@ impl Watched {
         });
     }
 
+    /// The settings were read again, and these keys have changed.
+    pub fn reload(&self, changed: &[&'static str]) {
+        self.news.tell(|at_ms| Change::Reload { at_ms, changed: changed.into() });
+    }
+
     /// A stop has begun.
     pub fn begin(&self, reason: StopReason, census: Census, timeout: Duration, refusing: bool) {
         let listener = if refusing { Listening::Refusing } else { Listening::Open };
