@@ -33,8 +33,6 @@ pub(super) struct ClientSupervisor<C: Connect> {
     obstacle: Option<String>,
     crashed: usize,
     stopped: Option<StopReason>,
-    /// Whether a signal has been heard. The second one ends the stop by force.
-    signalled: bool,
     echoes: Echoes,
     started: Instant,
     report_to: Option<oneshot::Sender<ClientReport>>,
@@ -52,7 +50,6 @@ impl<C: Connect> ClientSupervisor<C> {
             obstacle: None,
             crashed: 0,
             stopped: None,
-            signalled: false,
             echoes: Echoes::default(),
             started: Instant::now(),
             report_to: Some(report_to),
@@ -100,13 +97,12 @@ impl<C: Connect> Actor for ClientSupervisor<C> {
 
 impl<C: Connect> StreamHandler<Shutdown> for ClientSupervisor<C> {
     fn handle(&mut self, Shutdown(reason): Shutdown, _: &mut Self::Context) {
-        let news = reason.is_signal() && self.echoes.signal(self.started.elapsed());
-        let again = news && std::mem::replace(&mut self.signalled, true);
+        let second = reason.is_signal() && self.echoes.is_second(self.started.elapsed());
         if self.stopped.is_none() {
             self.stopped = Some(reason);
             slog::info!(self.log, "stopping"; "reason" => reason.as_str());
         }
-        self.tell_connections(if again { Stop::Abort } else { Stop::Drain });
+        self.tell_connections(if second { Stop::Abort } else { Stop::Drain });
     }
 
     /// All handles are gone. That stops nothing.

@@ -133,8 +133,6 @@ enum Phase {
     Running,
     Stopping {
         reason: StopReason,
-        /// Whether a signal has been heard. The second one ends the stop by force.
-        signalled: bool,
     },
     /// The report is made. All later events are ignored.
     Reported,
@@ -180,14 +178,10 @@ impl<H> SupervisorState<H> {
         }
         match event {
             Event::Shutdown { reason, now } => {
-                let news = reason.is_signal() && self.echoes.signal(now);
-                match &mut self.phase {
-                    Phase::Stopping { signalled, .. } => {
-                        if news && std::mem::replace(signalled, true) {
-                            self.abort(&mut steps);
-                        }
-                    }
-                    _ => self.begin(reason, &mut steps),
+                if reason.is_signal() && self.echoes.is_second(now) {
+                    self.abort(&mut steps);
+                } else {
+                    self.begin(reason, &mut steps);
                 }
             }
             Event::Begun { refusing } => {
@@ -260,7 +254,7 @@ impl<H> SupervisorState<H> {
     /// Begins the stop, unless one is under way.
     fn begin(&mut self, reason: StopReason, steps: &mut Vec<Step>) {
         if self.phase == Phase::Running {
-            self.phase = Phase::Stopping { reason, signalled: reason.is_signal() };
+            self.phase = Phase::Stopping { reason };
             steps.push(Step::Begin(reason));
         }
     }
@@ -292,7 +286,7 @@ impl<H> SupervisorState<H> {
     }
 
     fn report_if_nothing_is_owed(&mut self, steps: &mut Vec<Step>) {
-        if let Phase::Stopping { reason, .. } = self.phase
+        if let Phase::Stopping { reason } = self.phase
             && self.workers.is_empty()
         {
             self.phase = Phase::Reported;
