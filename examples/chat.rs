@@ -6,11 +6,12 @@
 
 use futures_util::StreamExt;
 use std::{
+    error::Error,
     io::{self, ErrorKind},
     pin::pin,
     process::ExitCode,
 };
-use supervised_echo::{AtStop, Error, Server, Service, Settings, Signals, Socket, logging, settings::layers};
+use supervised_echo::{AtStop, Server, Service, Settings, Signals, Socket, logging, settings::layers};
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt},
     sync::broadcast::{self, error::RecvError},
@@ -98,7 +99,7 @@ async fn chat(
 }
 
 #[actix::main]
-async fn main() -> Result<ExitCode, Error> {
+async fn main() -> Result<ExitCode, Box<dyn Error>> {
     let settings = layers::load::<Settings>(None, std::env::vars_os(), [])?.settings;
     let (log, _written_to_the_end) = logging::logger(&settings.log, logging::Stream::Stdout)?;
     let signals = Signals::register()?;

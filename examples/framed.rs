@@ -11,8 +11,8 @@
 
 use futures_util::{SinkExt, StreamExt};
 use serde::{Deserialize, Serialize};
-use std::{io, pin::pin, process::ExitCode};
-use supervised_echo::{AtStop, Error, Server, Service, Settings, Signals, Socket, logging, settings::layers};
+use std::{error::Error, io, pin::pin, process::ExitCode};
+use supervised_echo::{AtStop, Server, Service, Settings, Signals, Socket, logging, settings::layers};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::codec::{Framed, LengthDelimitedCodec};
 
@@ -67,7 +67,7 @@ async fn answer_all(stream: impl AsyncRead + AsyncWrite + Unpin, stopping: impl 
 }
 
 #[actix::main]
-async fn main() -> Result<ExitCode, Error> {
+async fn main() -> Result<ExitCode, Box<dyn Error>> {
     let settings = layers::load::<Settings>(None, std::env::vars_os(), [])?.settings;
     let (log, _written_to_the_end) = logging::logger(&settings.log, logging::Stream::Stdout)?;
     let signals = Signals::register()?;

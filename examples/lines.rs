@@ -4,11 +4,12 @@
 //! accounted for, without a line about it here. `ECHO_SERVER_LISTEN__ADDRESS` chooses another address.
 
 use std::{
+    error::Error,
     io::{self, ErrorKind},
     pin::pin,
     process::ExitCode,
 };
-use supervised_echo::{AtStop, Error, Server, Service, Settings, Signals, Socket, logging, settings::layers};
+use supervised_echo::{AtStop, Server, Service, Settings, Signals, Socket, logging, settings::layers};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 
 /// The longest line that is answered; without a bound one client could take all the memory.
@@ -50,7 +51,7 @@ async fn shout(stream: impl AsyncRead + AsyncWrite + Unpin, stopping: impl Futur
 }
 
 #[actix::main]
-async fn main() -> Result<ExitCode, Error> {
+async fn main() -> Result<ExitCode, Box<dyn Error>> {
     let settings = layers::load::<Settings>(None, std::env::vars_os(), [])?.settings;
     let (log, _written_to_the_end) = logging::logger(&settings.log, logging::Stream::Stdout)?;
     let signals = Signals::register()?;

@@ -4,8 +4,8 @@
 //! Start the echo server with `cargo run`, the proxy with `ECHO_SERVER_LISTEN__ADDRESS=127.0.0.1:12346 cargo run --example proxy
 //! -- 127.0.0.1:12345`, talk to it with `nc 127.0.0.1 12346`, and stop it with Ctrl-C.
 
-use std::{io, process::ExitCode};
-use supervised_echo::{Error, Server, Service, Settings, Signals, Socket, logging, settings::layers};
+use std::{error::Error, io, process::ExitCode};
+use supervised_echo::{Server, Service, Settings, Signals, Socket, logging, settings::layers};
 use tokio::{
     io::{AsyncRead, AsyncWrite, copy_bidirectional},
     net::TcpStream,
@@ -31,7 +31,7 @@ async fn pass_on(
 }
 
 #[actix::main]
-async fn main() -> Result<ExitCode, Error> {
+async fn main() -> Result<ExitCode, Box<dyn Error>> {
     let Some(upstream) = std::env::args().nth(1) else {
         eprintln!("to which server? proxy HOST:PORT");
         return Ok(2.into());

@@ -1,12 +1,11 @@
-//! What can keep a program from starting or running, and the exit code that says which it was.
+//! What can keep a server or a client from starting or running.
 //!
-//! Relies on each place that fails to keep the system's own error as the source.
+//! Relies on each place that fails to keep the system's own error as the source. What only a program can meet, such as wrong
+//! settings, stands in `bin`, and so does the exit code.
 
-#[cfg(feature = "cli")]
-use crate::settings::layers::SettingsError;
 use std::{io, net::SocketAddr};
 
-/// Why a server could not start or run.
+/// Why a server or a client could not start or run.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -18,6 +17,9 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
+    /// The socket that was given cannot be served: it does not listen, or is not a TCP socket.
+    #[error("cannot serve the socket that was given: {0}")]
+    Listener(#[source] io::Error),
     /// The limit of file descriptors leaves none for a connection.
     #[error(
         "the limit of {limit} file descriptors leaves none for a connection: {reserved} are needed for the program itself"
@@ -39,18 +41,6 @@ pub enum Error {
     /// The settings, made in code, have `max_connections` 0.
     #[error("max_connections is 0: no client could be served")]
     NoConnections,
-    /// The server did not echo.
-    #[error("healthcheck of {address}: {source}")]
-    Healthcheck {
-        /// The address that was asked.
-        address: SocketAddr,
-        /// What came instead of the echo.
-        source: io::Error,
-    },
-    /// The settings are wrong.
-    #[cfg(feature = "cli")]
-    #[error(transparent)]
-    Settings(#[from] SettingsError),
     /// The runtime could not be started.
     #[error("cannot start the runtime: {0}")]
     Runtime(#[source] io::Error),
@@ -62,9 +52,6 @@ pub enum Error {
     /// The signals could not be taken over.
     #[error("cannot register signal handlers: {0}")]
     Signals(#[source] io::Error),
-    /// What was asked for could not be written to standard output.
-    #[error("cannot write to standard output: {0}")]
-    Output(#[source] io::Error),
     /// The Supervisor itself has crashed: a defect of this library.
     #[error("the supervisor crashed")]
     Supervisor,
@@ -81,15 +68,4 @@ pub enum Error {
 /// The value of a limit with its unit, if it has one.
 fn figure(limit: Option<u64>, unit: &str) -> String {
     limit.map_or_else(String::new, |limit| format!("{limit} {unit}"))
-}
-
-impl Error {
-    /// The exit code of a program that ends with this error: 78 for its settings, otherwise 1.
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            #[cfg(feature = "cli")]
-            Self::Settings(_) => 78,
-            _ => 1,
-        }
-    }
 }

@@ -90,6 +90,27 @@
 //! ```
 //!
 //! Every connection drains, each for as long as `shutdown_timeout` allows; [`Service`] says what that means for a protocol.
+//! [`Handle::abort`] does not wait: what is still open is reset. [`Handle::status`] tells where the server stands, from any
+//! thread, also if a service holds up its own:
+//!
+//! ```
+//! use supervised_echo::{Echo, Phase, Server, Settings};
+//!
+//! # let mut settings = Settings::default();
+//! # settings.listen.address = ([127, 0, 0, 1], 0).into();
+//! # actix::System::new().block_on(async {
+//! let server = Server::bind(settings, Echo)?;
+//! let handle = server.handle();
+//! assert_eq!(handle.status().phase, Phase::Bound); // its clients wait in the backlog
+//! handle.abort(); // usually from elsewhere, later
+//! let report = server.run().await?;
+//! assert_eq!(report.exit_code(), 0); // there was no client to be forced
+//! let status = handle.status();
+//! assert_eq!((status.phase, status.served, status.waiting), (Phase::Stopped, 0, 0));
+//! # Ok::<(), supervised_echo::Error>(())
+//! # })?;
+//! # Ok::<(), supervised_echo::Error>(())
+//! ```
 //!
 //! # Settings
 //!
@@ -143,7 +164,7 @@
 //! * `client`: the verifying client, with the same messages and roster.
 //! * [`settings`]: the settings of both, and how their layers are put together. [`logging`]: how both log.
 //! * [`resources`]: what a program must have of the system before it starts.
-//! * `stop`: the messages of a stop, and the handle that begins one. `signals` turns the system's signals into them.
+//! * `stop`: the messages of a stop, and the handle that orders one. `signals` turns the system's signals into them.
 //! * `bin`: the two programs.
 // A library returns its errors, logs what it does, and leaves the end of the process to the program. An exit here would
 // lose the log records that are not written yet.
@@ -176,6 +197,7 @@ pub use decisions::{
     stop::StopReason,
 };
 pub use error::Error;
+pub use server::watch::tree::Phase;
 pub use server::{
     Server,
     connection::{
@@ -183,6 +205,7 @@ pub use server::{
         socket::Socket,
     },
     echo::Echo,
+    handle::{Handle, Status},
     report::Report,
     service::{AtStop, Service},
 };
@@ -190,7 +213,17 @@ pub use settings::Settings;
 pub use signals::Signals;
 /// The log's crate, in the version that this library takes: for [`Server::with_log`] and [`Socket::log`].
 pub use slog;
-pub use stop::Handle;
+pub use stop::StopHandle;
+
+/// What a [`Server`] lets be seen while it runs; it begins with [`Server::watch`].
+pub mod watch {
+    pub use crate::server::watch::{
+        Watch,
+        counters::{Counts, WAIT_BOUNDS},
+        news::{Event, Events},
+        tree::*,
+    };
+}
 
 /// Every message between the actors.
 pub mod messages {

@@ -3,7 +3,7 @@
 //! Once registered, the signals do nothing by themselves. A second one ends a stop by force only because it is forwarded
 //! too. SIGPIPE is ignored by Rust itself.
 
-use crate::{decisions::stop::StopReason, error::Error, logging::contained, stop::Handle};
+use crate::{decisions::stop::StopReason, error::Error, logging::contained, stop::StopHandle};
 use slog::{Discard, Logger, o};
 use std::{
     future::poll_fn,
@@ -60,8 +60,9 @@ impl Signals {
         Self { log: contained(log), ..self }
     }
 
-    /// Forwards every signal that stops to a server or a client, as long as the calling thread's runtime runs.
-    pub fn forward_to(mut self, handle: Handle) {
+    /// Forwards every signal that stops to the handle of a server or a client, as long as the calling thread's runtime runs.
+    pub fn forward_to(mut self, handle: impl Into<StopHandle>) {
+        let handle = handle.into();
         // Not `actix_rt::spawn`, which panics without a `System`. `Server::run` has an error for that case.
         tokio::spawn(async move {
             loop {

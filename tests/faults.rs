@@ -19,7 +19,7 @@ use std::{
     time::{Duration, Instant},
 };
 use supervised_echo::{
-    Echo, Service, Settings, Signals, Socket,
+    Echo, Phase, Service, Settings, Signals, Socket,
     logging::{Stream, logger},
     settings::layers::load,
 };
@@ -247,6 +247,29 @@ fn a_worker_that_is_stuck_is_named_with_its_connections_and_left_behind() {
     for end in ["worker stopped", "arbiter joined"] {
         assert_eq!(number(log.one(end), "worker") as usize, 3 - worker);
     }
+}
+
+#[test]
+fn a_handle_tells_of_a_server_whose_worker_is_stuck_and_an_abort_leaves_that_one_behind() {
+    let (blocked, blocks) = channel();
+    let (_go_on, may_go_on) = channel();
+    let mut settings = settings();
+    settings.supervisor.workers = 1;
+    settings.supervisor.shutdown_timeout = Duration::from_secs(3600);
+    let server = InProcess::start(settings, Blocking { blocked, go_on: Mutex::new(may_go_on) });
+    let handle = server.handle.clone();
+    let standing = || {
+        let status = handle.status();
+        (status.phase, status.served, status.waiting)
+    };
+    let mut client = connect(server.address);
+    client.write_all(b"#").unwrap();
+    blocks.recv_timeout(PATIENCE).unwrap();
+    assert_eq!(standing(), (Phase::Running, 1, 0));
+    handle.abort();
+    let report = server.report();
+    assert_eq!((report.stuck.len(), report.forced, report.exit_code()), (1, 1, 3));
+    assert_eq!(standing(), (Phase::Stopped, 1, 0), "its thread still holds the connection");
 }
 
 /// Echoes. On a `#` it leaves work behind that keeps the runtime of its thread from ending, until it may go on.

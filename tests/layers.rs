@@ -15,7 +15,7 @@ const ARROWS: [(&str, &[&str]); 14] = [
     ("stop", &["decisions"]),
     ("settings", &["decisions", "text"]),
     ("logging", &["error", "resources", "settings", "text"]),
-    ("error", &["settings"]),
+    ("error", &[]),
     ("resources", &["error"]),
     ("signals", &["decisions", "error", "logging", "stop"]),
     ("server", &["buffer", "decisions", "error", "logging", "resources", "settings", "stop", "testing", "text"]),

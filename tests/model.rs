@@ -40,6 +40,7 @@ fn a_full_house_is_stopped_and_every_connection_acknowledges() {
         handshakes: 0,
         refusing: true,
         echoes: 0,
+        aborts: 0,
         crashes: 0,
         reaches: &[tree::GRACEFUL, tree::FORCED, tree::STUCK],
     });
@@ -55,6 +56,7 @@ fn a_client_that_waits_or_is_in_the_backlog_at_a_stop_is_drained() {
         handshakes: 0,
         refusing: true,
         echoes: 0,
+        aborts: 0,
         crashes: 0,
         reaches: &[
             tree::GRACEFUL,
@@ -78,6 +80,7 @@ fn a_crash_of_anything_at_any_point_leaves_the_stop_and_its_numbers_whole() {
         handshakes: 0,
         refusing: true,
         echoes: 0,
+        aborts: 0,
         crashes: 1,
         reaches: &[tree::GRACEFUL, tree::FORCED, tree::WORKER_CRASH, tree::RESTART],
     });
@@ -93,6 +96,7 @@ fn a_crash_loses_no_client_that_is_on_its_way() {
         handshakes: 0,
         refusing: true,
         echoes: 0,
+        aborts: 0,
         crashes: 1,
         reaches: &[tree::GRACEFUL, tree::RESTART, tree::HANDED_OVER],
     });
@@ -108,6 +112,7 @@ fn too_many_crashes_stop_the_server() {
         handshakes: 0,
         refusing: true,
         echoes: 0,
+        aborts: 0,
         crashes: 2,
         reaches: &[tree::ESCALATION, tree::RESTART],
     });
@@ -123,6 +128,7 @@ fn a_handshake_that_ends_after_the_first_sweep_is_waited_for() {
         handshakes: 1,
         refusing: true,
         echoes: 0,
+        aborts: 0,
         crashes: 0,
         reaches: &[tree::GRACEFUL, tree::FORCED, tree::LATE_HANDSHAKE],
     });
@@ -138,6 +144,7 @@ fn where_the_kernel_cannot_refuse_the_drain_begins_when_the_socket_is_closed() {
         handshakes: 1,
         refusing: false,
         echoes: 0,
+        aborts: 0,
         crashes: 0,
         reaches: &[tree::GRACEFUL, tree::FORCED],
     });
@@ -153,7 +160,40 @@ fn an_echo_of_a_signal_forces_no_connection() {
         handshakes: 0,
         refusing: true,
         echoes: 2,
+        aborts: 0,
         crashes: 0,
         reaches: &[tree::GRACEFUL, tree::FORCED],
+    });
+}
+
+#[test]
+fn an_abort_at_any_point_ends_the_server_by_force_and_a_second_one_changes_nothing() {
+    exhaust(tree::Model {
+        slots: 2,
+        accepts: [true; 2],
+        served: [1, 1],
+        backlog: 0,
+        handshakes: 0,
+        refusing: true,
+        echoes: 0,
+        aborts: 2,
+        crashes: 0,
+        reaches: &[tree::GRACEFUL, tree::FORCED, tree::STUCK, tree::ABORTED, tree::ABORTED_LATE],
+    });
+}
+
+#[test]
+fn aborts_amid_a_crash_leave_the_numbers_whole() {
+    exhaust(tree::Model {
+        slots: 1,
+        accepts: [true; 2],
+        served: [1, 0],
+        backlog: 0,
+        handshakes: 0,
+        refusing: false,
+        echoes: 0,
+        aborts: 1,
+        crashes: 1,
+        reaches: &[tree::GRACEFUL, tree::ABORTED, tree::WORKER_CRASH],
     });
 }

@@ -10,7 +10,7 @@ use serde_json::Value;
 use socket2::{Domain, Type};
 use std::{
     collections::HashSet,
-    io::{self, BufRead, BufReader, ErrorKind, Write},
+    io::{self, BufRead, BufReader, ErrorKind, Read, Write},
     net::{Shutdown, SocketAddr, TcpStream},
     sync::{
         atomic::{AtomicUsize, Ordering},
@@ -342,10 +342,7 @@ fn a_second_signal_forces_also_if_it_is_another_one() {
 
 #[test]
 fn a_handle_stops_the_server_and_does_not_force_however_often_it_is_called() {
-    let mut settings = settings();
-    settings.connection.linger = Duration::from_secs(3600);
-    settings.supervisor.shutdown_timeout = Duration::from_secs(3600);
-    let mut server = InProcess::start(settings, Echo);
+    let mut server = patient_server();
     let mut client = connect(server.address);
     round_trip(&mut client);
     server.handle.stop();
@@ -358,6 +355,49 @@ fn a_handle_stops_the_server_and_does_not_force_however_often_it_is_called() {
     assert_eq!((report.reason, report.acknowledged, report.forced), (StopReason::Handle, 1, 0));
     assert_eq!(report.exit_code(), 0);
     assert_eq!(log.of("stopping").len(), 1);
+}
+
+/// A server whose stop is over only by force, as long as a client holds its connection.
+fn patient_server() -> InProcess {
+    let mut settings = settings();
+    settings.connection.linger = Duration::from_secs(3600);
+    settings.supervisor.shutdown_timeout = Duration::from_secs(3600);
+    InProcess::start(settings, Echo)
+}
+
+#[test]
+fn an_abort_forces_every_connection_whether_or_not_a_stop_is_under_way() {
+    for stops in [false, true] {
+        let mut server = patient_server();
+        let (mut client, mut idle) = (connect(server.address), connect(server.address));
+        round_trip(&mut client);
+        round_trip(&mut idle);
+        if stops {
+            server.handle.stop();
+            assert!(read_to_eof(&mut client).is_empty());
+        }
+        server.handle.abort();
+        server.handle.clone().abort();
+        server.log.wait("stopping");
+        let handle = server.handle.clone();
+        let (report, log) = server.end();
+        assert_eq!((report.reason, report.acknowledged, report.forced), (StopReason::Handle, 0, 2));
+        assert_eq!(report.exit_code(), 3);
+        log.assert_all_accounted_for();
+        // It has ended, so this does nothing.
+        handle.abort();
+        handle.stop();
+    }
+}
+
+#[actix::test]
+async fn an_abort_before_the_server_runs_resets_the_clients_that_wait_for_it() {
+    let server = supervised_echo::Server::bind(settings(), Echo).unwrap();
+    let mut client = connect(server.address());
+    server.handle().abort();
+    let report = server.run().await.unwrap();
+    assert_eq!((report.reason, report.acknowledged, report.forced), (StopReason::Handle, 0, 1));
+    assert_eq!(client.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
 }
 
 #[test]

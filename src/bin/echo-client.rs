@@ -5,11 +5,12 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::Parser;
 use supervised_echo::{
-    Client, ClientReport, Error, Signals, logging, resources,
+    Client, ClientReport, Signals, logging, resources,
     settings::{ClientSettings, layers::Flag},
 };
 
 mod shared;
+use shared::ProgramError;
 
 /// A TCP echo client that verifies every byte.
 ///
@@ -83,7 +84,7 @@ fn main() -> ExitCode {
     shared::run("echo-client", run)
 }
 
-fn run(args: Args, flags: Vec<Flag>) -> Result<u8, Error> {
+fn run(args: Args, flags: Vec<Flag>) -> Result<u8, ProgramError> {
     let settings = || args.shared.settings::<ClientSettings>("echo-client", args.settings.as_deref(), flags);
     if args.shared.only_asks() {
         return settings().map(|_| 0);
@@ -99,7 +100,7 @@ fn run(args: Args, flags: Vec<Flag>) -> Result<u8, Error> {
     Ok(report.exit_code())
 }
 
-fn send(settings: impl FnOnce() -> Result<ClientSettings, Error>) -> Result<ClientReport, Error> {
+fn send(settings: impl FnOnce() -> Result<ClientSettings, ProgramError>) -> Result<ClientReport, ProgramError> {
     // The signals come before anything that may take time: process 1 of a container loses those that come before it
     // registers.
     let system = resources::system()?;
@@ -109,6 +110,6 @@ fn send(settings: impl FnOnce() -> Result<ClientSettings, Error>) -> Result<Clie
     system.block_on(async {
         let client = Client::new(settings).with_log(log.clone());
         signals.with_log(log).forward_to(client.handle());
-        client.run().await
+        Ok(client.run().await?)
     })
 }

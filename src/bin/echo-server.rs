@@ -5,11 +5,10 @@
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
-use supervised_echo::{
-    Echo, Error, Server, Settings, Signals, healthcheck, logging, resources, settings::layers::Flag,
-};
+use supervised_echo::{Echo, Server, Settings, Signals, healthcheck, logging, resources, settings::layers::Flag};
 
 mod shared;
+use shared::ProgramError;
 
 /// A TCP echo server that acknowledges every stop.
 ///
@@ -59,7 +58,7 @@ fn main() -> ExitCode {
     shared::run("echo-server", run)
 }
 
-fn run(args: Args, flags: Vec<Flag>) -> Result<u8, Error> {
+fn run(args: Args, flags: Vec<Flag>) -> Result<u8, ProgramError> {
     let settings = || args.shared.settings::<Settings>("echo-server", args.settings.as_deref(), flags);
     if args.shared.only_asks() {
         return settings().map(|_| 0);
@@ -69,13 +68,14 @@ fn run(args: Args, flags: Vec<Flag>) -> Result<u8, Error> {
             let configured = settings()?.listen.address;
             let address = addr.unwrap_or(configured);
             let checked = resources::system()?.block_on(healthcheck::check(address));
-            checked.map(|()| 0).map_err(|source| Error::Healthcheck { address, source })
+            let what = format!("healthcheck of {address}");
+            checked.map(|()| 0).map_err(|source| ProgramError::Io { what, source })
         }
         None => serve(settings),
     }
 }
 
-fn serve(settings: impl FnOnce() -> Result<Settings, Error>) -> Result<u8, Error> {
+fn serve(settings: impl FnOnce() -> Result<Settings, ProgramError>) -> Result<u8, ProgramError> {
     // The signals come before anything that may take time: process 1 of a container loses those that come before it
     // registers.
     let system = resources::system()?;

@@ -21,7 +21,7 @@ use crate::{
     logging::contained,
     resources,
     settings::ClientSettings,
-    stop::{Handle, Shutdown},
+    stop::{Shutdown, StopHandle},
 };
 use actix::prelude::*;
 use slog::{Discard, Logger, o};
@@ -56,14 +56,14 @@ use tokio::sync::{mpsc, oneshot};
 /// ```
 pub struct Client {
     settings: ClientSettings,
-    orders: (Handle, mpsc::UnboundedReceiver<Shutdown>),
+    orders: (StopHandle, mpsc::UnboundedReceiver<Shutdown>),
     log: Logger,
 }
 
 impl Client {
     /// A client that has not started yet.
     pub fn new(settings: ClientSettings) -> Self {
-        Self { settings, orders: Handle::new(), log: Logger::root(Discard, o!()) }
+        Self { settings, orders: StopHandle::new(), log: Logger::root(Discard, o!()) }
     }
 
     /// Logs to `log`; without it nothing is logged.
@@ -74,7 +74,7 @@ impl Client {
 
     /// Gives a handle that stops the client from any thread, also before it runs. The client waits for an outstanding echo
     /// for one second at most. Closing the connections may take another second.
-    pub fn handle(&self) -> Handle {
+    pub fn handle(&self) -> StopHandle {
         self.orders.0.clone()
     }
 
@@ -131,7 +131,7 @@ mod tests {
     struct Bench {
         server: Rc<Scripted>,
         clients: Clients,
-        handle: Handle,
+        handle: StopHandle,
         log: UnboundedReceiver<String>,
         report: oneshot::Receiver<ClientReport>,
     }
@@ -145,7 +145,7 @@ mod tests {
     fn start(traffic: TrafficSettings) -> Bench {
         pause_clock();
         let ((server, clients), (log, logged)) = (scripted(), log());
-        let ((handle, mut orders), (report_to, report)) = (Handle::new(), oneshot::channel());
+        let ((handle, mut orders), (report_to, report)) = (StopHandle::new(), oneshot::channel());
         ClientSupervisor::create(|ctx| {
             ctx.add_stream(futures_util::stream::poll_fn(move |cx| orders.poll_recv(cx)));
             ClientSupervisor::new(plan(traffic), server.clone(), report_to, log)
@@ -197,6 +197,26 @@ mod tests {
         assert!(started.elapsed() < Duration::from_millis(10), "{:?}", started.elapsed());
         assert_eq!(counts(&report), [0, 0, 0, 0, 1]);
         assert_eq!((report.exit_code(), report.stopped, report.forced), (3, Some(StopReason::Sigterm), true));
+    }
+
+    #[actix::test]
+    async fn an_abort_gives_up_at_once_whether_or_not_a_stop_is_under_way() {
+        for stops in [false, true] {
+            let mut bench = start(traffic(0));
+            let mut stream = bench.clients.accept().await;
+            receive(&mut stream).await;
+            if stops {
+                bench.handle.stop();
+            }
+            let started = tokio::time::Instant::now();
+            bench.handle.abort();
+            bench.handle.abort();
+            let report = bench.report().await;
+            assert!(started.elapsed() < Duration::from_millis(10), "{:?}", started.elapsed());
+            assert_eq!(counts(&report), [0, 0, 0, 0, 1]);
+            assert_eq!((report.exit_code(), report.stopped, report.forced), (3, Some(StopReason::Handle), true));
+            tokio::time::resume(); // the next round stops the clock itself
+        }
     }
 
     #[actix::test]

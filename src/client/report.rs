@@ -89,7 +89,7 @@ pub struct ClientReport {
     /// What stopped the client first; `None` if it came to its own end.
     #[serde(serialize_with = "word")]
     pub stopped: Option<StopReason>,
-    /// Whether a second signal stopped it at once.
+    /// Whether a second signal or an abort stopped it at once.
     pub forced: bool,
     /// From the start to the last acknowledgement.
     #[serde(rename = "elapsed_ms", serialize_with = "millis")]
@@ -138,7 +138,8 @@ impl ClientReport {
     }
 
     /// The exit code for a program. 0: every echo was verified. 1: an echo was wrong or lost, a connection could not be
-    /// made, or no message was sent although the client was not stopped. 3: a second signal stopped it at once.
+    /// made, or no message was sent although the client was not stopped. 3: a second signal or an abort stopped it
+    /// at once.
     pub fn exit_code(&self) -> u8 {
         let failed = self.wrong > 0 || self.lost > 0 || self.problem().is_some();
         if failed { 1 } else { u8::from(self.forced) * 3 }

@@ -96,13 +96,16 @@ impl<C: Connect> Actor for ClientSupervisor<C> {
 }
 
 impl<C: Connect> StreamHandler<Shutdown> for ClientSupervisor<C> {
-    fn handle(&mut self, Shutdown(reason): Shutdown, _: &mut Self::Context) {
-        let second = reason.is_signal() && self.echoes.is_second(self.started.elapsed());
+    fn handle(&mut self, shutdown: Shutdown, _: &mut Self::Context) {
+        let (reason, force) = match shutdown {
+            Shutdown::Stop(reason) => (reason, reason.is_signal() && self.echoes.is_second(self.started.elapsed())),
+            Shutdown::Abort => (StopReason::Handle, true),
+        };
         if self.stopped.is_none() {
             self.stopped = Some(reason);
             slog::info!(self.log, "stopping"; "reason" => reason.as_str());
         }
-        self.tell_connections(if second { Stop::Abort } else { Stop::Drain });
+        self.tell_connections(if force { Stop::Abort } else { Stop::Drain });
     }
 
     /// All handles are gone. That stops nothing.

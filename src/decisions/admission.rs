@@ -53,8 +53,8 @@ pub struct Departure {
 
 /// The cap, the connections within it, and the queue behind it.
 ///
-/// Invariants: before the close at most `max_connections` are served and at most `max_pending` wait. A client waits only
-/// while all slots are taken. The order of the queue is the order of arrival.
+/// Invariants: before the close no client gets a slot while `max_connections` are served, or a place while `max_pending`
+/// wait. A client waits only while all slots are taken. The order of the queue is the order of arrival.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Admission {
     max_connections: usize,
@@ -112,6 +112,18 @@ impl Admission {
         id
     }
 
+    /// Changes the caps. Slots that are new go to the oldest waiters; gives these. If a cap is lowered, every client keeps what
+    /// it has, and no client is let in before enough have gone.
+    pub fn resize(&mut self, max_connections: usize, max_pending: usize) -> Vec<ConnectionId> {
+        (self.max_connections, self.max_pending) = (max_connections, max_pending);
+        let mut handed_to = Vec::new();
+        while self.closed.is_none() && self.served() < self.max_connections {
+            let Some(waiter) = self.waiting.pop_first() else { break };
+            handed_to.push(waiter);
+        }
+        handed_to
+    }
+
     /// A connection has ended, with or without a slot. It has discarded `discarded` bytes. The slot that it frees goes to
     /// the oldest waiter in the same step, so no newcomer can take it.
     pub fn leave(&mut self, id: ConnectionId, reason: CloseReason, discarded: u64) -> Departure {
@@ -126,7 +138,9 @@ impl Admission {
             self.tally.discarded += discarded;
         }
         let had_slot = !self.waiting.remove(&id);
-        let handed_to = if had_slot && self.closed.is_none() { self.waiting.pop_first() } else { None };
+        // A cap that was lowered takes the slot back.
+        let is_free = had_slot && self.closed.is_none() && self.served() < self.max_connections;
+        let handed_to = if is_free { self.waiting.pop_first() } else { None };
         Departure { handed_to, in_stop: self.closed.is_some() }
     }
 
@@ -141,13 +155,23 @@ impl Admission {
         *self.closed.get_or_insert(census)
     }
 
+    /// The caps: how many are served at most, and how many wait.
+    pub fn caps(&self) -> (usize, usize) {
+        (self.max_connections, self.max_pending)
+    }
+
+    /// What became of the connections that have ended.
+    pub fn outcomes(&self) -> Tally {
+        self.tally
+    }
+
     /// The outcomes so far. Connections that are still open count as forced: the report is made only once nothing waits for
     /// them.
     pub fn tally(&self) -> Tally {
         Tally { forced: self.tally.forced + self.alive, ..self.tally }
     }
 
-    /// Those with a slot.
+    /// Those with a slot. After the close also those that were taken in.
     pub fn served(&self) -> usize {
         self.alive - self.waiting.len()
     }
@@ -187,6 +211,31 @@ mod tests {
         assert!(admission.has_room());
         assert_eq!((admission.served(), admission.waiting()), (1, 1));
         assert_eq!(admission.leave(ids[0], CloseReason::Client, 0).handed_to, Some(ids[2]));
+    }
+
+    #[test]
+    fn a_raised_cap_gives_its_slots_to_the_oldest_waiters() {
+        let (mut admission, ids) = full(1, 3);
+        assert_eq!(admission.resize(3, 3), ids[1..3]);
+        assert!(admission.is_served(ids[2]) && !admission.is_served(ids[3]));
+        assert!(admission.has_room());
+    }
+
+    #[test]
+    fn a_lowered_cap_throws_no_client_out_and_lets_none_in_before_enough_have_gone() {
+        let (mut admission, ids) = full(3, 1);
+        assert_eq!(admission.resize(1, 1), []);
+        assert_eq!((admission.served(), admission.waiting(), admission.has_room()), (3, 1, false));
+        assert_eq!(admission.leave(ids[0], CloseReason::Client, 0).handed_to, None);
+        assert_eq!(admission.leave(ids[1], CloseReason::Client, 0).handed_to, None);
+        assert_eq!(admission.leave(ids[2], CloseReason::Client, 0).handed_to, Some(ids[3]));
+    }
+
+    #[test]
+    fn after_the_close_a_raised_cap_hands_out_no_slot() {
+        let (mut admission, _) = full(1, 1);
+        admission.close();
+        assert_eq!(admission.resize(2, 2), []);
     }
 
     #[test]

@@ -3,10 +3,12 @@
 //! A pure state machine, as [`supervisor`](super::supervisor) is. The actor and the data plane of the connection both feed
 //! it.
 
+use serde::Serialize;
 use std::fmt;
 
 /// Why a connection was closed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum CloseReason {
     /// The conversation was over. Usually the client ended it.
@@ -21,11 +23,15 @@ pub enum CloseReason {
     Failed,
     /// The service or the actor panicked. The client sees a reset.
     Crashed,
-    /// It was still open at the deadline or at a second signal. The client sees a reset.
+    /// It was still open at the deadline, at a second signal or at an abort. The client sees a reset.
     Forced,
 }
 
 impl CloseReason {
+    /// All of them, in the order in which they are declared.
+    pub const ALL: [Self; 7] =
+        [Self::Client, Self::Stopped, Self::Idle, Self::Reset, Self::Failed, Self::Crashed, Self::Forced];
+
     /// The word in the log.
     pub fn as_str(self) -> &'static str {
         match self {

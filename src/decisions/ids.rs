@@ -2,14 +2,15 @@
 //!
 //! A Worker and a connection are named by numbers that count from 1 and are never used twice.
 
+use serde::Serialize;
 use std::fmt;
 
 /// Names a Worker; they count from 1.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct WorkerId(pub usize);
 
 /// Names one connection as long as the server runs. A later arrival has a larger id.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct ConnectionId(pub(super) u64);
 
 impl ConnectionId {

@@ -2,6 +2,7 @@
 //!
 //! Pure: it reads no clock, its user passes the time.
 
+use serde::Serialize;
 use std::{fmt, time::Duration};
 
 /// The broadcast from parent to child. Each step includes those before it. So a later step may come without the earlier
@@ -20,7 +21,8 @@ pub enum Stop {
 }
 
 /// Why a server or a client stopped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(into = "&'static str")]
 #[non_exhaustive]
 pub enum StopReason {
     /// The signal SIGTERM.
@@ -31,7 +33,7 @@ pub enum StopReason {
     Sigquit,
     /// The signal SIGHUP: a terminal was closed.
     Sighup,
-    /// [`Handle::stop`](crate::Handle::stop).
+    /// [`Handle::stop`](crate::Handle::stop) or [`Handle::abort`](crate::Handle::abort).
     Handle,
     /// Too many restarts, or a Worker that panicked.
     Restarts,
@@ -52,6 +54,12 @@ impl StopReason {
 
     pub(crate) fn is_signal(self) -> bool {
         matches!(self, Self::Sigterm | Self::Sigint | Self::Sigquit | Self::Sighup)
+    }
+}
+
+impl From<StopReason> for &'static str {
+    fn from(reason: StopReason) -> Self {
+        reason.as_str()
     }
 }
 

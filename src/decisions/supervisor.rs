@@ -20,6 +20,8 @@ pub enum Event {
         /// The time, counted from any fixed moment.
         now: Duration,
     },
+    /// The server is told to end by force now. It needs no stop before it.
+    Abort,
     /// The gate is closed.
     Begun {
         /// Whether the kernel refuses new clients from now on.
@@ -183,6 +185,11 @@ impl<H> SupervisorState<H> {
                 } else {
                     self.begin(reason, &mut steps);
                 }
+            }
+            Event::Abort => {
+                // The Workers have this order before any other, so that none of them drains.
+                self.begin(StopReason::Handle, &mut steps);
+                self.abort(&mut steps);
             }
             Event::Begun { refusing } => {
                 self.refusing = refusing;

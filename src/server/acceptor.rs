@@ -210,13 +210,18 @@ async fn calm(exhaustion: &Option<Exhaustion>) {
 
 /// Counts the Acceptors that are exhausted. An episode of exhaustion begins with the first of them and ends with the last.
 /// It is logged once, however many Acceptors take part.
-#[derive(Clone, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Exhaustions(Arc<AtomicUsize>);
 
 impl Exhaustions {
     /// One more Acceptor is exhausted. True if it is the first.
     fn begin(&self) -> bool {
         self.0.fetch_add(1, Ordering::Relaxed) == 0
+    }
+
+    /// Whether any Acceptor is exhausted.
+    pub fn any(&self) -> bool {
+        self.0.load(Ordering::Relaxed) > 0
     }
 
     /// An Acceptor is exhausted no longer. True if it was the last.

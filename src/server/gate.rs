@@ -14,6 +14,7 @@ use std::{
     collections::HashMap,
     future::poll_fn,
     io,
+    ops::Deref,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker, ready},
     time::Instant,
@@ -91,6 +92,25 @@ impl Gate {
     /// Closes the gate. Gives the census of the first close.
     pub fn close(&self) -> Census {
         self.lock().admission.close()
+    }
+
+    /// The admission as it is now.
+    pub fn admission(&self) -> impl Deref<Target = Admission> {
+        struct Locked<'a>(MutexGuard<'a, State>);
+        impl Deref for Locked<'_> {
+            type Target = Admission;
+
+            fn deref(&self) -> &Admission {
+                &self.0.admission
+            }
+        }
+        Locked(self.lock())
+    }
+
+    /// How many have a slot, and how many wait for one.
+    pub fn occupancy(&self) -> (usize, usize) {
+        let admission = self.admission();
+        (admission.served(), admission.waiting())
     }
 
     /// How many permits are out on one Worker.

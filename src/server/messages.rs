@@ -9,10 +9,13 @@ use crate::{
         connection::CloseReason,
         ids::{ConnectionId, WorkerId},
     },
-    server::gate::Permit,
+    server::{
+        gate::Permit,
+        watch::tree::{ConnectionView, State},
+    },
     stop::Stopped,
 };
-use actix::{Message, Recipient};
+use actix::{Message, MessageResponse, Recipient};
 use std::{net::SocketAddr, sync::Arc};
 use tokio::net::TcpStream;
 
@@ -81,6 +84,26 @@ pub(crate) struct TakeIn {
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct Look;
+
+/// A watcher to a Worker: list connections, `most` of the oldest, behind `after`, in this state. Worker and watcher rely on
+/// nothing else: the answer may come late or never.
+#[derive(Clone, Copy, Message)]
+#[rtype(result = "Inspected")]
+pub(crate) struct Inspect {
+    pub after: Option<ConnectionId>,
+    pub state: Option<State>,
+    pub most: usize,
+}
+
+/// The answer.
+#[derive(MessageResponse)]
+pub(crate) struct Inspected {
+    /// The number of the Worker's changes so far.
+    pub n: u64,
+    pub connections: Vec<ConnectionView>,
+    /// How many more there are.
+    pub more: usize,
+}
 
 /// A ConnectionActor to its Worker.
 pub(crate) type ConnectionStopped = Stopped<ConnectionExit>;

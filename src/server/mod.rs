@@ -8,6 +8,7 @@ pub(crate) mod connection;
 mod descriptors;
 pub(crate) mod echo;
 mod gate;
+pub(crate) mod handle;
 mod handshakes;
 mod listener;
 pub mod messages;
@@ -17,6 +18,7 @@ mod supervisor;
 #[cfg(test)]
 pub(crate) mod testing;
 mod threads;
+pub(crate) mod watch;
 mod worker;
 
 use crate::{
@@ -24,24 +26,30 @@ use crate::{
     error::Error,
     logging::contained,
     server::{
-        acceptor::{Exhaustions, Listen, OpenListener},
+        acceptor::OpenListener,
         descriptors::Caps,
         gate::Gate,
+        handle::Handle,
         listener::Listener,
         messages::Accept,
         report::Report,
         service::Service,
         supervisor::{Supervisor, WorkerHandle},
         threads::Threads,
+        watch::{Watch, Watched},
         worker::{Superior, Worker, WorkerSeed},
     },
-    settings::Settings,
-    stop::{Handle, Shutdown},
+    settings::{ListenSettings, Settings},
+    stop::{Shutdown, StopHandle},
 };
 use actix::prelude::*;
 use futures_util::stream::{Stream, poll_fn};
 use slog::{Discard, Logger, o};
-use std::{net::SocketAddr, sync::Arc, thread};
+use std::{
+    net::{SocketAddr, TcpListener},
+    sync::Arc,
+    thread,
+};
 use tokio::sync::{mpsc, oneshot};
 
 /// A server that is bound to its address but does not accept yet. Its clients wait in the backlog.
@@ -68,7 +76,9 @@ pub struct Server<S> {
     address: SocketAddr,
     workers: usize,
     caps: Caps,
-    orders: (Handle, mpsc::UnboundedReceiver<Shutdown>),
+    gate: Arc<Gate>,
+    watched: Arc<Watched>,
+    orders: (StopHandle, mpsc::UnboundedReceiver<Shutdown>),
     log: Logger,
 }
 
@@ -79,6 +89,42 @@ impl<S: Service> Server<S> {
     /// [`Error::Bind`] if the address cannot be had; [`Error::Descriptors`] if there is none for even one connection;
     /// [`Error::NoConnections`] if `max_connections` is 0.
     pub fn bind(settings: Settings, service: S) -> Result<Self, Error> {
+        Self::new(settings, service, Listener::bind)
+    }
+
+    /// Does the same with a socket that listens already, such as one that the process has inherited. `listen.address` means
+    /// nothing then. The clients that already wait on the socket are served like all others.
+    ///
+    /// The socket is the server's from now on. It becomes nonblocking, gets the options of the server's connections, and
+    /// `listen.backlog`. A stop ends this very socket: the kernel refuses new clients on it, then it listens no more. That
+    /// holds for every copy of it, also in another process that shares it. A process that is to take over while this one
+    /// stops needs a socket of its own, bound with `SO_REUSEPORT`. Until the close, the kernel still chooses the socket of
+    /// this process for some of the new clients; these have to try again, as their kernels do after a second.
+    ///
+    /// ```
+    /// use supervised_echo::{Echo, Server, Settings};
+    ///
+    /// # actix::System::new().block_on(async {
+    /// let listener = std::net::TcpListener::bind(("127.0.0.1", 0))?; // or inherited
+    /// let address = listener.local_addr()?;
+    /// let server = Server::from_listener(listener, Settings::default(), Echo)?;
+    /// assert_eq!(server.address(), address);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # }).unwrap();
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Listener`] if the socket does not listen, or is not a TCP socket; [`Error::Descriptors`] and
+    /// [`Error::NoConnections`] as [`bind`](Self::bind).
+    pub fn from_listener(listener: TcpListener, settings: Settings, service: S) -> Result<Self, Error> {
+        Self::new(settings, service, |settings| Listener::given(listener, settings.backlog))
+    }
+
+    fn new(
+        settings: Settings,
+        service: S,
+        listener: impl FnOnce(&ListenSettings) -> Result<Listener, Error>,
+    ) -> Result<Self, Error> {
         if settings.supervisor.max_connections == 0 {
             return Err(Error::NoConnections);
         }
@@ -87,11 +133,13 @@ impl<S: Service> Server<S> {
             workers => workers,
         };
         let caps = descriptors::reserve(workers, settings.supervisor.max_connections, settings.supervisor.max_pending)?;
-        let listener = Listener::bind(&settings.listen)?;
+        let listener = listener(&settings.listen)?;
         let address = settings.listen.address;
         let address = listener.address().map_err(|source| Error::Bind { address, source })?;
         let (service, log) = (Arc::new(service), Logger::root(Discard, o!()));
-        Ok(Self { settings, service, listener, address, workers, caps, orders: Handle::new(), log })
+        let gate = Gate::new(caps.max_connections, caps.max_pending, workers);
+        let watched = Watched::new(address, workers, gate.clone());
+        Ok(Self { settings, service, listener, address, workers, caps, gate, watched, orders: StopHandle::new(), log })
     }
 
     /// Logs to `log`; without it nothing is logged.
@@ -105,9 +153,14 @@ impl<S: Service> Server<S> {
         self.address
     }
 
-    /// Gives a handle that stops the server from any thread, also before it runs.
+    /// Gives a handle that stops the server from any thread, also before it runs, and tells where it stands.
     pub fn handle(&self) -> Handle {
-        self.orders.0.clone()
+        Handle::new(self.orders.0.clone(), self.watched.clone())
+    }
+
+    /// Looks into the server from any thread: its tree, its connections, its changes and its counters.
+    pub fn watch(&self) -> Watch {
+        Watch::new(self.watched.clone())
     }
 
     /// Serves until it is stopped. It returns when every actor has acknowledged or the deadline has passed, and every
@@ -120,7 +173,7 @@ impl<S: Service> Server<S> {
     /// thread could not be started; [`Error::Supervisor`] if the root of the tree itself crashed: then everything is ended by
     /// force.
     pub async fn run(mut self) -> Result<Report, Error> {
-        let (_handle, mut received) = std::mem::replace(&mut self.orders, Handle::new());
+        let (_handle, mut received) = std::mem::replace(&mut self.orders, StopHandle::new());
         self.supervise(poll_fn(move |cx| received.poll_recv(cx)), open_listener).await
     }
 
@@ -144,7 +197,7 @@ impl<S: Service> Server<S> {
         slog::info!(log, "listening"; "address" => %self.address, "workers" => self.workers,
             "max_connections" => max_connections, "max_pending" => max_pending);
 
-        let (gate, exhaustions) = (Gate::new(max_connections, max_pending, self.workers), Exhaustions::default());
+        let (gate, watched) = (self.gate, self.watched);
         let (report_to, report) = oneshot::channel();
         Supervisor::create(|ctx| {
             ctx.add_stream(orders);
@@ -156,13 +209,14 @@ impl<S: Service> Server<S> {
                         service: self.service.clone(),
                         open_listener: open_listener(self.listener.clone()),
                         gate: gate.clone(),
-                        exhaustions: exhaustions.clone(),
+                        exhaustions: watched.exhaustions.clone(),
                         supervisor: self.settings.supervisor.clone(),
                         connection: self.settings.connection.clone(),
                         superior: Superior {
                             acceptor_stopped: ctx.address().recipient(),
                             worker_stopped: ctx.address().recipient(),
                         },
+                        news: watched.worker(worker),
                         log: log.clone(),
                     };
                     (worker, Worker::start_in_arbiter(&arbiter, move |ctx| Worker::new(seed, ctx)))
@@ -172,6 +226,7 @@ impl<S: Service> Server<S> {
             for (_, address) in workers.iter().filter(|(worker, _)| placement::accepts(*worker)) {
                 address.do_send(Accept { workers: all.clone() });
             }
+            watched.run(workers.iter().map(|(_, address)| address.clone().recipient()).collect());
             let workers = workers.into_iter().map(|(worker, address)| {
                 let (stop, take_in) = (address.clone().recipient(), address.clone().recipient());
                 (worker, WorkerHandle { stop, take_in, look: address.recipient() })
@@ -183,6 +238,7 @@ impl<S: Service> Server<S> {
                 timeout,
                 workers.collect::<Vec<_>>(),
                 report_to,
+                watched.clone(),
                 log.clone(),
             )
         });
@@ -191,19 +247,21 @@ impl<S: Service> Server<S> {
         let Ok(mut report) = report.await else {
             // The Supervisor held the Workers' addresses. When their threads end, each of their clients is reset.
             threads.join(&[], &log).await;
+            watched.end(None);
             return Err(Error::Supervisor);
         };
         report.stuck.extend(threads.join(&report.stuck, &log).await);
         slog::info!(log, "stopped"; "acknowledged" => report.acknowledged, "forced" => report.forced,
             "crashed" => report.crashed, "reset" => report.reset, "failed" => report.failed,
             "discarded" => report.discarded, "elapsed_ms" => report.elapsed.as_millis() as u64);
+        watched.end(Some(report.clone()));
         Ok(report)
     }
 }
 
 /// How each new Acceptor of a Worker gets its handle of the listening socket.
 fn open_listener(listener: Listener) -> OpenListener {
-    Box::new(move || Ok(Box::new(listener.acceptor()?) as Box<dyn Listen>))
+    Box::new(move || listener.open())
 }
 
 #[cfg(test)]
@@ -211,7 +269,7 @@ mod tests {
     use super::*;
     use crate::{
         decisions::stop::StopReason,
-        server::echo::Echo,
+        server::{acceptor::Listen, echo::Echo},
         testing::{log, logged},
     };
     use std::{
@@ -222,7 +280,7 @@ mod tests {
     };
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
-        net::{TcpListener, TcpStream},
+        net::TcpStream,
     };
 
     fn server(workers: usize) -> Server<Echo> {
@@ -253,7 +311,7 @@ mod tests {
 
     /// Accepts one client. Its Acceptor crashes when the test says so.
     struct AcceptsOne {
-        listener: Option<TcpListener>,
+        listener: Option<Box<dyn Listen>>,
         crash: oneshot::Receiver<()>,
     }
 
@@ -281,7 +339,7 @@ mod tests {
             let listeners = listeners.clone();
             Box::new(move || {
                 let crash = listeners.lock().unwrap().pop().expect("one listener for each Worker");
-                Ok(Box::new(AcceptsOne { listener: Some(listener.acceptor()?), crash }))
+                Ok(Box::new(AcceptsOne { listener: Some(listener.open()?), crash }))
             })
         };
         let running = actix_rt::spawn(server.supervise(poll_fn(|_| Poll::Pending), open));
@@ -306,6 +364,24 @@ mod tests {
         let report = running.await.unwrap().unwrap();
         assert_eq!((report.reason, report.exit_code()), (StopReason::Restarts, 1));
         assert_eq!((report.acknowledged, report.forced, report.stuck), (1, 1, vec![]));
+    }
+
+    #[actix::test]
+    async fn a_given_socket_is_served_and_a_stop_ends_every_copy_of_it() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let (address, copy) = (listener.local_addr().unwrap(), listener.try_clone().unwrap());
+        let mut early = TcpStream::connect(address).await.unwrap();
+        let server = Server::from_listener(listener, Settings::default(), Echo).unwrap();
+        assert_eq!(server.address(), address);
+        let handle = server.handle();
+        let running = actix_rt::spawn(server.run());
+        early.write_all(b"a").await.unwrap();
+        assert_eq!(early.read_u8().await.unwrap(), b'a');
+        handle.abort();
+        assert_eq!(running.await.unwrap().unwrap().forced, 1);
+        assert_eq!(early.read_u8().await.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+        assert_eq!(TcpStream::connect(address).await.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+        assert!(!socket2::SockRef::from(&copy).is_listener().unwrap());
     }
 
     #[test]

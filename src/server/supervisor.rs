@@ -23,6 +23,7 @@ use crate::{
         listener::Listener,
         messages::{AcceptorExit, Look, TakeIn, WorkerExit},
         report::Report,
+        watch::Watched,
     },
     stop::{Shutdown, Stopped},
 };
@@ -62,6 +63,7 @@ pub(crate) struct Supervisor {
     /// `None` once closed.
     pub listener: Option<Listener>,
     pub shutdown_timeout: Duration,
+    pub watched: Arc<Watched>,
     pub log: Logger,
     state: SupervisorState<WorkerHandle>,
     /// `None` where the kernel does not report handshakes.
@@ -86,6 +88,7 @@ impl Supervisor {
         shutdown_timeout: Duration,
         workers: impl IntoIterator<Item = (WorkerId, WorkerHandle)>,
         report_to: oneshot::Sender<Report>,
+        watched: Arc<Watched>,
         log: Logger,
     ) -> Self {
         let handshakes = listener.address().and_then(Handshakes::of).ok();
@@ -93,6 +96,7 @@ impl Supervisor {
             gate,
             listener: Some(listener),
             shutdown_timeout,
+            watched,
             log,
             state: SupervisorState::new(workers),
             handshakes,
@@ -132,17 +136,22 @@ impl Supervisor {
                     self.on(Event::Begun { refusing }, ctx);
                 }
                 Step::Start(timer) => self.start_timer(timer, ctx),
-                Step::Tell(stop) => self.state.workers().for_each(|worker| worker.stop.do_send(stop)),
+                Step::Tell(stop) => {
+                    self.watched.step(stop);
+                    self.state.workers().for_each(|worker| worker.stop.do_send(stop));
+                }
                 Step::Sweep { ask } => {
                     // The kernel is asked first: a handshake that ends after the answer is in the backlog that is taken in
                     // next.
                     let under_way =
                         ask && self.handshakes.as_mut().is_some_and(|asked| asked.under_way().is_ok_and(|n| n > 0));
                     let empty = self.take_in_backlog();
+                    self.watched.taken(self.taken);
                     self.on(Event::Swept { empty, under_way }, ctx);
                 }
                 Step::CloseListener => self.close_listener(),
                 Step::GiveUpOn(worker) => {
+                    self.watched.stuck(worker);
                     let connections = self.gate.alive(worker);
                     slog::error!(self.log, "worker stuck"; "worker" => worker.0, "connections" => connections);
                 }
@@ -163,6 +172,7 @@ impl Supervisor {
         slog::info!(self.log, "stopping"; "reason" => reason.as_str(), "connections" => census.connections,
             "pending" => census.pending, "timeout_ms" => self.shutdown_timeout.as_millis() as u64);
         self.stopping_since = Instant::now();
+        self.watched.begin(reason, census, self.shutdown_timeout, refused.is_ok());
         refused.is_ok()
     }
 
@@ -215,6 +225,8 @@ impl Supervisor {
         listener.close();
         slog::info!(self.log, "listener closed"; "address" => address.map_or_else(|error| error.to_string(), |a| a.to_string()),
             "taken" => self.taken);
+        self.watched.taken(self.taken);
+        self.watched.listener_closed();
     }
 
     fn report(&mut self, verdict: Verdict, ctx: &mut Context<Self>) {
@@ -240,8 +252,12 @@ impl Actor for Supervisor {
 }
 
 impl StreamHandler<Shutdown> for Supervisor {
-    fn handle(&mut self, Shutdown(reason): Shutdown, ctx: &mut Self::Context) {
-        self.on(Event::Shutdown { reason, now: self.started.elapsed() }, ctx);
+    fn handle(&mut self, shutdown: Shutdown, ctx: &mut Self::Context) {
+        let event = match shutdown {
+            Shutdown::Stop(reason) => Event::Shutdown { reason, now: self.started.elapsed() },
+            Shutdown::Abort => Event::Abort,
+        };
+        self.on(event, ctx);
     }
 
     /// All handles are gone. That stops nothing.
@@ -301,6 +317,10 @@ mod tests {
 
     const LONG: Duration = Duration::from_secs(3600);
 
+    fn watched(gate: &Arc<Gate>) -> Arc<Watched> {
+        Watched::new(([127, 0, 0, 1], 1).into(), 0, gate.clone())
+    }
+
     fn tree(workers: usize, shutdown_timeout: Duration) -> Tree {
         let (gate, (listener, address), (logger, log)) = (Gate::new(4, 4, workers), listener(), testing::log());
         let (report_to, report) = oneshot::channel();
@@ -313,14 +333,14 @@ mod tests {
             .unzip();
         let supervisor = Supervisor::create(|ctx| {
             ctx.add_stream(futures_util::stream::poll_fn(move |cx| received.poll_recv(cx)));
-            Supervisor::new(gate.clone(), listener, shutdown_timeout, handles, report_to, logger)
+            Supervisor::new(gate.clone(), listener, shutdown_timeout, handles, report_to, watched(&gate), logger)
         });
         Tree { supervisor, gate, address, shutdown, report, workers, log }
     }
 
     impl Tree {
         fn stop(&self, reason: StopReason) {
-            self.shutdown.send(Shutdown(reason)).expect("the Supervisor listens");
+            self.shutdown.send(Shutdown::Stop(reason)).expect("the Supervisor listens");
         }
 
         /// Answers for the Acceptor of each Worker.
@@ -401,8 +421,9 @@ mod tests {
         let ((stop, _), (take_in, _), (look, _)) = (probe(), probe(), probe());
         let (report_to, _report) = oneshot::channel();
         gate.close();
+        let watched = watched(&gate);
         let workers = [(WorkerId(1), WorkerHandle { stop, take_in, look })];
-        let mut supervisor = Supervisor::new(gate, listener, LONG, workers, report_to, logger);
+        let mut supervisor = Supervisor::new(gate, listener, LONG, workers, report_to, watched, logger);
         let mut clients = Vec::new();
         for _ in 0..130 {
             clients.push(TcpStream::connect(address).await.unwrap());
@@ -465,6 +486,34 @@ mod tests {
         assert_eq!(tree.told(1, Stop::Abort).await, []);
         tree.stopped(1);
         assert_eq!(tree.report.await.unwrap().reason, StopReason::Handle);
+    }
+
+    #[actix::test]
+    async fn an_abort_is_the_first_order_of_the_workers_if_no_stop_is_under_way_and_is_given_once() {
+        let mut tree = tree(1, LONG);
+        let (mut client, _in_backlog) = (tree.client(1), TcpStream::connect(tree.address).await.unwrap());
+        tree.shutdown.send(Shutdown::Abort).unwrap();
+        tree.shutdown.send(Shutdown::Abort).unwrap();
+        tree.stop(StopReason::Sigterm);
+        assert_eq!(tree.told(1, Stop::Abort).await, []);
+        client.give_back(CloseReason::Forced, 0);
+        tree.acceptors_stopped();
+        tree.stopped(1);
+        let report = tree.report.await.unwrap();
+        assert_eq!((report.reason, report.acknowledged, report.forced), (StopReason::Handle, 0, 2));
+        assert_eq!(report.exit_code(), 3);
+        assert!(tree.workers[0].told.try_recv().is_err(), "nothing more is told");
+    }
+
+    #[actix::test]
+    async fn an_abort_ends_a_graceful_stop_by_force() {
+        let mut tree = tree(1, LONG);
+        tree.stop(StopReason::Sigterm);
+        assert_eq!(tree.told(1, Stop::Drain).await, []);
+        tree.shutdown.send(Shutdown::Abort).unwrap();
+        assert_eq!(tree.told(1, Stop::Abort).await, []);
+        tree.stopped(1);
+        assert_eq!(tree.report.await.unwrap().reason, StopReason::Sigterm);
     }
 
     #[actix::test]

@@ -7,6 +7,7 @@ use crate::{
         gate::Gate,
         listener::Listener,
         messages::ConnectionStopped,
+        watch::news::{News, WorkerNews},
     },
     settings::{ConnectionSettings, ListenSettings},
     testing::probe,
@@ -33,12 +34,17 @@ pub(crate) async fn connection() -> (TcpStream, TcpStream) {
     (server, client)
 }
 
+/// News that no one hears.
+pub(crate) fn news() -> WorkerNews {
+    WorkerNews::new(WORKER, Arc::default(), News::new())
+}
+
 /// A Worker's context for connections, and what it hears of their ends.
 pub(crate) fn context(idle_timeout: Duration) -> (Rc<ConnectionContext>, UnboundedReceiver<ConnectionStopped>) {
     let (parent, heard) = probe();
     let settings = ConnectionSettings { idle_timeout, linger: Duration::from_secs(60) };
     let log = Logger::root(slog::Discard, o!());
-    (Rc::new(ConnectionContext { worker: WORKER, settings, log, parent, orphaned: Cell::new(false) }), heard)
+    (Rc::new(ConnectionContext { news: news(), settings, log, parent, orphaned: Cell::new(false) }), heard)
 }
 
 /// A record that has a slot of its own.

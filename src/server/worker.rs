@@ -19,8 +19,12 @@ use crate::{
             record::{ConnectionContext, Record},
         },
         gate::{Gate, Permit},
-        messages::{Accept, Accepted, AcceptorExit, ConnectionExit, Look, TakeIn, WorkerExit},
+        messages::{Accept, Accepted, AcceptorExit, ConnectionExit, Inspect, Inspected, Look, TakeIn, WorkerExit},
         service::Service,
+        watch::{
+            news::WorkerNews,
+            tree::{AcceptorPhase, WorkerPhase},
+        },
     },
     settings::{ConnectionSettings, SupervisorSettings},
     stop::Stopped,
@@ -51,6 +55,7 @@ pub(crate) struct WorkerSeed<S> {
     pub supervisor: SupervisorSettings,
     pub connection: ConnectionSettings,
     pub superior: Superior,
+    pub news: WorkerNews,
     pub log: Logger,
 }
 
@@ -79,7 +84,7 @@ pub(crate) struct Worker<S: Service> {
 impl<S: Service> Worker<S> {
     pub fn new(seed: WorkerSeed<S>, ctx: &mut Context<Self>) -> Self {
         let context = ConnectionContext {
-            worker: seed.worker,
+            news: seed.news,
             settings: seed.connection,
             log: seed.log.clone(),
             parent: ctx.address().recipient(),
@@ -103,23 +108,32 @@ impl<S: Service> Worker<S> {
         }
     }
 
+    fn news(&self) -> &WorkerNews {
+        &self.context.news
+    }
+
     fn on(&mut self, event: Event<ConnectionId>, ctx: &mut Context<Self>) {
         for step in self.state.on(event) {
             match step {
                 Step::StartAcceptor { restarts } => self.start_acceptor(restarts, ctx),
                 Step::WaitForAcceptor => {
+                    self.news().acceptor(AcceptorPhase::Restarting);
                     ctx.run_later(RESTART_DELAY, |worker, ctx| worker.on(Event::AcceptorDue, ctx));
                 }
                 Step::TellAcceptor(stop) => self.acceptor.iter().for_each(|acceptor| acceptor.do_send(stop)),
                 Step::TellConnections(stop) => self.tell_connections(stop),
                 Step::AcceptingIsOver { given_up } => self.accepting_is_over(given_up),
-                Step::Finish => ctx.stop(),
+                Step::Finish => {
+                    self.news().worker(WorkerPhase::Stopped);
+                    ctx.stop();
+                }
             }
         }
     }
 
     fn start_acceptor(&mut self, restarts: Option<usize>, ctx: &mut Context<Self>) {
         if let (Some(restarts), Some(reason)) = (restarts, &self.crash) {
+            self.news().counters.restarts.add(1);
             slog::warn!(self.log, "acceptor restarted"; "worker" => self.worker.0, "reason" => reason, "restarts" => restarts);
         }
         let Some(open_listener) = &self.open_listener else { return };
@@ -131,6 +145,7 @@ impl<S: Service> Worker<S> {
                 let (workers, log) = (self.workers.clone(), self.log.clone());
                 let acceptor = Acceptor::new(self.worker, gate, exhaustions, listener, parent, workers, log);
                 self.acceptor = Some(acceptor.start());
+                self.news().acceptor(AcceptorPhase::Accepting);
             }
             Err(error) => match AcceptError::of(&error) {
                 AcceptError::Client | AcceptError::Exhausted => {
@@ -149,6 +164,7 @@ impl<S: Service> Worker<S> {
     }
 
     fn accepting_is_over(&mut self, given_up: bool) {
+        self.news().acceptor(if given_up { AcceptorPhase::GivenUp } else { AcceptorPhase::Stopped });
         self.open_listener = None;
         self.workers = Arc::new([]);
         self.exhaustion = None;
@@ -231,6 +247,7 @@ impl<S: Service> Handler<Stop> for Worker<S> {
     type Result = ();
 
     fn handle(&mut self, stop: Stop, ctx: &mut Self::Context) {
+        self.news().ordered(stop);
         self.on(Event::Stop(stop), ctx);
     }
 }
@@ -243,6 +260,20 @@ impl<S: Service> Handler<Look> for Worker<S> {
     }
 }
 
+impl<S: Service> Handler<Inspect> for Worker<S> {
+    type Result = Inspected;
+
+    fn handle(&mut self, Inspect { after, state, most }: Inspect, _: &mut Self::Context) -> Inspected {
+        let mut views = self.state.connections().filter_map(Connection::view);
+        let wanted = views
+            .by_ref()
+            .filter(|view| Some(view.connection) > after && state.is_none_or(|state| view.state == state));
+        let mut wanted = wanted.fuse();
+        let connections = wanted.by_ref().take(most).collect();
+        Inspected { n: self.news().counters.changes.get(), connections, more: wanted.count() }
+    }
+}
+
 impl<S: Service> Drop for Worker<S> {
     fn drop(&mut self) {
         let orphans = if self.state.is_finished() {
@@ -252,6 +283,7 @@ impl<S: Service> Drop for Worker<S> {
             // The children have no parent to report to any more. The gate closes at once, so that no client comes to a
             // thread without a Worker. All connections are forced. They run on this thread, so none can leave in between.
             self.gate.close();
+            self.news().worker(WorkerPhase::Crashed);
             self.context.orphaned.set(true);
             self.tell_connections(Stop::Abort);
             Some(self.gate.alive(self.worker))
@@ -269,7 +301,7 @@ mod tests {
             acceptor::Listen,
             echo::Echo,
             listener::Listener,
-            testing::{WORKER, listener},
+            testing::{WORKER, listener, news},
         },
         testing::{self, logged, probe},
     };
@@ -355,6 +387,7 @@ mod tests {
             supervisor: SupervisorSettings { max_restarts, ..settings.supervisor },
             connection: settings.connection,
             superior: Superior { acceptor_stopped, worker_stopped },
+            news: news(),
             log: logger,
         };
         let address = Worker::create(|ctx| Worker::new(seed, ctx));

@@ -1,5 +1,5 @@
-//! The cap and the queue: two Acceptors, and clients that come, wait, end their input, go and crash, the gate closing at any
-//! point.
+//! The cap and the queue: two Acceptors, and clients that come, wait, end their input, go and crash. The caps change once and the
+//! gate closes, both at any point.
 
 use stateright::Property;
 use supervised_echo::{
@@ -13,6 +13,8 @@ use supervised_echo::{
 const SLOTS: usize = 2;
 const PLACES: usize = 2;
 const CLIENTS: usize = 5;
+/// What the caps may change to, slots and places.
+const RESIZES: [(usize, usize); 2] = [(1, 1), (3, 0)];
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct House {
@@ -27,6 +29,9 @@ pub struct House {
     parked: [bool; 2],
     census: Option<Census>,
     taken_in: usize,
+    resized: bool,
+    /// Whether a client was given a slot or a place above a cap.
+    overfull: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -47,6 +52,7 @@ pub enum Action {
     LookAfterSlot(usize),
     HalfClose(usize),
     Leave(usize, CloseReason),
+    Resize((usize, usize)),
     CloseGate,
     TakeIn,
     Drain(usize),
@@ -82,6 +88,8 @@ impl stateright::Model for Model {
             parked: [false; 2],
             census: None,
             taken_in: 0,
+            resized: false,
+            overfull: false,
         }]
     }
 
@@ -92,6 +100,7 @@ impl stateright::Model for Model {
         let queued = house.accepted < house.come;
         if house.is_open() {
             actions.push(Action::CloseGate);
+            actions.extend(RESIZES.into_iter().filter(|_| !house.resized).map(Action::Resize));
             let polled = (0..2).filter(|&n| !house.parked[n] && (queued || !house.admission.has_room()));
             actions.extend(polled.map(|acceptor| Action::Poll { acceptor }));
         } else if queued {
@@ -127,6 +136,9 @@ impl stateright::Model for Model {
                     let served = place == Place::Served;
                     let state = if served { ConnectionState::Waiting.serve() } else { ConnectionState::Waiting };
                     house.enter(id, state, !served);
+                    let (slots, places) = house.admission.caps();
+                    house.overfull |= served && house.admission.served() > slots;
+                    house.overfull |= !served && house.admission.waiting() > places;
                 } else {
                     house.parked[acceptor] = true;
                 }
@@ -142,9 +154,22 @@ impl stateright::Model for Model {
             Action::Leave(n, reason) => {
                 let id = house.clients[n].take()?.id;
                 let handed_to = house.admission.leave(id, reason, 0).handed_to;
+                house.overfull |= handed_to.is_some() && house.admission.served() > house.admission.caps().0;
                 let next = house.clients.iter_mut().flatten().find(|client| Some(client.id) == handed_to);
                 if let Some(next) = next {
                     next.woken = true;
+                }
+                house.parked = [false; 2];
+            }
+            Action::Resize((slots, places)) => {
+                house.resized = true;
+                for id in house.admission.resize(slots, places) {
+                    house
+                        .clients
+                        .iter_mut()
+                        .flatten()
+                        .filter(|client| client.id == id)
+                        .for_each(|next| next.woken = true);
                 }
                 house.parked = [false; 2];
             }
@@ -167,14 +192,14 @@ impl stateright::Model for Model {
             house.is_open() && !house.admission.is_served(client.id)
         }
         vec![
-            Property::always("no more are served than there are slots", |_, house: &House| {
-                house.alive().filter(|(_, client)| client.state == ConnectionState::Serving).count() <= SLOTS
-            }),
-            Property::always("no more wait than there are places", |_, house: &House| {
-                house.alive().filter(|(_, client)| waits(house, client)).count() <= PLACES
+            Property::always("no client is given a slot or a place above a cap", |_, house: &House| !house.overfull),
+            Property::always("those served have a slot each", |_, house: &House| {
+                let serving = house.alive().filter(|(_, client)| client.state == ConnectionState::Serving).count();
+                !house.is_open() || serving <= house.admission.served()
             }),
             Property::always("while a slot is free no client waits", |_, house: &House| {
-                let free = house.alive().filter(|(_, client)| !waits(house, client)).count() < SLOTS;
+                let slots = house.admission.caps().0;
+                let free = house.alive().filter(|(_, client)| !waits(house, client)).count() < slots;
                 !(house.is_open() && free && house.alive().any(|(_, client)| waits(house, client)))
             }),
             Property::always("no waiter is overtaken", |_, house: &House| {
@@ -203,6 +228,12 @@ impl stateright::Model for Model {
             }),
             Property::sometimes("a full house with a full queue", |_, house: &House| {
                 (house.admission.served(), house.admission.waiting()) == (SLOTS, PLACES)
+            }),
+            Property::sometimes("more are served than a lowered cap allows", |_, house: &House| {
+                house.is_open() && house.admission.served() > house.admission.caps().0
+            }),
+            Property::sometimes("a raised cap has given a waiter its slot", |_, house: &House| {
+                house.is_open() && house.admission.served() > SLOTS
             }),
             Property::sometimes("one that ended its input while it waited is served", |_, house: &House| {
                 house.alive().any(|(_, client)| client.half_closed && client.state == ConnectionState::Serving)

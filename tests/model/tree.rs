@@ -38,6 +38,10 @@ pub struct Tree {
     /// Signals, without their echoes.
     signals: usize,
     echoes: usize,
+    /// Orders to abort.
+    aborts: usize,
+    /// Whether such an order began the stop.
+    begun_by_abort: bool,
     crashes: usize,
     aborted: bool,
     /// Whether the kernel refuses new clients.
@@ -106,6 +110,7 @@ struct Connection {
 pub enum Action {
     Signal,
     Echo,
+    Abort,
     HandshakeEnds,
     Elapse {
         timer: Timer,
@@ -140,7 +145,7 @@ pub enum Action {
 impl Action {
     /// Whether it is what ends a stop that does not come to its end by itself.
     fn is_force(&self) -> bool {
-        matches!(self, Self::Signal | Self::Elapse { timer: Timer::Deadline | Timer::Patience, .. })
+        matches!(self, Self::Signal | Self::Abort | Self::Elapse { timer: Timer::Deadline | Timer::Patience, .. })
     }
 }
 
@@ -149,7 +154,8 @@ impl Tree {
         use supervisor_state::{Event, Step};
         for step in self.supervisor.on(event) {
             match step {
-                Step::Begin(_) => {
+                Step::Begin(reason) => {
+                    self.begun_by_abort = reason == StopReason::Handle;
                     self.census = Some(self.admission.close());
                     self.supervisor_on(Event::Begun { refusing: self.refusing }, false);
                 }
@@ -161,6 +167,7 @@ impl Tree {
                         stop != Stop::Finish || !self.listening,
                         "told that no client comes before the socket is closed"
                     );
+                    assert!(self.census.is_some(), "told of a stop before the gate is closed");
                     self.aborted |= stop == Stop::Abort;
                     let told: Vec<usize> = self.supervisor.workers().copied().collect();
                     told.into_iter().for_each(|worker| self.send(worker, Mail::Stop(stop)));
@@ -336,6 +343,8 @@ pub struct Model {
     pub refusing: bool,
     /// How many echoes of a signal there may be.
     pub echoes: usize,
+    /// How many orders to abort there may be.
+    pub aborts: usize,
     /// How many crashes of all kinds there may be.
     pub crashes: usize,
     /// What at least one run must come to: otherwise this is not the world that was meant.
@@ -381,6 +390,14 @@ pub const FULL_HOUSE: Reached = ("a full house with one who waits", |model, tree
 });
 pub const TWO_SWEEPS: Reached =
     ("a backlog taken in in two goes", |_, tree| tree.taken > 0 && tree.listening && tree.backlog > 0);
+pub const ABORTED: Reached = ("an abort that begins the stop and forces all", |model, tree| {
+    let clients = model.served.iter().sum::<usize>() + model.backlog + model.handshakes;
+    tree.begun_by_abort && tree.reported().is_some_and(|(_, tally)| tally.forced == clients)
+});
+pub const ABORTED_LATE: Reached = ("an abort of a stop that has drained a connection", |_, tree| {
+    let acknowledged = tree.reported().is_some_and(|(_, tally)| tally.acknowledged > 0 && tally.forced > 0);
+    acknowledged && tree.aborts > 0 && tree.signals == 1 && tree.timers.contains(&Timer::Deadline)
+});
 pub const LATE_HANDSHAKE: Reached = ("a handshake that ends after the first sweep", |_, tree| {
     let settling = tree.timers.contains(&Timer::Settling);
     tree.census.is_some() && tree.listening && !settling && tree.backlog > 0 && tree.timers.contains(&Timer::Handshakes)
@@ -414,6 +431,8 @@ impl stateright::Model for Model {
             listening: true,
             signals: 0,
             echoes: 0,
+            aborts: 0,
+            begun_by_abort: false,
             crashes: 0,
             aborted: false,
             refusing: self.refusing,
@@ -451,6 +470,9 @@ impl stateright::Model for Model {
         }
         if tree.signals > 0 && tree.echoes < self.echoes && !tree.aborted {
             actions.push(Action::Echo);
+        }
+        if tree.aborts < self.aborts {
+            actions.push(Action::Abort);
         }
         if tree.handshakes > 0 {
             actions.push(Action::HandshakeEnds);
@@ -503,6 +525,10 @@ impl stateright::Model for Model {
                 let now = Duration::from_secs(tree.signals as u64);
                 let shutdown = supervisor_state::Event::Shutdown { reason: StopReason::Sigterm, now };
                 tree.supervisor_on(shutdown, false);
+            }
+            Action::Abort => {
+                tree.aborts += 1;
+                tree.supervisor_on(supervisor_state::Event::Abort, false);
             }
             Action::HandshakeEnds => {
                 tree.handshakes -= 1;
@@ -663,14 +689,21 @@ impl stateright::Model for Model {
                 model.actions(tree, &mut actions);
                 tree.report.is_some() || tree.census.is_none() || !actions.iter().all(Action::is_force)
             }),
-            Property::always("a second signal, or the deadline, ends the stop by force", |_, tree: &Tree| {
+            Property::always("a second signal, an abort, or the deadline ends the stop by force", |_, tree: &Tree| {
                 let deadline_is_over = tree.census.is_some() && !tree.timers.contains(&Timer::Deadline);
-                tree.aborted || tree.report.is_some() || !(tree.signals == 2 || deadline_is_over)
+                tree.aborted || tree.report.is_some() || !(tree.signals == 2 || tree.aborts > 0 || deadline_is_over)
             }),
-            Property::always("only a second signal, not an echo, or the deadline uses force", |_, tree: &Tree| {
-                let deadline_is_over = tree.census.is_some() && !tree.timers.contains(&Timer::Deadline);
-                !tree.aborted || tree.signals == 2 || deadline_is_over
+            Property::always("an abort that begins the stop drains no connection", |_, tree: &Tree| {
+                let drained = |worker: &Worker| matches!(worker.heard, Some(Stop::Drain | Stop::Finish));
+                !tree.begun_by_abort || !tree.workers.iter().any(drained)
             }),
+            Property::always(
+                "only a second signal, not an echo, an abort, or the deadline uses force",
+                |_, tree: &Tree| {
+                    let deadline_is_over = tree.census.is_some() && !tree.timers.contains(&Timer::Deadline);
+                    !tree.aborted || tree.signals == 2 || tree.aborts > 0 || deadline_is_over
+                },
+            ),
             Property::always("the socket is not closed under a handshake before its time is over", |_, tree: &Tree| {
                 !tree.closed_early
             }),

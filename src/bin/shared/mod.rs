@@ -1,6 +1,8 @@
 //! What the command lines of both programs share: where settings come from, and how a program ends.
 //!
-//! Relies on each program to name its flags and the keys that they set.
+//! Relies on each program to name its flags and the keys that they set, and on `error` for the exit code of what failed.
+mod error;
+
 use std::{
     env,
     fmt::Display,
@@ -10,8 +12,9 @@ use std::{
 };
 
 use clap::{Args, Parser, parser::ValueSource};
+pub use error::ProgramError;
 use supervised_echo::{
-    Error, resources,
+    resources,
     settings::layers::{self, Flag, Layered},
 };
 
@@ -77,7 +80,12 @@ impl SharedArgs {
     }
 
     /// Loads the settings from all their layers, and prints or checks them if the flags ask for that.
-    pub fn settings<S: Layered>(&self, program: &str, file: Option<&Path>, flags: Vec<Flag>) -> Result<S, Error> {
+    pub fn settings<S: Layered>(
+        &self,
+        program: &str,
+        file: Option<&Path>,
+        flags: Vec<Flag>,
+    ) -> Result<S, ProgramError> {
         let loaded = layers::load::<S>(file, env::vars_os(), flags)?;
         if self.print_settings {
             print(&loaded)?;
@@ -90,18 +98,20 @@ impl SharedArgs {
 }
 
 /// Writes the requested text to standard output. It is no error if the reader has gone.
-pub fn print(text: &impl Display) -> Result<(), Error> {
+pub fn print(text: &impl Display) -> Result<(), ProgramError> {
     let mut out = io::stdout();
     match write!(out, "{text}").and_then(|()| out.flush()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Error::Output(error)),
+        Err(source) if source.kind() != ErrorKind::BrokenPipe => {
+            Err(ProgramError::Io { what: "cannot write to standard output".into(), source })
+        }
         _ => Ok(()),
     }
 }
 
 /// Runs a whole program, from its arguments on. It prints the error that kept the program from its work, and the exit code
 /// tells it too.
-pub fn run<A: CommandLine>(program: &str, run: impl FnOnce(A, Vec<Flag>) -> Result<u8, Error>) -> ExitCode {
-    let result = resources::memory().and_then(|()| {
+pub fn run<A: CommandLine>(program: &str, run: impl FnOnce(A, Vec<Flag>) -> Result<u8, ProgramError>) -> ExitCode {
+    let result = resources::memory().map_err(ProgramError::from).and_then(|()| {
         let (args, flags) = parse::<A>();
         run(args, flags)
     });

@@ -29,6 +29,7 @@ use crate::{
             stream::Stream,
         },
         service::{AtStop, Service},
+        watch::tree::ConnectionView,
     },
 };
 use actix::{WeakAddr, prelude::*};
@@ -53,6 +54,7 @@ impl ConnectionActor {
         if let Some(Place::Waiting(pending)) = place {
             slog::debug!(record.context.log, "connection waiting"; "connection" => record.connection().get(),
                 "peer" => %record.peer, "pending" => pending);
+            record.show(ConnectionState::Waiting);
         }
         let stream = Rc::new(Stream::new(tcp, record, S::AT_STOP == AtStop::Notify, !idle_timeout.is_zero()));
         let conversation = converse(Socket(stream.clone()), service, place == Some(Place::Served));
@@ -129,6 +131,11 @@ impl Connection {
     /// Sends it an order. If the connection is gone, its `Stopped` is already in the Worker's mailbox.
     pub fn tell(&self, stop: Stop) {
         self.actor.upgrade().into_iter().for_each(|actor| actor.do_send(stop));
+    }
+
+    /// What a listing says of it.
+    pub fn view(&self) -> Option<ConnectionView> {
+        self.stream.upgrade()?.record.view()
     }
 
     /// Ends it if its client has vanished.

@@ -5,12 +5,16 @@
 
 use crate::{
     decisions::{
-        connection::CloseReason,
-        ids::{ConnectionId, WorkerId},
+        connection::{CloseReason, ConnectionState},
+        ids::ConnectionId,
     },
     server::{
         gate::Permit,
         messages::{ConnectionExit, ConnectionStopped},
+        watch::{
+            news::WorkerNews,
+            tree::{ConnectionView, State},
+        },
     },
     settings::ConnectionSettings,
     stop::Stopped,
@@ -22,7 +26,7 @@ use tokio::time::Instant;
 
 /// What all connections of one Worker share.
 pub(crate) struct ConnectionContext {
-    pub worker: WorkerId,
+    pub news: WorkerNews,
     pub settings: ConnectionSettings,
     pub log: Logger,
     pub parent: Recipient<ConnectionStopped>,
@@ -43,6 +47,8 @@ pub(crate) struct Record {
     pub discarded: Cell<u64>,
     /// `Crashed` until the data plane notes another end.
     pub(super) reason: Cell<CloseReason>,
+    /// What watchers have been told of its state; `None` before they have heard of it.
+    shown: Cell<Option<State>>,
     /// The error of a service that failed.
     pub(super) error: Cell<Option<io::Error>>,
     pub(super) context: Rc<ConnectionContext>,
@@ -55,6 +61,7 @@ pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
 
 impl Record {
     pub fn new(permit: Permit, peer: SocketAddr, context: Rc<ConnectionContext>) -> Self {
+        context.news.counters.accepted.add(1);
         Self {
             permit,
             peer: canonical(peer),
@@ -63,6 +70,7 @@ impl Record {
             echoed: Cell::new(0),
             discarded: Cell::new(0),
             reason: Cell::new(CloseReason::Crashed),
+            shown: Cell::new(None),
             error: Cell::new(None),
             context,
         }
@@ -76,9 +84,38 @@ impl Record {
         self.context.settings.linger
     }
 
+    /// Tells watchers that the connection is in this state.
+    pub fn show(&self, state: ConnectionState) {
+        let (news, connection, state) = (&self.context.news, self.connection(), state.into());
+        match self.shown.replace(Some(state)) {
+            None => news.opened(connection, self.peer, state),
+            Some(from) if from != state => {
+                if state == State::Serving {
+                    news.counters.waited(self.since.elapsed());
+                }
+                news.moved(connection, from, state);
+            }
+            Some(_) => {}
+        }
+    }
+
+    /// What a listing says of it; `None` before watchers have heard of it.
+    pub fn view(&self) -> Option<ConnectionView> {
+        Some(ConnectionView {
+            connection: self.connection(),
+            worker: None,
+            peer: self.peer,
+            state: self.shown.get()?,
+            since_ms: self.since.elapsed().as_millis() as u64,
+            received: self.received.get(),
+            echoed: self.echoed.get(),
+            discarded: self.discarded.get(),
+        })
+    }
+
     pub fn log_opened(&self) {
         slog::debug!(self.context.log, "connection opened"; "connection" => self.connection().get(),
-            "peer" => %self.peer, "worker" => self.context.worker.0);
+            "peer" => %self.peer, "worker" => self.context.news.worker.0);
     }
 }
 
@@ -89,6 +126,8 @@ impl Drop for Record {
             reason => reason,
         };
         let connection = self.connection();
+        let bytes = [&self.received, &self.echoed, &self.discarded].map(Cell::get);
+        self.context.news.closed(connection, self.shown.get(), reason, bytes);
         let in_stop = self.permit.give_back(reason, self.discarded.get());
         macro_rules! closed {
             ($level:ident $(, $key:literal => $value:expr)?) => {

@@ -80,12 +80,18 @@ impl Stream {
         }
     }
 
+    fn set_state(&self, state: ConnectionState) {
+        self.state.set(state);
+        self.record.show(state);
+    }
+
     // Orders.
 
     /// The server wants the service to end. The input ends after what has arrived by now, so a client that keeps sending
     /// cannot keep it open. The input of a service that asked to be notified stays open, but pauses at that point.
     pub fn end_input(&self, ending: Ending) {
-        let before = self.state.replace(self.state().end_input(ending));
+        let before = self.state();
+        self.set_state(before.end_input(ending));
         if before.ending().is_some() || self.state().ending().is_none() {
             return;
         }
@@ -140,7 +146,7 @@ impl Stream {
 
     /// The connection has its slot. The service begins, unless the connection is only to be drained.
     pub fn serve(&self) {
-        self.state.set(self.state().serve());
+        self.set_state(self.state().serve());
         if self.state() == ConnectionState::Serving {
             self.touch();
             self.record.log_opened();
@@ -328,14 +334,14 @@ impl Stream {
 
     /// The service is done.
     pub fn finish(&self) -> io::Result<()> {
-        self.state.set(self.state().finish());
+        self.set_state(self.state().finish());
         self.ring();
         self.send_fin()
     }
 
     /// The service has failed.
     pub fn fail(&self, error: io::Error) {
-        self.state.set(self.state().fail());
+        self.set_state(self.state().fail());
         self.ring();
         self.record.error.set(Some(error));
     }

@@ -1,0 +1,132 @@
+//! What a program may do with a server from outside: stop it, abort it, and ask where it stands.
+//!
+//! Asks no actor. So the answer comes also while a Worker is stuck, and after the server has ended.
+
+use crate::{
+    server::watch::{Watched, tree::Phase},
+    stop::StopHandle,
+};
+use std::sync::Arc;
+
+/// Stops a [`Server`](crate::Server), and tells where it stands; can be cloned and sent to any thread.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    stop: StopHandle,
+    watched: Arc<Watched>,
+}
+
+/// Where a server stands, at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Status {
+    /// How far it has come.
+    pub phase: Phase,
+    /// Connections that have a slot. During a stop also clients that it has taken in from the backlog.
+    pub served: usize,
+    /// Connections that wait for a slot. During a stop those that waited when it began and still drain.
+    pub waiting: usize,
+}
+
+impl Handle {
+    pub(super) fn new(stop: StopHandle, watched: Arc<Watched>) -> Self {
+        Self { stop, watched }
+    }
+
+    /// Begins the graceful stop, with what `shutdown_timeout` allows. Repeating it changes nothing.
+    ///
+    /// [`Server::run`](crate::Server::run) returns when it is done.
+    pub fn stop(&self) {
+        self.stop.stop();
+    }
+
+    /// Ends the stop by force now, as a second signal does. If no stop is under way, it begins one and forces it at once.
+    /// Each connection that is still open is reset and counts as forced, and so does each client that waits in the backlog.
+    /// Repeating it changes nothing.
+    ///
+    /// [`Server::run`](crate::Server::run) returns when it is done: within a second, also if a Worker is stuck.
+    pub fn abort(&self) {
+        self.stop.abort();
+    }
+
+    /// Where the server stands. The answer comes at once.
+    pub fn status(&self) -> Status {
+        // A server that was dropped, or whose Supervisor crashed, has told of no end.
+        let phase = if self.stop.has_ended() { Phase::Stopped } else { self.watched.phase() };
+        let (served, waiting) = self.watched.gate.occupancy();
+        Status { phase, served, waiting }
+    }
+}
+
+impl From<Handle> for StopHandle {
+    fn from(handle: Handle) -> Self {
+        handle.stop
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        Echo, Server, Settings,
+        testing::{log, logged},
+    };
+    use slog::Logger;
+    use std::time::Duration;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpStream,
+    };
+
+    fn server(log: Logger) -> Server<Echo> {
+        let mut settings = Settings::default();
+        settings.listen.address = ([127, 0, 0, 1], 0).into();
+        settings.supervisor.workers = 1;
+        settings.supervisor.max_connections = 1;
+        settings.supervisor.shutdown_timeout = Duration::from_secs(3600);
+        settings.connection.linger = Duration::from_secs(3600);
+        Server::bind(settings, Echo).unwrap().with_log(log)
+    }
+
+    fn status(phase: Phase, served: usize, waiting: usize) -> Status {
+        Status { phase, served, waiting }
+    }
+
+    #[actix::test]
+    async fn a_handle_tells_where_its_server_stands_from_the_bind_to_the_end() {
+        let (log, mut told) = log();
+        let server = server(log);
+        let (address, handle) = (server.address(), server.handle());
+        let mut first = TcpStream::connect(address).await.unwrap();
+        assert_eq!(handle.status(), status(Phase::Bound, 0, 0), "it is in the backlog");
+        let running = actix_rt::spawn(server.run());
+        first.write_all(b"a").await.unwrap();
+        first.read_u8().await.unwrap();
+        assert_eq!(handle.status(), status(Phase::Running, 1, 0));
+        let second = TcpStream::connect(address).await.unwrap();
+        logged(&mut told, "connection waiting").await;
+        assert_eq!(handle.status(), status(Phase::Running, 1, 1));
+        handle.stop();
+        // Its end comes, but the client keeps its own.
+        assert!(first.read_u8().await.is_err());
+        assert_eq!(handle.status().phase, Phase::Stopping);
+        drop((first, second));
+        assert_eq!(running.await.unwrap().unwrap().acknowledged, 2);
+        assert_eq!(handle.status(), status(Phase::Stopped, 0, 0));
+    }
+
+    #[test]
+    fn a_server_that_cannot_run_or_never_does_has_stopped() {
+        for runs in [false, true] {
+            let server = server(log().0);
+            let handle = server.handle();
+            assert_eq!(handle.status().phase, Phase::Bound);
+            if runs {
+                // There is no actix System here.
+                assert!(futures_util::FutureExt::now_or_never(server.run()).unwrap().is_err());
+            } else {
+                drop(server);
+            }
+            assert_eq!(handle.status(), status(Phase::Stopped, 0, 0));
+        }
+    }
+}

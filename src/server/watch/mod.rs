@@ -1,0 +1,381 @@
+//! Lets others see the tree while it runs: a snapshot, a page of connections, the changes, the counters.
+//!
+//! A watcher is on no actor's way. Counters are read without asking; for the connections each Worker is asked by a message,
+//! and one that does not answer in time is shown without them. Relies on the actors to tell what they do: Worker and
+//! Supervisor where they carry out their steps, a connection where its state changes.
+
+pub(crate) mod counters;
+pub(crate) mod news;
+pub(crate) mod tree;
+
+use crate::{
+    decisions::{
+        admission::Census,
+        ids::{ConnectionId, WorkerId},
+        stop::{Stop, StopReason},
+    },
+    server::{
+        acceptor::Exhaustions,
+        gate::Gate,
+        messages::{Inspect, Inspected},
+        report::Report,
+        watch::{
+            counters::{Counters, Counts},
+            news::{Events, News, WorkerNews},
+            tree::{
+                AcceptorPhase, AcceptorView, Change, ConnectionView, Connections, Listening, Occupancy, Open, Order,
+                Phase, ServerInfo, State, Stopping, Totals, Tree, WorkerPhase, WorkerView,
+            },
+        },
+    },
+};
+use actix::Recipient;
+use futures_util::future::join_all;
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    time::{Duration, Instant, SystemTime},
+};
+use tokio::time::timeout;
+
+/// How long a Worker may take to list its connections.
+const WORKER_PATIENCE: Duration = Duration::from_millis(250);
+
+/// What a server lets be seen. All its threads share it.
+#[derive(Debug)]
+pub(crate) struct Watched {
+    listen: SocketAddr,
+    started: SystemTime,
+    pub gate: Arc<Gate>,
+    pub exhaustions: Exhaustions,
+    pub news: Arc<News>,
+    /// In the order of the Workers' ids.
+    counters: Vec<Arc<Counters>>,
+    /// The same. Empty before the server runs.
+    workers: OnceLock<Vec<Recipient<Inspect>>>,
+    stop: Mutex<Option<StopSoFar>>,
+}
+
+/// What the Supervisor has done of a stop.
+#[derive(Debug)]
+struct StopSoFar {
+    reason: StopReason,
+    since: Instant,
+    timeout: Duration,
+    census: Census,
+    step: Option<Order>,
+    listener: Listening,
+    taken: usize,
+    stuck: Vec<WorkerId>,
+    report: Option<Report>,
+}
+
+impl Watched {
+    pub fn new(listen: SocketAddr, workers: usize, gate: Arc<Gate>) -> Arc<Self> {
+        Arc::new(Self {
+            listen,
+            started: SystemTime::now(),
+            gate,
+            exhaustions: Exhaustions::default(),
+            news: News::new(),
+            counters: (0..workers).map(|_| Arc::default()).collect(),
+            workers: OnceLock::new(),
+            stop: Mutex::new(None),
+        })
+    }
+
+    /// For the thread of one Worker.
+    pub fn worker(&self, worker: WorkerId) -> WorkerNews {
+        WorkerNews::new(worker, self.counters[worker.0 - 1].clone(), self.news.clone())
+    }
+
+    /// The Workers run.
+    pub fn run(&self, workers: Vec<Recipient<Inspect>>) {
+        // It is called once, by `Server::run`.
+        let _ = self.workers.set(workers);
+    }
+
+    /// A stop has begun.
+    pub fn begin(&self, reason: StopReason, census: Census, timeout: Duration, refusing: bool) {
+        let listener = if refusing { Listening::Refusing } else { Listening::Open };
+        *self.stop() = Some(StopSoFar {
+            reason,
+            since: Instant::now(),
+            timeout,
+            census,
+            step: None,
+            listener,
+            taken: 0,
+            stuck: Vec::new(),
+            report: None,
+        });
+        self.news.tell(|at_ms| Change::Phase {
+            at_ms,
+            phase: Phase::Stopping,
+            reason: Some(reason),
+            owed: Some(census.connections + census.pending),
+            timeout_ms: Some(timeout.as_millis() as u64),
+        });
+        self.news.tell(|at_ms| Change::Listener { at_ms, state: listener, taken: 0 });
+    }
+
+    /// The Supervisor has broadcast an order.
+    pub fn step(&self, stop: Stop) {
+        self.stopping(|so_far| so_far.step = Some(stop.into()));
+        self.news.tell(|at_ms| Change::Step { at_ms, step: stop.into() });
+    }
+
+    /// The Supervisor has taken in so many clients from the backlog.
+    pub fn taken(&self, taken: usize) {
+        self.stopping(|so_far| so_far.taken = taken);
+    }
+
+    /// The Supervisor has closed the listening socket.
+    pub fn listener_closed(&self) {
+        self.stopping(|so_far| so_far.listener = Listening::Closed);
+        let taken = self.stop().as_ref().map_or(0, |so_far| so_far.taken);
+        self.news.tell(|at_ms| Change::Listener { at_ms, state: Listening::Closed, taken });
+    }
+
+    /// The Supervisor waits for this Worker no longer.
+    pub fn stuck(&self, worker: WorkerId) {
+        self.stopping(|so_far| so_far.stuck.push(worker));
+    }
+
+    /// The server has ended; without a report if the Supervisor has crashed.
+    pub fn end(&self, report: Option<Report>) {
+        self.stopping(|so_far| so_far.report = report);
+        self.news.tell(|at_ms| Change::Phase {
+            at_ms,
+            phase: Phase::Stopped,
+            reason: None,
+            owed: None,
+            timeout_ms: None,
+        });
+        self.news.end();
+    }
+
+    pub fn phase(&self) -> Phase {
+        match &*self.stop() {
+            Some(StopSoFar { report: Some(_), .. }) => Phase::Stopped,
+            Some(_) => Phase::Stopping,
+            None if self.workers.get().is_some() => Phase::Running,
+            None => Phase::Bound,
+        }
+    }
+
+    fn stopping(&self, change: impl FnOnce(&mut StopSoFar)) {
+        if let Some(so_far) = self.stop().as_mut() {
+            change(so_far);
+        }
+    }
+
+    /// A panic under the lock leaves a whole state, because each change is one assignment.
+    fn stop(&self) -> MutexGuard<'_, Option<StopSoFar>> {
+        self.stop.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Looks into a server while it runs, from any thread and for as long as it is kept. [`Server::watch`](crate::Server::watch)
+/// gives it.
+///
+/// ```
+/// use supervised_echo::{Echo, Server, Settings};
+///
+/// # actix::System::new().block_on(async {
+/// let mut settings = Settings::default();
+/// settings.listen.address = ([127, 0, 0, 1], 0).into();
+/// let server = Server::bind(settings, Echo)?;
+/// let (watch, handle) = (server.watch(), server.handle());
+/// let mut events = watch.events();
+/// actix::spawn(async move {
+///     println!("{} clients are served", watch.tree(10).await.admission.served);
+///     handle.stop();
+///     while let Some(event) = events.next().await {
+///         println!("{event:?}");
+///     }
+///     println!("{:?}", watch.report());
+/// });
+/// server.run().await?;
+/// # Ok::<(), supervised_echo::Error>(())
+/// # })?;
+/// # Ok::<(), supervised_echo::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Watch(Arc<Watched>);
+
+impl Watch {
+    pub(crate) fn new(watched: Arc<Watched>) -> Self {
+        Self(watched)
+    }
+
+    /// The server and everything below it, with the `most` oldest connections of each Worker.
+    ///
+    /// It asks the Workers. One that does not answer within 250 ms is shown with its counters alone. It needs tokio's timer.
+    pub async fn tree(&self, most: usize) -> Tree {
+        let answers = self.inspect(Inspect { after: None, state: None, most }).await;
+        let stop = self.stopping();
+        let workers = (1..).map(WorkerId).zip(answers);
+        let workers = workers.map(|(worker, answer)| self.worker(worker, answer)).collect();
+        Tree {
+            v: 1,
+            server: ServerInfo {
+                version: env!("CARGO_PKG_VERSION"),
+                pid: std::process::id(),
+                started: humantime::format_rfc3339_millis(self.0.started).to_string(),
+                uptime_ms: self.0.news.uptime().as_millis() as u64,
+                listen: self.0.listen,
+            },
+            phase: self.phase(),
+            stop,
+            admission: self.occupancy(),
+            totals: self.totals(),
+            workers,
+        }
+    }
+
+    /// The open connections in the order of their ids, `most` of them, only those behind `after`, and only those of one
+    /// Worker or in one state if that is asked for.
+    pub async fn connections(
+        &self,
+        after: Option<ConnectionId>,
+        most: usize,
+        worker: Option<WorkerId>,
+        state: Option<State>,
+    ) -> Connections {
+        let answers = self.inspect(Inspect { after, state, most }).await;
+        let asked = (1..).map(WorkerId).zip(answers).filter(|(of, _)| worker.is_none_or(|worker| worker == *of));
+        let (mut connections, mut silent, mut more) = (Vec::new(), Vec::new(), false);
+        for (worker, answer) in asked {
+            match answer {
+                Some(Inspected { connections: listed, more: others, .. }) => {
+                    more |= others > 0;
+                    connections.extend(listed.into_iter().map(|view| ConnectionView { worker: Some(worker), ..view }));
+                }
+                // A Worker that has ended has no connection.
+                None if self.phase_of(worker) == WorkerPhase::Stopped => {}
+                None => silent.push(worker),
+            }
+        }
+        connections.sort_unstable_by_key(|view| view.connection);
+        more |= connections.len() > most;
+        connections.truncate(most);
+        let next = connections.last().map(|view| view.connection).filter(|_| more);
+        Connections { connections, next, silent }
+    }
+
+    /// The changes from now on.
+    pub fn events(&self) -> Events {
+        self.0.news.watch()
+    }
+
+    /// What each Worker has counted, in the order of their ids. No Worker is asked.
+    pub fn counts(&self) -> Vec<Counts> {
+        self.0.counters.iter().map(|counters| counters.counts()).collect()
+    }
+
+    /// The sums over all Workers. No Worker is asked.
+    pub fn totals(&self) -> Totals {
+        let mut totals = Totals::default();
+        for counts in self.counts() {
+            totals.accepted += counts.accepted;
+            totals.received += counts.received;
+            totals.echoed += counts.echoed;
+            totals.discarded += counts.discarded;
+            for (reason, n) in counts.closed {
+                *totals.closed.entry(reason.as_str()).or_default() += n;
+            }
+        }
+        totals
+    }
+
+    /// The caps, and how much of them is taken.
+    pub fn occupancy(&self) -> Occupancy {
+        let admission = self.0.gate.admission();
+        let (max_connections, max_pending) = admission.caps();
+        Occupancy {
+            served: admission.served(),
+            max_connections,
+            waiting: admission.waiting(),
+            max_pending,
+            out_of_descriptors: self.0.exhaustions.any(),
+        }
+    }
+
+    /// Where the server stands.
+    pub fn phase(&self) -> Phase {
+        self.0.phase()
+    }
+
+    /// The stop so far; `None` while none has begun.
+    pub fn stopping(&self) -> Option<Stopping> {
+        let tally = self.0.gate.admission().outcomes();
+        self.0.stop().as_ref().map(|so_far| Stopping {
+            reason: so_far.reason,
+            step: so_far.step,
+            since_ms: so_far.since.elapsed().as_millis() as u64,
+            timeout_ms: so_far.timeout.as_millis() as u64,
+            owed: so_far.census.connections + so_far.census.pending,
+            taken: so_far.taken,
+            acknowledged: tally.acknowledged,
+            forced: tally.forced,
+            listener: so_far.listener,
+        })
+    }
+
+    /// The report; `None` while the server has not ended.
+    pub fn report(&self) -> Option<Report> {
+        self.0.stop().as_ref().and_then(|so_far| so_far.report.clone())
+    }
+
+    /// How many watch the changes.
+    pub fn watchers(&self) -> usize {
+        self.0.news.watchers()
+    }
+
+    /// The Acceptors of all Workers, in the order of their ids.
+    pub fn acceptors(&self) -> Vec<AcceptorView> {
+        self.0.counters.iter().map(|counters| acceptor(counters)).collect()
+    }
+
+    /// One answer from each Worker, or none.
+    async fn inspect(&self, inspect: Inspect) -> Vec<Option<Inspected>> {
+        let workers = self.0.workers.get().map_or(&[][..], Vec::as_slice);
+        join_all(
+            workers
+                .iter()
+                .map(|worker| async { timeout(WORKER_PATIENCE, worker.send(inspect)).await.ok().and_then(Result::ok) }),
+        )
+        .await
+    }
+
+    fn worker(&self, worker: WorkerId, answer: Option<Inspected>) -> WorkerView {
+        let counters = &self.0.counters[worker.0 - 1];
+        let [waiting, serving, draining, closing] = counters.open.each_ref().map(|open| open.get());
+        let answered = answer.is_some();
+        let all = || (waiting + serving + draining + closing) as usize;
+        let Inspected { n, connections, more } =
+            answer.unwrap_or_else(|| Inspected { n: counters.changes.get(), connections: Vec::new(), more: all() });
+        WorkerView {
+            worker,
+            n,
+            answered,
+            state: self.phase_of(worker),
+            ordered: (counters.ordered.get() as usize).checked_sub(1).map(|order| Order::ALL[order]),
+            acceptor: acceptor(counters),
+            count: Open { waiting, serving, draining, closing },
+            connections,
+            more,
+        }
+    }
+
+    fn phase_of(&self, worker: WorkerId) -> WorkerPhase {
+        let stuck = self.0.stop().as_ref().is_some_and(|so_far| so_far.stuck.contains(&worker));
+        let phase = WorkerPhase::ALL[self.0.counters[worker.0 - 1].phase.get() as usize];
+        if stuck { WorkerPhase::Stuck } else { phase }
+    }
+}
+
+fn acceptor(counters: &Counters) -> AcceptorView {
+    AcceptorView { state: AcceptorPhase::ALL[counters.acceptor.get() as usize], restarts: counters.restarts.get() }
+}

@@ -1,0 +1,193 @@
+//! Tells the changes of the tree to those that watch it.
+//!
+//! One bounded broadcast. A watcher that is too slow loses the oldest changes and hears that it has. Without a watcher a
+//! change costs one relaxed load. Relies on each change of a Worker being told on the Worker's own thread.
+
+use crate::{
+    decisions::{
+        connection::CloseReason,
+        ids::{ConnectionId, WorkerId},
+        stop::Stop,
+    },
+    server::watch::{
+        counters::Counters,
+        tree::{AcceptorPhase, Change, State, WorkerPhase},
+    },
+};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+use tokio::sync::broadcast::{self, error::RecvError};
+
+/// How many changes a watcher may be behind.
+const BEHIND: usize = 4096;
+
+/// Where all threads tell their changes.
+#[derive(Debug)]
+pub(crate) struct News {
+    started: Instant,
+    watchers: AtomicUsize,
+    /// Made for the first watcher.
+    changes: OnceLock<broadcast::Sender<Told>>,
+}
+
+/// What a watcher may hear.
+#[derive(Debug, Clone)]
+enum Told {
+    Change(Change),
+    /// The server has ended.
+    End,
+}
+
+impl News {
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self { started: Instant::now(), watchers: AtomicUsize::new(0), changes: OnceLock::new() })
+    }
+
+    /// How long ago the server was bound.
+    pub fn uptime(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// How many watch.
+    pub fn watchers(&self) -> usize {
+        self.watchers.load(Relaxed)
+    }
+
+    /// Tells a change, given the time of day in milliseconds of uptime. The closure is run only if a watcher hears it.
+    pub fn tell(&self, change: impl FnOnce(u64) -> Change) {
+        if self.watchers() > 0 {
+            self.send(Told::Change(change(self.uptime().as_millis() as u64)));
+        }
+    }
+
+    /// Tells that the server has ended. Nothing is told after it.
+    pub fn end(&self) {
+        self.send(Told::End);
+    }
+
+    fn send(&self, told: Told) {
+        if let Some(changes) = self.changes.get() {
+            // It fails if the last watcher has just gone.
+            let _ = changes.send(told);
+        }
+    }
+
+    pub fn watch(self: &Arc<Self>) -> Events {
+        let changes = self.changes.get_or_init(|| broadcast::Sender::new(BEHIND)).subscribe();
+        self.watchers.fetch_add(1, Relaxed);
+        Events { changes, news: self.clone() }
+    }
+}
+
+/// The changes of a server's tree, from the moment of [`Watch::events`](super::Watch::events) on.
+///
+/// Take the tree after that. A change with a number that is not above the tree's is in the tree already.
+#[derive(Debug)]
+pub struct Events {
+    changes: broadcast::Receiver<Told>,
+    news: Arc<News>,
+}
+
+/// What a watcher hears.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// The tree has changed.
+    Change(Change),
+    /// The watcher was too slow, and changes are lost. Take the tree anew: it is not what it was plus later changes.
+    Lost,
+}
+
+impl Events {
+    /// The next event; `None` when the server has ended. It is cancel safe.
+    pub async fn next(&mut self) -> Option<Event> {
+        match self.changes.recv().await {
+            Ok(Told::Change(change)) => Some(Event::Change(change)),
+            Err(RecvError::Lagged(_)) => Some(Event::Lost),
+            Ok(Told::End) | Err(RecvError::Closed) => None,
+        }
+    }
+}
+
+impl Drop for Events {
+    fn drop(&mut self) {
+        self.news.watchers.fetch_sub(1, Relaxed);
+    }
+}
+
+/// Where the thread of one Worker counts, and tells its changes.
+#[derive(Debug)]
+pub(crate) struct WorkerNews {
+    pub worker: WorkerId,
+    pub counters: Arc<Counters>,
+    news: Arc<News>,
+}
+
+impl WorkerNews {
+    pub fn new(worker: WorkerId, counters: Arc<Counters>, news: Arc<News>) -> Self {
+        Self { worker, counters, news }
+    }
+
+    /// A connection is new.
+    pub fn opened(&self, connection: ConnectionId, peer: SocketAddr, state: State) {
+        self.counters.open[state as usize].add(1);
+        self.tell(|worker, n, at_ms| Change::Opened { worker, n, at_ms, connection, peer, state });
+    }
+
+    /// A connection has changed its state.
+    pub fn moved(&self, connection: ConnectionId, from: State, to: State) {
+        self.counters.open[from as usize].subtract(1);
+        self.counters.open[to as usize].add(1);
+        self.tell(|worker, n, at_ms| Change::State { worker, n, at_ms, connection, state: to });
+    }
+
+    /// A connection has ended, with these bytes received, echoed and discarded. `from` is `None` if it was never told of.
+    pub fn closed(&self, connection: ConnectionId, from: Option<State>, reason: CloseReason, bytes: [u64; 3]) {
+        let [received, echoed, discarded] = bytes;
+        self.counters.close(reason, discarded);
+        if let Some(state) = from {
+            self.counters.open[state as usize].subtract(1);
+            self.tell(|worker, n, at_ms| Change::Closed {
+                worker,
+                n,
+                at_ms,
+                connection,
+                reason,
+                received,
+                echoed,
+                discarded,
+            });
+        }
+    }
+
+    /// The Acceptor has changed its state.
+    pub fn acceptor(&self, state: AcceptorPhase) {
+        self.counters.acceptor.set(state as u64);
+        self.tell(|worker, n, at_ms| Change::Acceptor { worker, n, at_ms, state });
+    }
+
+    /// The Worker has changed its state.
+    pub fn worker(&self, state: WorkerPhase) {
+        self.counters.phase.set(state as u64);
+        self.tell(|worker, n, at_ms| Change::Worker { worker, n, at_ms, state });
+    }
+
+    /// The Worker was given an order.
+    pub fn ordered(&self, stop: Stop) {
+        if self.counters.ordered.get() == 0 {
+            self.worker(WorkerPhase::Stopping);
+        }
+        self.counters.ordered.set(1 + stop as u64);
+    }
+
+    fn tell(&self, change: impl FnOnce(WorkerId, u64, u64) -> Change) {
+        self.counters.changes.add(1);
+        self.news.tell(|at_ms| change(self.worker, self.counters.changes.get(), at_ms));
+    }
+}
