@@ -33,6 +33,8 @@ pub(super) struct ClientSupervisor<C: Connect> {
     obstacle: Option<String>,
     crashed: usize,
     stopped: Option<StopReason>,
+    /// Whether a signal has been heard. The second one ends the stop by force.
+    signalled: bool,
     echoes: Echoes,
     started: Instant,
     report_to: Option<oneshot::Sender<ClientReport>>,
@@ -50,6 +52,7 @@ impl<C: Connect> ClientSupervisor<C> {
             obstacle: None,
             crashed: 0,
             stopped: None,
+            signalled: false,
             echoes: Echoes::default(),
             started: Instant::now(),
             report_to: Some(report_to),
@@ -98,7 +101,10 @@ impl<C: Connect> Actor for ClientSupervisor<C> {
 impl<C: Connect> StreamHandler<Shutdown> for ClientSupervisor<C> {
     fn handle(&mut self, shutdown: Shutdown, _: &mut Self::Context) {
         let (reason, force) = match shutdown {
-            Shutdown::Stop(reason) => (reason, reason.is_signal() && self.echoes.is_second(self.started.elapsed())),
+            Shutdown::Stop(reason) => {
+                let news = reason.is_signal() && self.echoes.signal(self.started.elapsed());
+                (reason, news && std::mem::replace(&mut self.signalled, true))
+            }
             Shutdown::Abort => (StopReason::Handle, true),
         };
         if self.stopped.is_none() {

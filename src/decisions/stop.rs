@@ -1,4 +1,4 @@
-//! How far a stop goes, what began it, and which signal ends it by force.
+//! How far a stop goes, what began it, and which signals count as new.
 //!
 //! Pure: it reads no clock, its user passes the time.
 
@@ -81,18 +81,17 @@ pub const HANDSHAKES: Duration = Duration::from_millis(1_500);
 /// means a second signal is slower.
 const ECHO: Duration = Duration::from_millis(250);
 
-/// Tells a second signal from the first one and from the echo of the one before.
+/// Tells a new signal from the echo of the one before.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Echoes {
-    /// When the last signal was heard, an echo or not.
+    /// When the last signal was heard, new or an echo.
     last: Option<Duration>,
 }
 
 impl Echoes {
-    /// A signal is heard at `now` (counted from any fixed moment). True if it is a second one, which ends the stop by force. The
-    /// first one begins the stop, if nothing else has. An echo changes nothing.
-    pub fn is_second(&mut self, now: Duration) -> bool {
-        self.last.replace(now).is_some_and(|last| now.saturating_sub(last) >= ECHO)
+    /// A signal is heard at `now` (counted from any fixed moment). True if it is new; an echo changes nothing.
+    pub fn signal(&mut self, now: Duration) -> bool {
+        self.last.replace(now).is_none_or(|last| now.saturating_sub(last) >= ECHO)
     }
 }
 
@@ -100,27 +99,27 @@ impl Echoes {
 mod tests {
     use super::*;
 
-    /// Which of the signals at these milliseconds end a stop by force.
-    fn seconds<const N: usize>(heard: [u64; N]) -> [bool; N] {
+    /// Which of the signals at these milliseconds are new.
+    fn news<const N: usize>(heard: [u64; N]) -> [bool; N] {
         let mut echoes = Echoes::default();
-        heard.map(|at| echoes.is_second(Duration::from_millis(at)))
+        heard.map(|at| echoes.signal(Duration::from_millis(at)))
     }
 
     #[test]
-    fn the_first_signal_is_no_second_one_at_any_time() {
-        assert_eq!(seconds([0]), [false]);
-        assert_eq!(seconds([1_000]), [false]);
+    fn the_first_signal_is_news_whenever_it_comes() {
+        assert_eq!(news([0]), [true]);
+        assert_eq!(news([1_000]), [true]);
     }
 
     #[test]
-    fn a_signal_within_a_quarter_of_a_second_is_an_echo_and_a_later_one_is_a_second_one() {
-        assert_eq!(seconds([100, 100, 1_000]), [false, false, true]);
-        assert_eq!(seconds([100, 349]), [false, false]);
-        assert_eq!(seconds([100, 350]), [false, true]);
+    fn a_signal_within_a_quarter_of_a_second_is_an_echo_and_a_later_one_is_news() {
+        assert_eq!(news([100, 100, 1_000]), [true, false, true]);
+        assert_eq!(news([100, 349]), [true, false]);
+        assert_eq!(news([100, 350]), [true, true]);
     }
 
     #[test]
     fn an_echo_may_have_an_echo() {
-        assert_eq!(seconds([0, 200, 400, 600, 850]), [false, false, false, false, true]);
+        assert_eq!(news([0, 200, 400, 600, 850]), [true, false, false, false, true]);
     }
 }

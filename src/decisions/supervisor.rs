@@ -135,6 +135,8 @@ enum Phase {
     Running,
     Stopping {
         reason: StopReason,
+        /// Whether a signal has been heard. The second one ends the stop by force.
+        signalled: bool,
     },
     /// The report is made. All later events are ignored.
     Reported,
@@ -180,10 +182,14 @@ impl<H> SupervisorState<H> {
         }
         match event {
             Event::Shutdown { reason, now } => {
-                if reason.is_signal() && self.echoes.is_second(now) {
-                    self.abort(&mut steps);
-                } else {
-                    self.begin(reason, &mut steps);
+                let news = reason.is_signal() && self.echoes.signal(now);
+                match &mut self.phase {
+                    Phase::Stopping { signalled, .. } => {
+                        if news && std::mem::replace(signalled, true) {
+                            self.abort(&mut steps);
+                        }
+                    }
+                    _ => self.begin(reason, &mut steps),
                 }
             }
             Event::Abort => {
@@ -261,7 +267,7 @@ impl<H> SupervisorState<H> {
     /// Begins the stop, unless one is under way.
     fn begin(&mut self, reason: StopReason, steps: &mut Vec<Step>) {
         if self.phase == Phase::Running {
-            self.phase = Phase::Stopping { reason };
+            self.phase = Phase::Stopping { reason, signalled: reason.is_signal() };
             steps.push(Step::Begin(reason));
         }
     }
@@ -293,7 +299,7 @@ impl<H> SupervisorState<H> {
     }
 
     fn report_if_nothing_is_owed(&mut self, steps: &mut Vec<Step>) {
-        if let Phase::Stopping { reason } = self.phase
+        if let Phase::Stopping { reason, .. } = self.phase
             && self.workers.is_empty()
         {
             self.phase = Phase::Reported;
