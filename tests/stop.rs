@@ -341,6 +341,42 @@ fn a_second_signal_forces_also_if_it_is_another_one() {
 }
 
 #[test]
+fn a_lame_duck_accepts_and_serves_until_the_next_signal_stops_it_and_one_more_forces_it() {
+    let mut server = Server::start(&[
+        ("supervisor.lame_duck", "1h"),
+        ("supervisor.shutdown_timeout", "1h"),
+        ("connection.linger", "1h"),
+        ("log.level", "debug"),
+    ]);
+    let mut early = server.connect();
+    round_trip(&mut early);
+    server.signal(Signal::TERM);
+    assert_eq!(number(&server.log.wait("lame duck"), "for_ms"), 3_600_000);
+    let mut late = server.connect();
+    round_trip(&mut late);
+    round_trip(&mut early);
+    server.signal_again(Signal::TERM);
+    assert_eq!(number(&server.log.wait("stopping"), "connections"), 2);
+    assert!(read_to_eof(&mut late).is_empty());
+    server.signal_again(Signal::TERM);
+    let ended = server.end();
+    assert_eq!((ended.code, number(ended.log.one("stopped"), "forced")), (Some(3), 2));
+}
+
+#[test]
+fn a_lame_duck_whose_time_is_over_stops() {
+    let server = Server::start(&[("supervisor.lame_duck", "1ms"), LONG_LINGER]);
+    let mut client = server.connect();
+    round_trip(&mut client);
+    server.signal(Signal::TERM);
+    assert!(read_to_eof(&mut client).is_empty());
+    drop(client);
+    let ended = server.end();
+    assert_eq!((ended.code, ended.log.one("stopping")["reason"].clone()), (Some(0), "SIGTERM".into()));
+    ended.log.one("lame duck");
+}
+
+#[test]
 fn a_handle_stops_the_server_and_does_not_force_however_often_it_is_called() {
     let mut server = patient_server();
     let mut client = connect(server.address);

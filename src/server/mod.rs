@@ -231,11 +231,10 @@ impl<S: Service> Server<S> {
                 let (stop, take_in) = (address.clone().recipient(), address.clone().recipient());
                 (worker, WorkerHandle { stop, take_in, look: address.recipient() })
             });
-            let timeout = self.settings.supervisor.shutdown_timeout;
             Supervisor::new(
                 gate.clone(),
                 self.listener.clone(),
-                timeout,
+                self.settings.supervisor.clone(),
                 workers.collect::<Vec<_>>(),
                 report_to,
                 watched.clone(),
@@ -309,6 +308,24 @@ mod tests {
         assert_eq!(TcpStream::connect(address).await.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
     }
 
+    #[actix::test]
+    async fn a_given_socket_is_served_and_a_stop_ends_every_copy_of_it() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let (address, copy) = (listener.local_addr().unwrap(), listener.try_clone().unwrap());
+        let mut early = TcpStream::connect(address).await.unwrap();
+        let server = Server::from_listener(listener, Settings::default(), Echo).unwrap();
+        assert_eq!(server.address(), address);
+        let handle = server.handle();
+        let running = actix_rt::spawn(server.run());
+        early.write_all(b"a").await.unwrap();
+        assert_eq!(early.read_u8().await.unwrap(), b'a');
+        handle.abort();
+        assert_eq!(running.await.unwrap().unwrap().forced, 1);
+        assert_eq!(early.read_u8().await.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+        assert_eq!(TcpStream::connect(address).await.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+        assert!(!socket2::SockRef::from(&copy).is_listener().unwrap());
+    }
+
     /// Accepts one client. Its Acceptor crashes when the test says so.
     struct AcceptsOne {
         listener: Option<Box<dyn Listen>>,
@@ -364,24 +381,6 @@ mod tests {
         let report = running.await.unwrap().unwrap();
         assert_eq!((report.reason, report.exit_code()), (StopReason::Restarts, 1));
         assert_eq!((report.acknowledged, report.forced, report.stuck), (1, 1, vec![]));
-    }
-
-    #[actix::test]
-    async fn a_given_socket_is_served_and_a_stop_ends_every_copy_of_it() {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-        let (address, copy) = (listener.local_addr().unwrap(), listener.try_clone().unwrap());
-        let mut early = TcpStream::connect(address).await.unwrap();
-        let server = Server::from_listener(listener, Settings::default(), Echo).unwrap();
-        assert_eq!(server.address(), address);
-        let handle = server.handle();
-        let running = actix_rt::spawn(server.run());
-        early.write_all(b"a").await.unwrap();
-        assert_eq!(early.read_u8().await.unwrap(), b'a');
-        handle.abort();
-        assert_eq!(running.await.unwrap().unwrap().forced, 1);
-        assert_eq!(early.read_u8().await.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
-        assert_eq!(TcpStream::connect(address).await.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
-        assert!(!socket2::SockRef::from(&copy).is_listener().unwrap());
     }
 
     #[test]

@@ -25,6 +25,7 @@ use crate::{
         report::Report,
         watch::Watched,
     },
+    settings::SupervisorSettings,
     stop::{Shutdown, Stopped},
 };
 use actix::prelude::*;
@@ -62,7 +63,7 @@ pub(crate) struct Supervisor {
     pub gate: Arc<Gate>,
     /// `None` once closed.
     pub listener: Option<Listener>,
-    pub shutdown_timeout: Duration,
+    pub settings: SupervisorSettings,
     pub watched: Arc<Watched>,
     pub log: Logger,
     state: SupervisorState<WorkerHandle>,
@@ -85,7 +86,7 @@ impl Supervisor {
     pub fn new(
         gate: Arc<Gate>,
         listener: Listener,
-        shutdown_timeout: Duration,
+        settings: SupervisorSettings,
         workers: impl IntoIterator<Item = (WorkerId, WorkerHandle)>,
         report_to: oneshot::Sender<Report>,
         watched: Arc<Watched>,
@@ -95,7 +96,7 @@ impl Supervisor {
         Self {
             gate,
             listener: Some(listener),
-            shutdown_timeout,
+            settings,
             watched,
             log,
             state: SupervisorState::new(workers),
@@ -131,6 +132,7 @@ impl Supervisor {
     fn on(&mut self, event: Event, ctx: &mut Context<Self>) {
         for step in self.state.on(event) {
             match step {
+                Step::Announce(reason) => self.announce(reason, ctx),
                 Step::Begin(reason) => {
                     let refusing = self.begin(reason);
                     self.on(Event::Begun { refusing }, ctx);
@@ -160,6 +162,16 @@ impl Supervisor {
         }
     }
 
+    fn announce(&mut self, reason: StopReason, ctx: &mut Context<Self>) {
+        let time = self.settings.lame_duck;
+        if time.is_zero() {
+            return self.on(Event::Elapsed(Timer::LameDuck), ctx);
+        }
+        slog::info!(self.log, "lame duck"; "reason" => reason.as_str(), "for_ms" => time.as_millis() as u64);
+        self.watched.announce(reason);
+        self.start_timer(Timer::LameDuck, ctx);
+    }
+
     /// True if the kernel refuses new clients from now on.
     fn begin(&mut self, reason: StopReason) -> bool {
         self.reserve = Vec::new();
@@ -170,18 +182,19 @@ impl Supervisor {
             slog::warn!(self.log, "cannot refuse new connections"; "reason" => %error);
         }
         slog::info!(self.log, "stopping"; "reason" => reason.as_str(), "connections" => census.connections,
-            "pending" => census.pending, "timeout_ms" => self.shutdown_timeout.as_millis() as u64);
+            "pending" => census.pending, "timeout_ms" => self.settings.shutdown_timeout.as_millis() as u64);
         self.stopping_since = Instant::now();
-        self.watched.begin(reason, census, self.shutdown_timeout, refused.is_ok());
+        self.watched.begin(reason, census, self.settings.shutdown_timeout, refused.is_ok());
         refused.is_ok()
     }
 
     fn start_timer(&self, timer: Timer, ctx: &mut Context<Self>) {
         let time = match timer {
+            Timer::LameDuck => self.settings.lame_duck,
             Timer::Settling => SETTLING,
             Timer::Look => LOOK,
             Timer::Handshakes => HANDSHAKES,
-            Timer::Deadline => self.shutdown_timeout,
+            Timer::Deadline => self.settings.shutdown_timeout,
             Timer::Patience => WORKER_PATIENCE,
         };
         ctx.run_later(time, move |supervisor, ctx| supervisor.on(Event::Elapsed(timer), ctx));
@@ -317,11 +330,19 @@ mod tests {
 
     const LONG: Duration = Duration::from_secs(3600);
 
+    fn settings(shutdown_timeout: Duration) -> SupervisorSettings {
+        SupervisorSettings { shutdown_timeout, ..crate::Settings::default().supervisor }
+    }
+
     fn watched(gate: &Arc<Gate>) -> Arc<Watched> {
         Watched::new(([127, 0, 0, 1], 1).into(), 0, gate.clone())
     }
 
     fn tree(workers: usize, shutdown_timeout: Duration) -> Tree {
+        tree_of(workers, settings(shutdown_timeout))
+    }
+
+    fn tree_of(workers: usize, settings: SupervisorSettings) -> Tree {
         let (gate, (listener, address), (logger, log)) = (Gate::new(4, 4, workers), listener(), testing::log());
         let (report_to, report) = oneshot::channel();
         let (shutdown, mut received) = mpsc::unbounded_channel();
@@ -333,7 +354,7 @@ mod tests {
             .unzip();
         let supervisor = Supervisor::create(|ctx| {
             ctx.add_stream(futures_util::stream::poll_fn(move |cx| received.poll_recv(cx)));
-            Supervisor::new(gate.clone(), listener, shutdown_timeout, handles, report_to, watched(&gate), logger)
+            Supervisor::new(gate.clone(), listener, settings, handles, report_to, watched(&gate), logger)
         });
         Tree { supervisor, gate, address, shutdown, report, workers, log }
     }
@@ -397,6 +418,30 @@ mod tests {
     }
 
     #[actix::test]
+    async fn a_lame_duck_stops_when_its_time_is_over_or_at_the_next_signal() {
+        for signal in [false, true] {
+            tokio::time::pause();
+            let mut tree = tree_of(1, SupervisorSettings { lame_duck: LONG, ..settings(LONG) });
+            let begin = Instant::now();
+            tree.stop(StopReason::Sigterm);
+            tree.stop(StopReason::Handle);
+            logged(&mut tree.log, "lame duck").await;
+            assert!(tree.workers[0].told.try_recv().is_err());
+            drop(tree.client(1));
+            if signal {
+                tokio::time::advance(Duration::from_millis(250)).await;
+                tree.stop(StopReason::Sigterm);
+            }
+            assert_eq!(tree.told(1, Stop::Drain).await, []);
+            assert_eq!(begin.elapsed() >= LONG, !signal);
+            tokio::time::advance(Duration::from_millis(250)).await;
+            tree.stop(StopReason::Sigterm);
+            tree.told(1, Stop::Abort).await;
+            tokio::time::resume();
+        }
+    }
+
+    #[actix::test]
     async fn the_backlog_is_taken_in_while_the_connections_drain_and_then_the_socket_is_closed() {
         let mut tree = tree(2, LONG);
         let clients =
@@ -423,7 +468,7 @@ mod tests {
         gate.close();
         let watched = watched(&gate);
         let workers = [(WorkerId(1), WorkerHandle { stop, take_in, look })];
-        let mut supervisor = Supervisor::new(gate, listener, LONG, workers, report_to, watched, logger);
+        let mut supervisor = Supervisor::new(gate, listener, settings(LONG), workers, report_to, watched, logger);
         let mut clients = Vec::new();
         for _ in 0..130 {
             clients.push(TcpStream::connect(address).await.unwrap());

@@ -33,7 +33,10 @@ use actix::Recipient;
 use futures_util::future::join_all;
 use std::{
     net::SocketAddr,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::{Duration, Instant, SystemTime},
 };
 use tokio::time::timeout;
@@ -53,6 +56,8 @@ pub(crate) struct Watched {
     counters: Vec<Arc<Counters>>,
     /// The same. Empty before the server runs.
     workers: OnceLock<Vec<Recipient<Inspect>>>,
+    /// Set when a stop is announced.
+    lame_duck: AtomicBool,
     stop: Mutex<Option<StopSoFar>>,
 }
 
@@ -80,6 +85,7 @@ impl Watched {
             news: News::new(),
             counters: (0..workers).map(|_| Arc::default()).collect(),
             workers: OnceLock::new(),
+            lame_duck: AtomicBool::new(false),
             stop: Mutex::new(None),
         })
     }
@@ -93,6 +99,18 @@ impl Watched {
     pub fn run(&self, workers: Vec<Recipient<Inspect>>) {
         // It is called once, by `Server::run`.
         let _ = self.workers.set(workers);
+    }
+
+    /// A stop is announced.
+    pub fn announce(&self, reason: StopReason) {
+        self.lame_duck.store(true, Relaxed);
+        self.news.tell(|at_ms| Change::Phase {
+            at_ms,
+            phase: Phase::LameDuck,
+            reason: Some(reason),
+            owed: None,
+            timeout_ms: None,
+        });
     }
 
     /// A stop has begun.
@@ -159,6 +177,7 @@ impl Watched {
         match &*self.stop() {
             Some(StopSoFar { report: Some(_), .. }) => Phase::Stopped,
             Some(_) => Phase::Stopping,
+            None if self.lame_duck.load(Relaxed) => Phase::LameDuck,
             None if self.workers.get().is_some() => Phase::Running,
             None => Phase::Bound,
         }
