@@ -30,8 +30,10 @@ impl Service for Moody {
                 b'?' => return Err(io::ErrorKind::InvalidData.into()),
                 _ => socket.write_all(&byte).await?,
             }
-            while byte[0] == b'#' {
-                thread::park();
+            if byte[0] == b'#' {
+                loop {
+                    thread::park();
+                }
             }
         }
         Ok(())

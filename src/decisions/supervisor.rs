@@ -6,7 +6,7 @@
 use crate::decisions::{
     ids::WorkerId,
     roster::Roster,
-    stop::{Echoes, Stop, StopReason},
+    stop::{Echoes, Heard, Stop, StopReason},
 };
 use std::time::Duration;
 
@@ -138,15 +138,12 @@ pub struct SupervisorState<H> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Phase {
     Running,
-    /// The stop is announced. `signalled` as below.
+    /// The stop is announced.
     LameDuck {
         reason: StopReason,
-        signalled: bool,
     },
     Stopping {
         reason: StopReason,
-        /// Whether a signal has been heard. The second one ends the stop by force.
-        signalled: bool,
     },
     /// The report is made. All later events are ignored.
     Reported,
@@ -192,19 +189,12 @@ impl<H> SupervisorState<H> {
         }
         match event {
             Event::Shutdown { reason, now } => {
-                let news = reason.is_signal() && self.echoes.signal(now);
-                match &mut self.phase {
-                    Phase::Running => self.announce(reason, &mut steps),
+                let heard = reason.is_signal().then(|| self.echoes.signal(now));
+                match (self.phase, heard) {
+                    (Phase::Running, _) => self.announce(reason, &mut steps),
                     // A signal moves the stop one stage on.
-                    Phase::LameDuck { signalled, .. } if news => {
-                        *signalled = true;
-                        self.begin(reason, &mut steps);
-                    }
-                    Phase::Stopping { signalled, .. } if news => {
-                        if std::mem::replace(signalled, true) {
-                            self.abort(&mut steps);
-                        }
-                    }
+                    (Phase::LameDuck { .. }, Some(Heard::First | Heard::Again)) => self.begin(reason, &mut steps),
+                    (Phase::Stopping { .. }, Some(Heard::Again)) => self.abort(&mut steps),
                     _ => {}
                 }
             }
@@ -220,7 +210,7 @@ impl<H> SupervisorState<H> {
                 steps.extend(timers.map(Step::Start));
             }
             Event::Elapsed(Timer::LameDuck) => {
-                if let Phase::LameDuck { reason, .. } = self.phase {
+                if let Phase::LameDuck { reason } = self.phase {
                     self.begin(reason, &mut steps);
                 }
             }
@@ -286,18 +276,18 @@ impl<H> SupervisorState<H> {
     }
 
     fn announce(&mut self, reason: StopReason, steps: &mut Vec<Step>) {
-        self.phase = Phase::LameDuck { reason, signalled: reason.is_signal() };
+        self.phase = Phase::LameDuck { reason };
         steps.push(Step::Announce(reason));
     }
 
     /// Begins the stop, unless one is under way. If it was announced, the reason is the one that was given then.
     fn begin(&mut self, reason: StopReason, steps: &mut Vec<Step>) {
-        let (reason, signalled) = match self.phase {
-            Phase::Running => (reason, reason.is_signal()),
-            Phase::LameDuck { reason, signalled } => (reason, signalled),
+        let reason = match self.phase {
+            Phase::Running => reason,
+            Phase::LameDuck { reason } => reason,
             Phase::Stopping { .. } | Phase::Reported => return,
         };
-        self.phase = Phase::Stopping { reason, signalled };
+        self.phase = Phase::Stopping { reason };
         steps.push(Step::Begin(reason));
     }
 
@@ -328,7 +318,7 @@ impl<H> SupervisorState<H> {
     }
 
     fn report_if_nothing_is_owed(&mut self, steps: &mut Vec<Step>) {
-        if let Phase::Stopping { reason, .. } = self.phase
+        if let Phase::Stopping { reason } = self.phase
             && self.workers.is_empty()
         {
             self.phase = Phase::Reported;

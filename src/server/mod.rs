@@ -329,7 +329,7 @@ mod tests {
 
     /// Accepts one client. Its Acceptor crashes when the test says so.
     struct AcceptsOne {
-        listener: Option<tokio::net::TcpListener>,
+        listener: Option<Box<dyn Listen>>,
         crash: oneshot::Receiver<()>,
     }
 
@@ -357,7 +357,7 @@ mod tests {
             let listeners = listeners.clone();
             Box::new(move || {
                 let crash = listeners.lock().unwrap().pop().expect("one listener for each Worker");
-                Ok(Box::new(AcceptsOne { listener: Some(listener.acceptor()?), crash }))
+                Ok(Box::new(AcceptsOne { listener: Some(listener.open()?), crash }))
             })
         };
         let running = actix_rt::spawn(server.supervise(poll_fn(|_| Poll::Pending), open));

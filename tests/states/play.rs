@@ -187,14 +187,20 @@ impl Companion {
         Ok(Self { stream, busy: Instant::now() })
     }
 
-    /// Sends a byte and reads its echo now and then, so that it is not idle.
+    fn round_trip(&mut self) -> io::Result<()> {
+        self.stream.write_all(b"?").and_then(|()| self.stream.read_exact(&mut [0]))
+    }
+
+    /// Sends a byte and reads its echo now and then, so that it is not idle. On a busy machine this may come too late.
     fn keep_busy(&mut self) -> Played {
-        if self.busy.elapsed() > IDLE / 4 {
+        let idle = self.busy.elapsed();
+        if idle > IDLE / 4 {
             self.busy = Instant::now();
-            self.stream
-                .write_all(b"?")
-                .and_then(|()| self.stream.read_exact(&mut [0]))
-                .or_else(|error| wrong(format!("the companion is not echoed: {error}")))?;
+            return match self.round_trip() {
+                Err(_) if idle > IDLE * 3 / 4 => Err(Failed::TooLate("the companion was idle for too long")),
+                Err(error) => wrong(format!("the companion is not echoed: {error}")),
+                Ok(()) => Ok(()),
+            };
         }
         Ok(())
     }
@@ -555,10 +561,8 @@ impl Play<'_> {
     fn finish(mut self, expected: &Expected) -> Played {
         if self.stopped_at.is_none() {
             self.companion = None;
-            let next = Companion::enter(&self.house).and_then(|mut next| {
-                next.busy -= IDLE;
-                next.keep_busy()
-            });
+            let next = Companion::enter(&self.house)
+                .and_then(|mut next| next.round_trip().or_else(|error| wrong(format!("it is not echoed: {error}"))));
             if let Err(Failed::Wrong(what)) = next {
                 return wrong(format!("the slot does not come back: {what}"));
             }
