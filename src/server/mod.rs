@@ -232,7 +232,6 @@ impl<S: Service> Server<S> {
                 (worker, WorkerHandle { stop, take_in, look, reconfigure })
             });
             Supervisor::new(
-                gate.clone(),
                 self.listener.clone(),
                 self.settings.clone(),
                 self.caps,

@@ -88,7 +88,6 @@ pub(crate) struct Supervisor {
 impl Supervisor {
     /// A Supervisor over `workers`, which have just been started. Its report goes to `report_to`.
     pub fn new(
-        gate: Arc<Gate>,
         listener: Listener,
         settings: Settings,
         caps: Caps,
@@ -99,7 +98,7 @@ impl Supervisor {
     ) -> Self {
         let handshakes = listener.address().and_then(Handshakes::of).ok();
         Self {
-            gate,
+            gate: watched.gate.clone(),
             listener: Some(listener),
             settings,
             caps,
@@ -401,7 +400,7 @@ mod tests {
             .unzip();
         let supervisor = Supervisor::create(|ctx| {
             ctx.add_stream(futures_util::stream::poll_fn(move |cx| received.poll_recv(cx)));
-            Supervisor::new(gate.clone(), listener, settings, CAPS, handles, report_to, watched(&gate), logger)
+            Supervisor::new(listener, settings, CAPS, handles, report_to, watched(&gate), logger)
         });
         Tree { supervisor, gate, address, shutdown, report, workers, log }
     }
@@ -551,7 +550,7 @@ mod tests {
         gate.close();
         let watched = watched(&gate);
         let workers = [(WorkerId(1), WorkerHandle { stop, take_in, look, reconfigure })];
-        let mut supervisor = Supervisor::new(gate, listener, settings(LONG), CAPS, workers, report_to, watched, logger);
+        let mut supervisor = Supervisor::new(listener, settings(LONG), CAPS, workers, report_to, watched, logger);
         let mut clients = Vec::new();
         for _ in 0..130 {
             clients.push(TcpStream::connect(address).await.unwrap());
