@@ -79,16 +79,20 @@ async fn main() -> Result<ExitCode, Box<dyn Error>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::future::pending;
+    use std::future::{pending, ready};
+    use tokio::io::AsyncWriteExt;
+
+    fn request() -> Vec<u8> {
+        serde_json::to_vec(&Request { id: 7, sum: vec![1.0, 2.0, 3.5] }).unwrap()
+    }
 
     #[tokio::test]
     async fn each_request_is_answered_and_what_is_none_too() {
         let (client, server) = tokio::io::duplex(1024);
         let asking = async {
             let mut frames = Framed::new(client, codec());
-            let request = serde_json::to_vec(&Request { id: 7, sum: vec![1.0, 2.0, 3.5] }).unwrap();
             let mut answers = Vec::new();
-            for frame in [&request[..], b"{}"] {
+            for frame in [&request()[..], b"{}"] {
                 frames.send(frame).await.unwrap();
                 answers.push(serde_json::from_slice(&frames.next().await.unwrap().unwrap()).unwrap());
             }
@@ -98,5 +102,17 @@ mod tests {
         assert!(served.is_ok());
         assert_eq!(answers[0], Response::Result { id: 7, sum: 6.5 });
         assert!(matches!(&answers[1], Response::Error(error) if error.contains("missing field `id`")), "{answers:?}");
+    }
+
+    #[tokio::test]
+    async fn at_a_stop_a_whole_request_is_answered_and_half_of_another_is_not() {
+        let (client, server) = tokio::io::duplex(1024);
+        let mut frames = Framed::new(client, codec());
+        frames.send(&request()[..]).await.unwrap();
+        frames.get_mut().write_all(&[0; 2]).await.unwrap(); // half of a length
+        answer_all(server, ready(())).await.unwrap();
+        let answer = frames.next().await.unwrap().unwrap();
+        assert_eq!(serde_json::from_slice::<Response>(&answer).unwrap(), Response::Result { id: 7, sum: 6.5 });
+        assert!(frames.next().await.is_none());
     }
 }

@@ -17,6 +17,9 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
+    /// The socket that was given cannot be served: it does not listen, or is not a TCP socket.
+    #[error("cannot serve the socket that was given: {0}")]
+    Listener(#[source] io::Error),
     /// The limit of file descriptors leaves none for a connection.
     #[error(
         "the limit of {limit} file descriptors leaves none for a connection: {reserved} are needed for the program itself"

@@ -67,6 +67,9 @@
 //! }
 //! ```
 //!
+//! A protocol of requests is [notified](AtStop::Notify) of a stop and keeps its input. [`Socket::stopping`] shows how such a
+//! service is written and tested.
+//!
 //! # Stop it
 //!
 //! A [`Handle`] stops the server from any thread, and [`Signals`] are forwarded to one. This server answers SIGTERM and Ctrl-C
@@ -87,6 +90,27 @@
 //! ```
 //!
 //! Every connection drains, each for as long as `shutdown_timeout` allows; [`Service`] says what that means for a protocol.
+//! [`Handle::abort`] does not wait: what is still open is reset. [`Handle::status`] tells where the server stands, from any
+//! thread, also if a service holds up its own:
+//!
+//! ```
+//! use supervised_echo::{Echo, Phase, Server, Settings};
+//!
+//! # let mut settings = Settings::default();
+//! # settings.listen.address = ([127, 0, 0, 1], 0).into();
+//! # actix::System::new().block_on(async {
+//! let server = Server::bind(settings, Echo)?;
+//! let handle = server.handle();
+//! assert_eq!(handle.status().phase, Phase::Bound); // its clients wait in the backlog
+//! handle.abort(); // usually from elsewhere, later
+//! let report = server.run().await?;
+//! assert_eq!(report.exit_code(), 0); // there was no client to be forced
+//! let status = handle.status();
+//! assert_eq!((status.phase, status.served, status.waiting), (Phase::Stopped, 0, 0));
+//! # Ok::<(), supervised_echo::Error>(())
+//! # })?;
+//! # Ok::<(), supervised_echo::Error>(())
+//! ```
 //!
 //! # Settings
 //!
@@ -112,6 +136,8 @@
 //! # Features
 //!
 //! All are on by default. Without them (`default-features = false`) a library user compiles less than half as many crates.
+//! Such a program also names `actix` in its `Cargo.toml` (feature `macros`, for `#[actix::main]`) and `tokio` (`io-util` to
+//! read and write, `macros` for `select!`; for its tests `rt`).
 //!
 //! * `admin`: the [`Admin`], which shows a server over HTTP: the live page, health, metrics, events.
 //! * `cli`, for programs: [`settings::layers`], [`logging`], and what the two binaries need. With it slog logs every level
@@ -141,7 +167,7 @@
 //! * `client`: the verifying client, with the same messages and roster.
 //! * [`settings`]: the settings of both, and how their layers are put together. [`logging`]: how both log.
 //! * [`resources`]: what a program must have of the system before it starts.
-//! * `stop`: the messages of a stop, and the handle that begins one. `signals` turns the system's signals into them.
+//! * `stop`: the messages of a stop, and the handle that orders one. `signals` turns the system's signals into them.
 //! * `bin`: the two programs.
 // A library returns its errors, logs what it does, and leaves the end of the process to the program. An exit here would
 // lose the log records that are not written yet.

@@ -570,7 +570,7 @@ fn sums_are_told_while_nothing_happens() {
 #[test]
 fn a_watcher_that_is_too_slow_gets_the_whole_tree_anew_and_goes_on_from_there() {
     let (server, admin) = start(&[]);
-    let mut slow = Events::over(connect_narrow(admin));
+    let mut slow = Events::over(connect_with_small_buffer(admin));
     let address = server.address;
     for _ in 0..4000 {
         round_trip(&mut connect(address));

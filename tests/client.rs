@@ -1,5 +1,5 @@
-//! The built client against servers that are wrong in every way, against the built server, and as a user meets it: flags,
-//! signals, report and exit code.
+//! The built client against servers that are wrong in every way, and against the built server. It is run as a user runs it, with
+//! flags, signals, a report and an exit code.
 
 mod common;
 
@@ -15,7 +15,8 @@ use std::{
 };
 use supervised_echo::settings::ClientSettings;
 
-/// Runs a client of two messages: the first is served by `first`, the other, on a connection of its own, as it should be.
+/// Runs a client that sends two messages. `first` serves the first message. The second one has a connection of its own and gets its
+/// echo.
 fn run_with_first(args: &[&str], first: impl FnOnce(TcpStream) + Send + 'static) -> Run {
     let server = Scripted::start(vec![Box::new(first), Box::new(echo_until_end)]);
     let run = Client::run(server.address, args);
@@ -109,7 +110,7 @@ fn an_echo_that_is_late_is_lost_and_does_not_count_for_the_next_message() {
     let late = thread::spawn(move || {
         let mut stream: TcpStream = first.recv().unwrap();
         wait.recv().unwrap();
-        // The client has hung up, and may have reset.
+        // The client has ended the connection by now, so the write may fail.
         let _ = stream.write_all(FIRST.as_bytes());
     });
     let good = move |stream: TcpStream| {
@@ -170,7 +171,7 @@ fn an_echo_that_trickles_byte_by_byte_is_verified() {
 #[test]
 fn a_message_larger_than_every_buffer_is_verified() {
     let server = Scripted::start(vec![Box::new(echo_until_end)]);
-    // In this process: no file of settings may be as large.
+    // The client runs in this process, because a settings file of this size is refused.
     let mut settings = ClientSettings::default();
     settings.server.address = server.address.to_string();
     (settings.traffic.message, settings.traffic.messages) = ("x".repeat(16 << 20), 1);
@@ -244,7 +245,7 @@ fn the_table_tells_of_a_server_out_of_reach_and_of_the_signal_that_ended_the_run
 }
 
 #[test]
-fn a_name_that_nobody_knows_is_named_in_one_line() {
+fn an_unknown_name_is_named_in_one_line() {
     let run = Client::run("no-such-name.invalid:1", &["--connect-timeout", "100ms"]);
     assert_eq!(run.outcome(), (1, [0; 4]));
     let [line] = run.said()[..] else { panic!("{run:?}") };
@@ -417,7 +418,7 @@ fn without_an_id_it_is_called_as_its_host() {
     assert_eq!(run.report["client"], host);
 }
 
-/// Runs it to its end as a user would, without a server of its own.
+/// Runs the client to its end as a user does. The test gives the server's address.
 fn said(args: &[&str]) -> Finished {
     finish(command(CLIENT).args(args))
 }
@@ -437,7 +438,7 @@ fn the_table_is_on_standard_output_and_all_else_on_standard_error() {
 }
 
 #[test]
-fn a_report_that_nobody_reads_harms_nobody() {
+fn a_report_that_is_not_read_does_no_harm() {
     let server = Server::start(&[]);
     let Client { process, out, log } = Client::start(server.address, &[]);
     drop(out);

@@ -1,5 +1,5 @@
-//! The containers, driven through `docker compose` on a real engine: every image is really built, and each test starts from
-//! nothing and leaves nothing. Where no engine answers, the tests are reported as ignored.
+//! The containers, driven through `docker compose` on a real engine. The tests build every image. Each test starts from nothing and
+//! leaves nothing. Where no engine answers, the tests are reported as ignored.
 
 mod common;
 mod docker;
@@ -60,7 +60,7 @@ fn images_are_one_small_static_binary_for_an_unprivileged_user() {
         assert_eq!(labels["org.opencontainers.image.title"], program);
         assert_eq!(labels["org.opencontainers.image.licenses"], "MIT OR Apache-2.0");
         assert!(labels["org.opencontainers.image.description"].is_string(), "{labels}");
-        // It starts without a file beside it.
+        // It starts without any other file.
         let version = run(&["run", "--rm", "--read-only", "--network", "none", program, "--version"]);
         assert!(version.ends_with(env!("CARGO_PKG_VERSION")), "{version}");
     }
@@ -88,7 +88,7 @@ fn one_command_runs_five_clients_with_five_ids_and_every_echo_is_verified() {
     });
     up.interrupt();
     up.exit(PATIENCE);
-    // All of them have ended by themselves, and the server because it was told to.
+    // All clients have ended by themselves, and the server because of Ctrl-C.
     assert_exit_codes(SERVER, 0);
     let ids: HashSet<_> = (1..=5)
         .map(|n| {
@@ -122,10 +122,10 @@ fn containers_have_no_privilege_no_published_port_and_settings_they_cannot_write
         assert_eq!(networks, ["echo"]);
         assert_eq!(container["Config"]["StopTimeout"], 12);
     }
-    // Docker's own time is longer than the server's.
+    // Docker waits longer than the server's own deadline.
     let deadline = "shutdown_timeout = \"8s\"";
     assert!(fs::read_to_string(checkout.path().join("settings/server.toml")).unwrap().contains(deadline));
-    // The client was started only when the server had answered.
+    // Compose started the client when the server was healthy.
     let server = inspect(SERVER);
     let health = &server["State"]["Health"];
     assert_eq!(health["Status"], "healthy");
@@ -136,7 +136,7 @@ fn generated_clients_are_the_same_building_blocks() {
     let config = |command: &str| -> Value {
         let text = must(checkout.path(), &format!("{command} config --format json"));
         let mut config: Value = serde_json::from_str(&text).unwrap();
-        // The block that others refer to is shown unresolved.
+        // Compose shows the block to which others refer as it is written, so it is left out.
         config.as_object_mut().unwrap().remove("x-service");
         config
     };
@@ -150,7 +150,7 @@ fn generated_clients_are_the_same_building_blocks() {
             assert_eq!(service.remove("hostname"), Some(json!(format!("client{client}"))));
             let mut wanted = scaled["services"]["client"].clone();
             if client > 1 {
-                // The image that the first has built serves all.
+                // All use the image that the first one builds.
                 wanted.as_object_mut().unwrap().remove("build");
             }
             assert_eq!(json!(service), wanted);
@@ -187,7 +187,7 @@ fn generating_anything_but_a_whole_number_of_clients_is_a_usage_error() {
 
 // The netcat check.
 
-/// Runs the check, and gives what it says and its exit code.
+/// Runs the check. Gives its output and its exit code.
 fn netcat_check(checkout: &Checkout) -> (String, i32) {
     let said = finish(Command::new("sh").arg(checkout.path().join("compose/netcat-check.sh")));
     (said.out, said.code)
@@ -208,7 +208,7 @@ fn the_netcat_check_succeeds_against_the_server_and_fails_when_it_is_gone() {
     must(checkout.path(), &format!("{COMPOSE} stop server"));
     assert_eq!(netcat_check(&checkout), fail());
     must(checkout.path(), &format!("{COMPOSE} down"));
-    // Now there is not even a network.
+    // Now there is no network either.
     assert_eq!(netcat_check(&checkout), fail());
 }
 
@@ -228,7 +228,7 @@ fn the_netcat_check_fails_against_servers_that_are_not_echo_servers() {
             "use IO::Socket::INET; my $s = IO::Socket::INET->new(LocalPort => 12345, Listen => 9) or die $!;
              $| = 1; print \"ready\\n\"; while (my $c = $s->accept) {{ $c->autoflush; {answer}; close $c }}"
         );
-        // It has the name that the server has in its network.
+        // In the network it has the server's name.
         let on = ["--detach", "--name", name, "--network", "echo", "--network-alias", "server"];
         run(&[&["run"], &on[..], &["echo-netcat", "perl", "-e", &program]].concat());
         Running::logs(name).wait_for(1, "ready");
@@ -247,7 +247,7 @@ fn the_netcat_check_builds_its_image_if_it_is_missing() {
     let checkout = Checkout::copy();
     build_netcat(&checkout);
     must(checkout.path(), &format!("{COMPOSE} up --detach --wait server"));
-    // What it was made of stays, so that the next build is quick.
+    // The layers stay, so that the next build is quick.
     run(&["image", "rm", "--no-prune", "echo-netcat"]);
     assert_eq!(netcat_check(&checkout), success());
     inspect("echo-netcat");
@@ -283,13 +283,13 @@ fn wrong_settings_end_the_container_with_the_code_for_settings() {
     assert_exit_codes(SERVER, 78);
     let log = must(checkout.path(), &format!("docker logs {SERVER}"));
     assert!(log.contains("/settings/server.toml") && log.contains("max_connections"), "{log}");
-    // And the client, which waits for a healthy server, is never started.
+    // The client waits for a healthy server, so it is never started.
     assert_eq!(inspect("echo-client-1")["State"]["Status"], "created");
 }
 
 // Stops.
 
-/// A checkout in which each client keeps sending on so many connections, and the server tells of each.
+/// A checkout in which each client has this many connections and sends without end. The server's log has a record of each.
 fn endless(connections: usize, period: &str) -> Checkout {
     let checkout = Checkout::copy();
     checkout.set("server", &[("level", "\"debug\""), ("format", "\"json\"")]);
@@ -299,7 +299,7 @@ fn endless(connections: usize, period: &str) -> Checkout {
             ("connections", &connections.to_string()),
             ("messages", "0"),
             ("period", &format!("\"{period}\"")),
-            // So that a client whose server is gone says so soon.
+            // A client whose server is gone gives up soon.
             ("connect_timeout", "\"2s\""),
             ("format", "\"json\""),
         ],
@@ -307,7 +307,7 @@ fn endless(connections: usize, period: &str) -> Checkout {
     checkout
 }
 
-/// Starts the server and so many clients, and waits until every connection has had an echo. Gives the clients' logs.
+/// Starts the server and this many clients, and waits until every connection has had an echo. Gives the clients' logs.
 fn up(checkout: &Checkout, clients: usize, connections: usize) -> Vec<Running> {
     must(checkout.path(), &format!("{COMPOSE} up --detach --scale client={clients}"));
     let follow = |n| Running::logs(&format!("echo-client-{n}"));
@@ -332,7 +332,7 @@ fn records(log: &str) -> Records {
     Records(log.lines().map(Records::read).collect())
 }
 
-/// The whole log of the server, which has ended: every connection is in it, and the sums of the stop add up.
+/// Checks the log of a server that has ended: every connection is in it, and the sums of the stop add up.
 fn assert_server_stopped_well(log: &str, connections: u64) {
     let log = records(log);
     log.assert_all_accounted_for();
@@ -347,18 +347,18 @@ fn assert_server_stopped_well(log: &str, connections: u64) {
     assert!(number(stopped, "elapsed_ms") < number(stopping, "timeout_ms"), "{stopped}");
     let closes = log.of("connection closed").into_iter().filter(|close| close["reason"] == "stopped");
     for close in closes {
-        // The clients' messages are one line each, and none is split by the end.
+        // A client sends one line at a time, and the end splits none.
         assert_eq!(close["received"], close["echoed"], "{close}");
     }
 }
 
-/// The log of a client, which is followed by its report.
+/// The log of a client, without the report that follows it.
 fn client_records(log: &str) -> Records {
     let lines: Vec<_> = log.lines().filter(|line| line.starts_with('{')).collect();
     records(&lines.join("\n"))
 }
 
-/// The log of a client that has been stopped. Every connection is closed in it.
+/// Checks the log of a client that has been stopped: every connection is closed in it.
 fn assert_client_stopped_well(log: &str, connections: usize) {
     let log = client_records(log);
     assert_eq!(log.one("stopping")["reason"], "SIGTERM");
@@ -383,7 +383,7 @@ fn a_client_stopped_under_traffic_closes_every_connection() {
     run(&["stop", "echo-client-2"]);
     assert_exit_codes("echo-client-2", 0);
     assert_client_stopped_well(&must(checkout.path(), "docker logs echo-client-2"), 10);
-    // Neither the server nor the other client is any the worse.
+    // The server and the other client go on.
     for container in [SERVER, "echo-client-1"] {
         assert_eq!(inspect(container)["State"]["Running"], true, "{container}");
     }
@@ -395,12 +395,12 @@ fn a_client_stopped_under_traffic_closes_every_connection() {
 fn both_stopped_under_traffic_end_well() {
     let checkout = endless(10, "5ms");
     let _clients = up(&checkout, 2, 10);
-    // At the same time.
+    // All three at the same time.
     run(&["stop", SERVER, "echo-client-1", "echo-client-2"]);
     assert_exit_codes(SERVER, 0);
     assert_server_stopped_well(&must(checkout.path(), &format!("docker logs {SERVER}")), 0);
     for client in ["echo-client-1", "echo-client-2"] {
-        // Whose message was under way to a server that had drawn the line has lost it, and says so. None is wrong.
+        // A message may have come after the server's input had ended. Its client counts it as lost. No echo is wrong.
         let log = client_records(&must(checkout.path(), &format!("docker logs {client}")));
         let finished = log.one("finished");
         assert_eq!(finished["wrong"], 0, "{finished}");
@@ -411,7 +411,7 @@ fn both_stopped_under_traffic_end_well() {
 fn down_ends_both_well_within_its_time() {
     let checkout = endless(10, "5ms");
     let mut clients = up(&checkout, 2, 10);
-    // `down` removes the containers: their logs are followed to the end, and the engine remembers how they died.
+    // `down` removes the containers. So their logs are followed to the end, and the engine's events tell the exit codes.
     let mut server = Running::logs(SERVER);
     let started = inspect(SERVER)["State"]["StartedAt"].as_str().unwrap().to_owned();
     must(checkout.path(), &format!("{COMPOSE} down -t 5"));

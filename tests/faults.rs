@@ -1,4 +1,4 @@
-//! What goes wrong: panics, threads that hang, descriptors that run out, clients of every bad manner; and a stop in the middle
+//! What goes wrong: panics, threads that hang, descriptors that run out, and clients that behave badly. A stop comes in the middle
 //! of each. Panics in each state of an actor, and each accept error, have their tests beside the actors.
 
 mod common;
@@ -28,16 +28,16 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 const ONE_WORKER: (&str, &str) = ("supervisor.workers", "1");
 const DEBUG: (&str, &str) = ("log.level", "debug");
 
-/// Waits until every Acceptor has its handle of the listening socket, beside the Supervisor's own. Gives another one, and
-/// what the socket is called.
+/// Waits until every Acceptor has its own handle of the listening socket, as the Supervisor has. Gives one more handle, and the
+/// socket's name among the descriptors.
 fn listener_of_all(server: &Server, workers: usize) -> (socket2::Socket, String) {
     let (listener, name) = server.listener();
     wait_until("every Acceptor has its handle", || server.process.handles(&name) == 1 + workers);
     (listener, name)
 }
 
-/// Every slot can be had, and not one more; then the server is stopped.
-fn assert_whole_house(server: Server, cap: usize) -> Ended {
+/// All slots can be taken, and one more client must wait. Then the server is stopped.
+fn assert_every_slot_is_free(server: Server, cap: usize) -> Ended {
     let mut clients: Vec<_> = (0..cap).map(|_| server.connect()).collect();
     clients.iter_mut().for_each(round_trip);
     clients.push(server.connect());
@@ -101,7 +101,7 @@ fn an_acceptor_that_crashes_is_replaced_and_no_queued_client_is_lost() {
     listener.shutdown(Shutdown::Both).unwrap();
     wait_until("both have crashed", || server.process.handles(&name) == 1);
     listener.listen(16).unwrap();
-    let address = listener.local_addr().unwrap().as_socket().unwrap(); // the shutdown has cost it its port
+    let address = listener.local_addr().unwrap().as_socket().unwrap(); // a shutdown gives the port back, and `listen` takes another
     let mut queued: Vec<_> = (0..10).map(|_| connect(address)).collect();
     queued.iter_mut().for_each(round_trip);
     round_trip(&mut client);
@@ -141,7 +141,7 @@ fn too_many_restarts_stop_the_server_gracefully() {
 }
 
 #[test]
-fn connections_that_crash_at_a_stop_take_nobody_along_and_every_crash_is_counted() {
+fn connections_that_crash_at_a_stop_harm_no_other_and_every_crash_is_counted() {
     const EACH: usize = 20;
     let mut settings = settings();
     settings.connection.linger = Duration::from_secs(20);
@@ -153,13 +153,13 @@ fn connections_that_crash_at_a_stop_take_nobody_along_and_every_crash_is_counted
         wait_until_arrived(client);
     }
     panic.iter().for_each(|client| drop(server.log.wait_of("connection opened", client)));
-    // The crashes cross the order to stop.
+    // The crashes and the order to stop come at the same time.
     thread::scope(|scope| {
         scope.spawn(|| panic.iter_mut().for_each(|client| client.write_all(b"!").unwrap()));
         server.handle.stop();
     });
     others.iter_mut().for_each(|client| assert_eq!(read_to_eof(client), b"owed"));
-    // What comes after the order is not served any more: the end is clean then.
+    // A `!` that comes after the order does not reach the service. So its connection does not crash, and ends cleanly.
     let reset = panic.iter_mut().map(|client| client.read(&mut [0])).filter(io::Result::is_err).count();
     drop((panic, others));
     let (report, log) = server.end();
@@ -169,16 +169,16 @@ fn connections_that_crash_at_a_stop_take_nobody_along_and_every_crash_is_counted
 }
 
 #[test]
-fn a_stop_that_finds_no_acceptor_serves_whoever_is_queued_all_the_same() {
+fn a_stop_that_finds_no_acceptor_still_echoes_to_the_clients_in_the_backlog() {
     let mut server =
         Server::start(&[ONE_WORKER, ("supervisor.max_restarts", "1000000"), DEBUG, LONG_LINGER, LONG_TIMEOUT]);
     let mut clients = vec![server.connect_served()];
     let (listener, name) = listener_of_all(&server, 1);
     listener.shutdown(Shutdown::Both).unwrap();
     wait_until("it has crashed", || server.process.handles(&name) == 1);
-    let limit = server.process.limit_descriptors(3); // so that no other one can take over before the stop
+    let limit = server.process.limit_descriptors(3); // so that no successor can open its handle before the stop
     listener.listen(16).unwrap();
-    let address = listener.local_addr().unwrap().as_socket().unwrap(); // the shutdown has cost it its port
+    let address = listener.local_addr().unwrap().as_socket().unwrap(); // a shutdown gives the port back, and `listen` takes another
     clients.extend((0..10).map(|_| connect(address)));
     for client in &mut clients {
         client.write_all(b"owed").unwrap();
@@ -193,13 +193,13 @@ fn a_stop_that_finds_no_acceptor_serves_whoever_is_queued_all_the_same() {
     assert_eq!((ended.code, ended.log.one("stopping")["reason"].as_str()), (Some(0), Some("SIGTERM")));
     assert_eq!(number(ended.log.one("stopped"), "acknowledged"), 11);
     assert!(ended.log.of("acceptor stopped").is_empty());
-    ended.log.one("worker stopped"); // not given up on as one that is stuck
+    ended.log.one("worker stopped"); // it is not taken for stuck
     ended.log.assert_all_accounted_for();
 }
 
 // Threads that hang.
 
-/// Echoes, but on `#` blocks its thread, and says so, until it is allowed to go on.
+/// Echoes. On a `#` it reports that it blocks, and blocks its thread until it may go on.
 struct Blocking {
     blocked: Sender<()>,
     go_on: Mutex<Receiver<()>>,
@@ -233,7 +233,7 @@ fn a_worker_that_is_stuck_is_named_with_its_connections_and_left_behind() {
     let worker = number(&server.log.wait_of("connection opened", &stuck), "worker") as usize;
     stuck.write_all(b"#").unwrap();
     blocks.recv_timeout(PATIENCE).unwrap();
-    let mut other = connect(server.address); // for the other thread to accept
+    let mut other = connect(server.address); // the other thread accepts it
     round_trip(&mut other);
 
     server.handle.stop();
@@ -272,13 +272,13 @@ fn a_handle_tells_of_a_server_whose_worker_is_stuck_and_an_abort_leaves_that_one
     assert_eq!(standing(), (Phase::Stopped, 1, 0), "its thread still holds the connection");
 }
 
-/// Echoes; a `#` leaves something behind on its thread that does not end before it is allowed to.
-struct Leaving {
+/// Echoes. On a `#` it leaves work behind that keeps the runtime of its thread from ending, until it may go on.
+struct LeavesWorkBehind {
     left: Sender<()>,
     go_on: Arc<Mutex<Receiver<()>>>,
 }
 
-impl Service for Leaving {
+impl Service for LeavesWorkBehind {
     async fn serve(&self, socket: &mut Socket) -> io::Result<()> {
         let mut bytes = [0; 64];
         loop {
@@ -301,7 +301,7 @@ impl Service for Leaving {
 fn a_thread_that_does_not_end_is_named_and_left_behind_though_its_worker_has_acknowledged() {
     let (left, lefts) = channel();
     let (_go_on, may_go_on) = channel();
-    let mut server = InProcess::start(settings(), Leaving { left, go_on: Arc::new(Mutex::new(may_go_on)) });
+    let mut server = InProcess::start(settings(), LeavesWorkBehind { left, go_on: Arc::new(Mutex::new(may_go_on)) });
     let mut client = connect(server.address);
     let worker = number(&server.log.wait_of("connection opened", &client), "worker") as usize;
     client.write_all(b"#").unwrap();
@@ -316,7 +316,7 @@ fn a_thread_that_does_not_end_is_named_and_left_behind_though_its_worker_has_ack
 }
 
 #[test]
-fn a_thread_that_hangs_for_a_while_holds_up_its_own_clients_alone_and_nobody_is_forced() {
+fn a_thread_that_hangs_for_a_while_holds_up_its_own_clients_only_and_none_is_forced() {
     let (blocked, blocks) = channel();
     let (go_on, may_go_on) = channel();
     let mut settings = settings();
@@ -330,7 +330,7 @@ fn a_thread_that_hangs_for_a_while_holds_up_its_own_clients_alone_and_nobody_is_
     blocks.recv_timeout(PATIENCE).unwrap();
     let mut other = connect(server.address);
     round_trip(&mut other);
-    // In the backlog, since all slots are taken. More than one, or the turn might not come to the thread that hangs.
+    // All slots are taken, so these are in the backlog. There are two, so that the turn of the thread that hangs comes too.
     let mut queued = [(); 2].map(|()| connect(server.address));
     for client in &mut queued {
         client.write_all(b"owed").unwrap();
@@ -357,10 +357,11 @@ fn a_thread_that_hangs_for_a_while_holds_up_its_own_clients_alone_and_nobody_is_
 // Descriptors that run out.
 
 #[test]
-fn without_descriptors_accepting_pauses_once_without_spinning_and_resumes_and_nobody_is_lost() {
-    // A tenth of the time that the clock below takes. Who spins takes most of it, who pauses some milliseconds.
+fn without_descriptors_accepting_pauses_once_without_spinning_and_resumes_and_no_client_is_lost() {
+    // A tenth of the time that the clock below takes. A server that spins uses most of that time, and one that pauses uses some
+    // milliseconds.
     const CPU: Duration = Duration::from_millis(200);
-    // A client that says nothing is the clock: it is shown out after several attempts to accept.
+    // A client that says nothing is the clock. Its idle timeout ends it after several attempts to accept.
     let mut server = Server::start(&[
         ("supervisor.workers", "2"),
         ("connection.idle_timeout", "2s"),
@@ -396,9 +397,9 @@ fn without_descriptors_accepting_pauses_once_without_spinning_and_resumes_and_no
     assert!(ended.log.of("acceptor restarted").is_empty());
 }
 
-/// Leaves the server no descriptor for another client, and waits until it has felt it: so many are in the backlog, and are
-/// owed an echo.
-fn exhaust(server: &mut Server, clients: usize) -> Vec<TcpStream> {
+/// Leaves the server no descriptor for another client, and waits until it pauses. Gives that many clients in the backlog, each of
+/// which has sent something.
+fn exhaust_descriptors(server: &mut Server, clients: usize) -> Vec<TcpStream> {
     let open = server.process.descriptors();
     let free = (0..).find(|number| !open.contains(number)).unwrap();
     server.process.limit_descriptors(free as u64);
@@ -413,10 +414,10 @@ fn exhaust(server: &mut Server, clients: usize) -> Vec<TcpStream> {
 }
 
 #[test]
-fn a_stop_without_descriptors_takes_in_everybody_as_those_before_them_leave() {
+fn a_stop_without_descriptors_takes_in_every_client_as_descriptors_come_back() {
     let mut server = Server::start(&[ONE_WORKER, DEBUG, LONG_LINGER, LONG_TIMEOUT]);
     let mut served: Vec<_> = (0..5).map(|_| server.connect_served()).collect();
-    let queued = exhaust(&mut server, 20);
+    let queued = exhaust_descriptors(&mut server, 20);
     server.signal(Signal::TERM);
     served.iter_mut().for_each(|client| assert!(read_to_eof(client).is_empty()));
     drop(served);
@@ -431,19 +432,19 @@ fn a_stop_without_descriptors_takes_in_everybody_as_those_before_them_leave() {
 }
 
 #[test]
-fn a_stop_that_is_forced_before_there_are_descriptors_counts_whoever_is_in_the_backlog() {
+fn a_stop_that_is_forced_before_there_are_descriptors_counts_the_clients_in_the_backlog() {
     let mut server = Server::start(&[ONE_WORKER, DEBUG, LONG_LINGER, LONG_TIMEOUT]);
     let served: Vec<_> = (0..5).map(|_| server.connect_served()).collect();
-    let mut queued = exhaust(&mut server, 20);
+    let mut queued = exhaust_descriptors(&mut server, 20);
     server.signal(Signal::TERM);
     server.log.wait("acceptor stopped");
-    // None of them ends, so no descriptor comes back.
+    // No client ends, so no descriptor comes back.
     server.signal_again(Signal::TERM);
     let ended = server.end();
     assert_eq!((ended.code, number(ended.log.one("stopped"), "forced")), (Some(3), 25));
     ended.log.assert_totals_add_up();
     for client in &mut queued {
-        // The Acceptor's own descriptor lets one of them in, to be drained and then forced while it lingers.
+        // The Acceptor has given its descriptor back. So one of them is taken in, drained, and forced while its close lingers.
         let mut echo = Vec::new();
         let ended = client.read_to_end(&mut echo);
         assert!(ended.is_err() || echo == b"owed", "an end by force is no clean end");
@@ -458,18 +459,18 @@ fn clients_that_send_and_never_read_cost_no_more_than_a_buffer_each() {
     const CLIENTS: usize = 4;
     const BUFFER: u64 = 64 * 1024;
     const MOST: u64 = 16 * 1024 * 1024;
-    // What the allocator and the kernel round up to, and pages that the server touches for the first time.
+    // The allocator and the kernel round up, and the server touches some pages for the first time.
     const SLACK: u64 = 6 * 1024 * 1024;
     let server = Server::start(&[("supervisor.workers", "1")]);
     let mut other = server.connect();
     round_trip(&mut other);
     let before = server.process.memory();
-    let mut clients: Vec<_> = (0..CLIENTS).map(|_| connect_narrow(server.address)).collect();
-    let sent: Vec<_> = clients.iter_mut().map(|client| stuff(client, &mut other, MOST)).collect();
+    let mut clients: Vec<_> = (0..CLIENTS).map(|_| connect_with_small_buffer(server.address)).collect();
+    let sent: Vec<_> = clients.iter_mut().map(|client| fill_buffers(client, &mut other, MOST)).collect();
     let grown = server.process.memory().saturating_sub(before);
     assert!(grown < CLIENTS as u64 * BUFFER + SLACK, "{grown} bytes for {sent:?}");
 
-    // The back-pressure has cost them no byte.
+    // The back-pressure loses no byte.
     for (client, sent) in clients.iter_mut().zip(sent) {
         assert!(sent < MOST);
         client.shutdown(Shutdown::Write).unwrap();
@@ -479,15 +480,15 @@ fn clients_that_send_and_never_read_cost_no_more_than_a_buffer_each() {
     assert_eq!(server.stop().code, Some(0));
 }
 
-/// Sends the pattern, and takes what comes back, byte by byte; so many bytes, or until the server ends it.
-fn dribble(mut client: TcpStream, most: u64, flowing: Sender<()>) -> Streamed {
+/// Sends the pattern byte by byte, and reads the echo byte by byte. It ends after `most` bytes, or when the server ends it.
+fn exchange_byte_by_byte(mut client: TcpStream, most: u64, flowing: Sender<()>) -> Streamed {
     client.set_nodelay(true).unwrap();
     let mut out = client.try_clone().unwrap();
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
         scope.spawn(|| {
             let mut bytes = (0..most).take_while(|_| !done.load(Ordering::Relaxed));
-            // An error, too, is for the reading side to tell.
+            // The reading side sees an error, too, and reports it.
             let _ = bytes.try_for_each(|at| out.write_all(pattern(at, 1)));
             let _ = out.shutdown(Shutdown::Write);
         });
@@ -509,17 +510,17 @@ fn dribble(mut client: TcpStream, most: u64, flowing: Sender<()>) -> Streamed {
 }
 
 #[test]
-fn a_client_that_sends_and_reads_byte_by_byte_gets_each_of_them_back_also_at_a_stop() {
+fn a_client_that_sends_and_reads_byte_by_byte_gets_each_byte_back_also_at_a_stop() {
     for (most, stops, reason) in [(3000, false, "client"), (u64::MAX, true, "stopped")] {
         let mut server = Server::start(&[ONE_WORKER, DEBUG, LONG_LINGER, LONG_TIMEOUT]);
         let client = server.connect_served();
         let (flows, flowing) = channel();
-        let dribbling = thread::spawn(move || dribble(client, most, flows));
+        let exchanging = thread::spawn(move || exchange_byte_by_byte(client, most, flows));
         flowing.recv_timeout(PATIENCE).unwrap();
         if stops {
             server.signal(Signal::TERM);
         }
-        let client = dribbling.join().unwrap();
+        let client = exchanging.join().unwrap();
         let close = server.log.wait_of("connection closed", &client.peer);
         assert!(client.end.is_ok(), "{client:?}");
         assert_eq!((close["reason"].as_str(), number(&close, "echoed")), (Some(reason), client.got));
@@ -534,16 +535,16 @@ fn a_client_that_sends_and_reads_byte_by_byte_gets_each_of_them_back_also_at_a_s
 /// Where a client is when it resets its connection.
 #[derive(Debug, Clone, Copy)]
 enum Point {
-    BeforeAWord,
+    BeforeAnyByte,
     EchoUnread,
     MidStream,
     Queue,
     Backlog,
 }
 
-/// Brings a client there, on a server with two slots, one of them taken by `other`, and one place to wait. Gives it and those
-/// before whom it came.
-fn bring_to(point: Point, server: &mut Server, other: &mut TcpStream) -> (TcpStream, Vec<TcpStream>) {
+/// Brings a client to this point. The server has two slots, of which `other` has one, and one place to wait. Gives the client,
+/// and those that hold the slot and the place before it.
+fn bring_client_to(point: Point, server: &mut Server, other: &mut TcpStream) -> (TcpStream, Vec<TcpStream>) {
     let mut before = Vec::new();
     if let Point::Queue | Point::Backlog = point {
         before.push(server.connect_served());
@@ -552,17 +553,17 @@ fn bring_to(point: Point, server: &mut Server, other: &mut TcpStream) -> (TcpStr
         before.push(server.connect());
         server.log.wait_of("connection waiting", &before[1]);
     }
-    let mut client = connect_narrow(server.address);
+    let mut client = connect_with_small_buffer(server.address);
     match point {
         Point::Queue => drop(server.log.wait_of("connection waiting", &client)),
         Point::Backlog => assert_eq!(server.backlog(), 1),
-        Point::BeforeAWord | Point::EchoUnread | Point::MidStream => {
+        Point::BeforeAnyByte | Point::EchoUnread | Point::MidStream => {
             server.log.wait_of("connection opened", &client);
         }
     }
     match point {
-        Point::BeforeAWord => {}
-        Point::MidStream => drop(stuff(&mut client, other, 64 * 1024 * 1024)),
+        Point::BeforeAnyByte => {}
+        Point::MidStream => drop(fill_buffers(&mut client, other, 64 * 1024 * 1024)),
         Point::EchoUnread => {
             client.write_all(b"unread").unwrap();
             client.peek(&mut [0]).unwrap();
@@ -573,13 +574,13 @@ fn bring_to(point: Point, server: &mut Server, other: &mut TcpStream) -> (TcpStr
 }
 
 #[test]
-fn a_client_that_resets_at_whatever_point_is_let_go_alone_also_just_before_a_stop_and_in_its_midst() {
+fn a_client_that_resets_at_any_point_ends_only_its_own_connection_also_before_and_during_a_stop() {
     enum Stop {
         Never,
         Next,
         Before,
     }
-    for point in [Point::BeforeAWord, Point::EchoUnread, Point::MidStream, Point::Queue, Point::Backlog] {
+    for point in [Point::BeforeAnyByte, Point::EchoUnread, Point::MidStream, Point::Queue, Point::Backlog] {
         for stop in [Stop::Never, Stop::Next, Stop::Before] {
             let mut server = Server::start(&[
                 ONE_WORKER,
@@ -589,12 +590,12 @@ fn a_client_that_resets_at_whatever_point_is_let_go_alone_also_just_before_a_sto
                 LONG_LINGER,
                 LONG_TIMEOUT,
             ]);
-            // Small buffers, which its connections inherit, are soon full.
+            // Connections inherit the small buffers, which are soon full.
             let (listener, _) = server.listener();
             listener.set_send_buffer_size(16 * 1024).unwrap();
             listener.set_recv_buffer_size(16 * 1024).unwrap();
             let mut other = server.connect_served();
-            let (client, before) = bring_to(point, &mut server, &mut other);
+            let (client, before) = bring_client_to(point, &mut server, &mut other);
             let name = client.local_addr().unwrap();
             match stop {
                 Stop::Never => {
@@ -602,7 +603,7 @@ fn a_client_that_resets_at_whatever_point_is_let_go_alone_also_just_before_a_sto
                     drop(before);
                     server.log.wait_of("connection closed", &name);
                     round_trip(&mut other);
-                    round_trip(&mut server.connect_served()); // in its slot
+                    round_trip(&mut server.connect_served()); // it gets the slot that came back
                     server.signal(Signal::TERM);
                 }
                 Stop::Next => {
@@ -633,7 +634,7 @@ fn at_a_stop_a_vanished_client_is_waited_for_while_it_is_owed_bytes_and_ended_cl
     let [mut other, quiet, mut owed, mut comes_back] = [(); 4].map(|()| server.connect_served());
     [&quiet, &owed, &comes_back].into_iter().for_each(vanish);
     [&mut owed, &mut comes_back].into_iter().for_each(|client| client.write_all(b"owed").unwrap());
-    round_trip(&mut other); // no other client feels it
+    round_trip(&mut other); // the others are served as before
     server.signal(Signal::TERM);
     assert!(read_to_eof(&mut other).is_empty());
     assert_eq!(server.log.wait_of("connection closed", &quiet)["reason"], "stopped");
@@ -642,7 +643,7 @@ fn at_a_stop_a_vanished_client_is_waited_for_while_it_is_owed_bytes_and_ended_cl
     assert_eq!(read_to_eof(&mut comes_back), b"owed");
     let close = server.log.wait_of("connection closed", &comes_back);
     assert_eq!((close["reason"].as_str(), number(&close, "echoed")), (Some("stopped"), 4));
-    server.signal_again(Signal::TERM); // the other one would be waited for to the deadline
+    server.signal_again(Signal::TERM); // `owed` stays away: without this the stop would wait for it until the deadline
     let ended = server.end();
     assert_eq!((ended.code, number(ended.log.one("stopped"), "forced")), (Some(3), 1));
     assert_eq!(ended.log.close_of(&owed)["reason"], "forced");
@@ -673,7 +674,7 @@ fn vanished_clients_give_their_slots_back_after_idle_timeout_whether_they_are_ow
 
 const PROBERS: usize = 4;
 
-/// Connects and closes without a word, every other time by a reset; so often, or until it is not let in.
+/// Connects and closes without a word, every second time by a reset. It does so `probes` times, or until a connect fails.
 fn probe(address: SocketAddr, probes: usize) -> io::Result<()> {
     for at in 0..probes {
         let client = TcpStream::connect_timeout(&address, PATIENCE)?;
@@ -689,7 +690,8 @@ fn ten_thousand_connects_and_closes_leave_nothing_behind() {
     const CAP: usize = 20;
     const ROUNDS: usize = 50;
     const PROBES: usize = 10_000 / PROBERS / ROUNDS;
-    // Of each probe not even a third of what an idle connection costs may stay; the rest is for pages touched meanwhile.
+    // For each probe less than a third of the memory of an idle connection may stay. The rest is for pages that are touched for
+    // the first time.
     const SLACK: u64 = 4 * 1024 * 1024;
     let server = Server::start(&[
         ("supervisor.workers", "2"),
@@ -704,7 +706,7 @@ fn ten_thousand_connects_and_closes_leave_nothing_behind() {
                 scope.spawn(|| {
                     for _ in 0..rounds {
                         probe(address, PROBES).unwrap();
-                        // Who comes after them is served after them: so the backlog, which costs time, does not overflow.
+                        // This client is served after the probes before it. So the backlog does not overflow.
                         round_trip(&mut connect(address));
                     }
                 });
@@ -717,7 +719,7 @@ fn ten_thousand_connects_and_closes_leave_nothing_behind() {
     probe_all(ROUNDS);
     let grown = server.process.memory().saturating_sub(before);
     assert!(grown < SLACK, "{grown} bytes");
-    assert_whole_house(server, CAP);
+    assert_every_slot_is_free(server, CAP);
 }
 
 #[test]
@@ -735,7 +737,7 @@ fn a_stop_in_the_midst_of_probes_accounts_for_each_of_them() {
             for _ in 0..PROBERS {
                 scope.spawn(move || probe(address, usize::MAX).unwrap_err());
             }
-            // They are let in, and go.
+            // By now probes have been accepted and have gone.
             (0..100).for_each(|_| drop(server.log.wait("connection closed")));
             client.write_all(b"owed").unwrap();
             wait_until_arrived(&client);
@@ -749,16 +751,16 @@ fn a_stop_in_the_midst_of_probes_accounts_for_each_of_them() {
     }
 }
 
-// All of it at once, for long.
+// All of it at once, for a long time.
 
-/// Not a test, but the server of one: this program once more, in a process of its own, with a service that can crash.
+/// This is no test, but a server for one: this program is started again as a process of its own, with a service that can crash.
 #[test]
 #[ignore = "it is started by the soak"]
 fn the_server_of_another_test() {
     if env::var_os("ECHO_SERVER_LISTEN__ADDRESS").is_none() {
         return;
     }
-    panic::set_hook(Box::new(|_| {})); // the log tells of each
+    panic::set_hook(Box::new(|_| {})); // the log has a record of each panic
     let settings = load::<Settings>(None, env::vars_os(), []).unwrap().settings;
     let (log, written_to_the_end) = logger(&settings.log, Stream::Stderr).unwrap();
     let code = actix::System::new().block_on(async {
@@ -771,15 +773,15 @@ fn the_server_of_another_test() {
     process::exit(code.into());
 }
 
-/// Standard output is the test harness's, so the log goes to the other one, and here the two change places.
-fn panicky(settings: &[(&str, &str)]) -> Command {
+/// Standard output belongs to the test harness, so the log goes to standard error. Here the two change places.
+fn panicky_server(settings: &[(&str, &str)]) -> Command {
     let mut shell = Command::new("sh");
     shell.args(["-c", "exec \"$0\" --ignored --exact the_server_of_another_test 2>&1 >/dev/null"]);
     shell.arg(env::current_exe().unwrap());
     with_settings(shell, settings)
 }
 
-/// Sends so many bytes, and FIN; reads in pieces of this size; every byte comes back, then EOF.
+/// Sends this many bytes and FIN, and reads in pieces of this size. Every byte comes back, and then EOF.
 fn exchange(mut client: TcpStream, length: u64, piece: usize) {
     let mut out = client.try_clone().unwrap();
     thread::scope(|scope| {
@@ -807,13 +809,14 @@ fn exchange(mut client: TcpStream, length: u64, piece: usize) {
 fn a_soak_leaves_memory_descriptors_and_permits_as_they_were() {
     const CAP: usize = 8;
     const KINDS: usize = 6;
-    // What "Bounded memory" allows at the busiest moment, for an allocator may keep that, and pages touched for the first time.
+    // An allocator may keep what "Bounded memory" allows at the busiest moment. The rest is for pages that are touched for the
+    // first time.
     const SLACK: u64 = CAP as u64 * 64 * 1024 + 4 * 1024 * 1024;
     let seconds = env::var("SOAK_SECONDS").map_or(600, |seconds| seconds.parse().expect("a number of seconds"));
     let length = Duration::from_secs(seconds);
-    let server = Server::run(panicky(&[
+    let server = Server::run(panicky_server(&[
         ("supervisor.workers", "2"),
-        // Fewer than there are clients, so that some always wait and others queue for that.
+        // There are more clients than slots and places, so some always wait, and others are in the backlog.
         ("supervisor.max_connections", "8"),
         ("supervisor.max_pending", "2"),
         LONG_TIMEOUT,
@@ -828,7 +831,7 @@ fn a_soak_leaves_memory_descriptors_and_permits_as_they_were() {
                 match kind {
                     0 => exchange(connect(address), turn % 5000, 4096),
                     1 => exchange(connect(address), 32 << 20, 64 * 1024),
-                    2 => exchange(connect_narrow(address), 100_000, 16),
+                    2 => exchange(connect_with_small_buffer(address), 100_000, 16),
                     3 => {
                         let mut client = connect(address);
                         client.write_all(pattern(0, (turn % 5000) as usize)).unwrap();
@@ -840,7 +843,7 @@ fn a_soak_leaves_memory_descriptors_and_permits_as_they_were() {
                         client.write_all(b"!").unwrap();
                         assert_eq!(client.read(&mut [0]).unwrap_err().kind(), io::ErrorKind::ConnectionReset);
                         crashes.fetch_add(1, Ordering::Relaxed);
-                        // Each crash is kept in the log, which must not become the test's own leak.
+                        // The test keeps each crash's record. Few crashes keep its own memory small.
                         (0..20).for_each(|_| exchange(connect(address), 1000, 4096));
                     }
                 }
@@ -853,13 +856,13 @@ fn a_soak_leaves_memory_descriptors_and_permits_as_they_were() {
         thread::scope(|scope| (0..2 * KINDS).for_each(|at| drop(scope.spawn(move || client(at % KINDS)))));
         wait_until("every descriptor is back", || server.process.descriptors().len() == descriptors);
     };
-    // After a tenth of it all that is only done once has been done.
+    // A tenth of the time is enough for all that is done only once.
     load(length / 10);
     let before = server.process.memory();
     load(length);
     let after = server.process.memory();
     eprintln!("{exchanges:?} turns, {crashes:?} crashes; memory {before}, then {after} bytes");
     assert!(after < before + SLACK, "{before}, then {after} bytes");
-    let ended = assert_whole_house(server, CAP);
+    let ended = assert_every_slot_is_free(server, CAP);
     assert_eq!(number(ended.log.one("stopped"), "crashed"), crashes.into_inner() as u64);
 }

@@ -1,9 +1,10 @@
-//! A stop while clients connect over a slow network: one whose connect has succeeded is never reset.
+//! A stop while clients connect over a slow network: a client whose connect has succeeded is never reset.
 //!
-//! The server runs as a process in a network of the test's own. Clients come spread around the signal, so that every state of a
-//! handshake is met. Every other one sends a line at once; the rest wait for the server to end the connection. Two kinds of
-//! handshakes are beyond a stop: those that end after its bound, and those with a SYN cookie. Clients may be reset that often, and
-//! a table at the end shows it. Where there can be no such network the tests are reported as ignored.
+//! The server runs as a process in a network of the test's own. Clients come at moments around the signal, so that the stop meets
+//! every state of a handshake. Every second client sends a line at once. The others wait until the server ends the connection. A
+//! stop cannot wait for two kinds of handshakes: those that end after its bound, and those of which the kernel keeps no record,
+//! because it has sent a SYN cookie. Only their clients may be reset, and a table at the end shows how many were. Where there can be
+//! no such network the tests are reported as ignored.
 
 mod common;
 mod network;
@@ -26,18 +27,21 @@ use tokio::{
     time::{sleep_until, timeout},
 };
 
-/// How long a stop waits for handshakes at most, less the time from the signal to the `stopping` and between two looks.
+/// How long a stop waits for handshakes at most (1.5 s). The time from the signal to the record `stopping`, and the time between
+/// two looks, are taken off.
 const BOUND: Duration = Duration::from_millis(1400);
+/// The longest stop where no packet is lost: 1.5 s for handshakes, and `linger`.
+const LONGEST_MS: u64 = 1_500 + 1_000;
 /// How long a client waits before it goes on without an answer.
 const SILENCE: Duration = Duration::from_secs(5);
-/// How often each scenario is run, side by side; each time with other packets lost.
+/// How often each scenario is run, side by side. Each run loses other packets.
 const ROUNDS: u64 = 3;
-/// The first client's port; the others have those behind it.
+/// The first client's port. The others have the ports after it.
 const FIRST_PORT: u16 = 10_000;
 
 struct Scenario {
     name: &'static str,
-    /// In milliseconds. A tenth of it is jitter in each direction.
+    /// In milliseconds. In each direction packets may take a tenth of it longer.
     round_trip: u64,
     loss: f64,
     reordering: f64,
@@ -46,8 +50,8 @@ struct Scenario {
     span: Duration,
     /// From the first connect to the signal.
     signal: Duration,
-    /// With cookies the kernel keeps no record of a handshake for which its queue has no room. The client takes itself for
-    /// connected, and the server cannot know of it.
+    /// Whether the kernel may use SYN cookies. It then keeps no record of a handshake for which its queue has no room: the client
+    /// takes itself for connected, and the server cannot know of it.
     cookies: bool,
     settings: &'static [(&'static str, &'static str)],
 }
@@ -60,7 +64,7 @@ const fn slow(name: &'static str, round_trip: u64) -> Scenario {
     Scenario { name, round_trip, loss, reordering, clients, span, signal, cookies, settings: &[] }
 }
 
-/// A full backlog drops the last ACK of clients, which take themselves for connected. They come faster than it fills.
+/// Clients come to a full backlog, which drops the last ACK of their handshakes. They take themselves for connected.
 const fn full(name: &'static str, cookies: bool) -> Scenario {
     let (span, signal) = (Duration::from_millis(10), Duration::from_millis(100));
     let settings = &[("supervisor.max_connections", "1"), ("supervisor.max_pending", "0"), ("listen.backlog", "8")];
@@ -81,7 +85,7 @@ static SCENARIOS: [Scenario; 7] = [
     full("a_full_backlog_resets_no_client_but_those_with_a_cookie", true),
 ];
 
-/// What came of the clients, over all rounds.
+/// What happened to the clients, over all rounds.
 #[derive(Debug, Clone, Copy, Default)]
 struct Outcome {
     /// Their connect failed.
@@ -90,9 +94,11 @@ struct Outcome {
     clean: usize,
     /// Their connect succeeded, and then they were reset.
     reset: usize,
-    /// Those of them whose handshake ended beyond the bound.
+    /// Clients among these whose handshake ended after the bound.
     late: usize,
-    /// How many answers to a SYN had a cookie.
+    /// Clients among these of which the kernel had no record when the signal came, and whose handshake ended before the bound.
+    unrecorded: usize,
+    /// How many SYN-ACKs had a cookie.
     cookies: usize,
     /// The longest stop of a round.
     elapsed_ms: u64,
@@ -104,12 +110,13 @@ impl AddAssign for Outcome {
         self.clean += other.clean;
         self.reset += other.reset;
         self.late += other.late;
+        self.unrecorded += other.unrecorded;
         self.cookies += other.cookies;
         self.elapsed_ms = self.elapsed_ms.max(other.elapsed_ms);
     }
 }
 
-/// What came of one client.
+/// What happened to one client.
 #[derive(PartialEq, Eq)]
 enum Fate {
     Refused,
@@ -117,7 +124,7 @@ enum Fate {
     Reset,
 }
 
-/// What came of the scenarios that have run.
+/// The outcomes of the scenarios that have run.
 static TABLE: Mutex<Vec<(&Scenario, Outcome)>> = Mutex::new(Vec::new());
 
 fn main() -> ExitCode {
@@ -128,10 +135,7 @@ fn main() -> ExitCode {
             None => {
                 let outcome = scenario.run();
                 TABLE.lock().unwrap().push((scenario, outcome));
-                let Outcome { refused, clean, reset, late, cookies, .. } = outcome;
-                assert!(reset <= late + cookies, "{outcome:?}");
-                // With cookies for all of them, all may have been connected when the signal came.
-                assert!(clean > 0 && refused + cookies > 0, "the signal comes in their middle: {outcome:?}");
+                scenario.check(outcome);
                 Ok(Completion::Completed)
             }
         })
@@ -145,14 +149,16 @@ fn main() -> ExitCode {
 }
 
 fn show(table: &[(&Scenario, Outcome)]) {
-    println!("seeds 1 to {ROUNDS}\nround trip  loss  clients  refused  clean  reset  (late)  cookies  elapsed_ms");
+    println!(
+        "seeds 1 to {ROUNDS}\nround trip  loss  clients  refused  clean  reset  (late)  (no record)  cookies  elapsed_ms"
+    );
     let rows = SCENARIOS.iter().filter_map(|scenario| table.iter().find(|(ran, _)| ran.name == scenario.name));
     for (Scenario { round_trip, loss, settings, .. }, outcome) in rows {
-        let Outcome { refused, clean, reset, late, cookies, elapsed_ms } = *outcome;
+        let Outcome { refused, clean, reset, late, unrecorded, cookies, elapsed_ms } = *outcome;
         let (loss, clients) = (loss * 100.0, refused + clean + reset);
         let settings = settings.iter().map(|(key, value)| format!("  {key} = {value}")).collect::<String>();
         println!(
-            "{round_trip:7} ms {loss:4}%  {clients:7}  {refused:7}  {clean:5}  {reset:5}  {late:6}  {cookies:7}  {elapsed_ms:10}{settings}"
+            "{round_trip:7} ms {loss:4}%  {clients:7}  {refused:7}  {clean:5}  {reset:5}  {late:6}  {unrecorded:11}  {cookies:7}  {elapsed_ms:10}{settings}"
         );
     }
 }
@@ -169,6 +175,20 @@ impl Scenario {
         })
     }
 
+    fn check(&self, outcome: Outcome) {
+        let Outcome { refused, clean, reset, late, unrecorded, cookies, elapsed_ms } = outcome;
+        assert_eq!(reset, late + unrecorded, "a client is reset though the kernel had a record of it: {outcome:?}");
+        assert!(unrecorded <= cookies, "a record is missing without a cookie: {outcome:?}");
+        assert_eq!(cookies > 0, self.cookies && self.fills_the_backlog(), "{outcome:?}");
+        assert!(self.loss > 0.0 || elapsed_ms <= LONGEST_MS, "the stop takes too long: {outcome:?}");
+        // If all of them had cookies, all may have been connected when the signal came.
+        assert!(clean > 0 && refused + cookies > 0, "the signal comes in their middle: {outcome:?}");
+    }
+
+    fn fills_the_backlog(&self) -> bool {
+        !self.settings.is_empty()
+    }
+
     fn round(&self, seed: u64) -> Outcome {
         let delay = Duration::from_millis(self.round_trip) / 2;
         let path = Path { delay, jitter: delay / 5, loss: self.loss, reordering: self.reordering, seed };
@@ -179,7 +199,7 @@ impl Scenario {
         let server = network.server.enter(|| Server::run(program(&settings))).unwrap();
         let (address, process) = (server.address, &server.process);
 
-        let (signalled, fates) = network
+        let (signalled, recorded, fates) = network
             .client
             .enter(|| {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -191,13 +211,14 @@ impl Scenario {
                     });
                     let clients: Vec<_> = clients.collect();
                     sleep_until((begun + self.signal).into()).await;
+                    let recorded = network.server.clients_of(address.port());
                     process.signal(Signal::TERM);
                     let signalled = Instant::now();
                     let mut fates = Vec::new();
                     for (port, client) in (FIRST_PORT..).zip(clients) {
                         fates.push((port, client.await.expect("what it says is above")));
                     }
-                    (signalled, fates)
+                    (signalled, recorded, fates)
                 })
             })
             .unwrap();
@@ -210,19 +231,22 @@ impl Scenario {
         let cookies = network.server.counter("SyncookiesSent");
         let arrived = network.end();
         let is_late = |port| arrived.get(port).is_none_or(|arrived| *arrived > signalled + BOUND);
+        let resets: Vec<_> = fates.iter().filter(|(_, fate)| *fate == Fate::Reset).map(|(port, _)| port).collect();
+        let (late, in_time): (Vec<_>, Vec<_>) = resets.into_iter().partition(|port| is_late(port));
         let count = |fate: Fate| fates.iter().filter(|(_, is)| *is == fate).count();
         Outcome {
             refused: count(Fate::Refused),
             clean: count(Fate::Clean),
             reset: count(Fate::Reset),
-            late: fates.iter().filter(|(port, fate)| *fate == Fate::Reset && is_late(port)).count(),
+            late: late.len(),
+            unrecorded: in_time.iter().filter(|port| !recorded.contains(port)).count(),
             cookies,
             elapsed_ms: number(stopped, "elapsed_ms"),
         }
     }
 }
 
-/// Connects from this port, sends a line, at once or not, and reads to the end.
+/// Connects from this port, sends a line, at once or after some time, and reads to the end.
 async fn client(start: Instant, port: u16, server: SocketAddr) -> Fate {
     let message = format!("from port {port}\n");
     sleep_until(start.into()).await;

@@ -57,6 +57,13 @@ fn paths(prefix: &[String], tree: &str, found: &mut Vec<Vec<String>>) {
     parts.map(str::trim).filter(|part| !part.is_empty()).for_each(|part| paths(&prefix, part, found));
 }
 
+/// Follows each `super` in a path to the parent.
+fn without_super(path: &mut Vec<String>) {
+    while let Some(at) = path.iter().position(|name| name == "super") {
+        path.drain(at.saturating_sub(1)..=at);
+    }
+}
+
 /// The modules of this crate that each module uses outside its tests.
 fn uses() -> BTreeMap<Vec<String>, BTreeSet<Vec<String>>> {
     let files: Vec<PathBuf> =
@@ -77,16 +84,20 @@ fn uses() -> BTreeMap<Vec<String>, BTreeSet<Vec<String>>> {
                 paths(&[], tree, &mut found);
             } else if this == ["lib"] {
                 paths(&[], &line, &mut found); // a child of its own
-            } else if let Some(tree) = line.strip_prefix("super::") {
-                paths(&this[..this.len() - 1], tree, &mut found);
             } else {
-                paths(&this, &line, &mut found); // a child of its own, or another crate, which no file here is
+                paths(&this, &line, &mut found); // its parent's, a child of its own, or another crate, which no file here is
             }
         }
         // Paths in the midst of the code; of a group only its `use` line tells.
         let ends = |c: char| c != ':' && c != '_' && !c.is_alphanumeric();
-        let inline = code.split("crate::").skip(1).filter_map(|rest| rest.split(ends).next());
-        inline.for_each(|path| paths(&[], path, &mut found));
+        for path in code.split(ends).filter(|path| !path.ends_with("::")) {
+            match path.strip_prefix("crate::") {
+                Some(path) => paths(&[], path, &mut found),
+                None if path.starts_with("super::") => paths(&this, path, &mut found),
+                None => {}
+            }
+        }
+        found.iter_mut().for_each(without_super);
         // A path names a module and mostly an item in it.
         let of = |path: &Vec<String>| (1..=path.len()).rev().map(|n| path[..n].to_vec()).find(|m| modules.contains(m));
         let used = found.iter().filter_map(of).filter(|used| *used != this).collect();

@@ -31,7 +31,7 @@ fn the_cap_holds_and_the_queue_is_fair() {
 }
 
 #[test]
-fn a_full_house_is_stopped_and_everybody_acknowledges() {
+fn a_full_house_is_stopped_and_every_connection_acknowledges() {
     exhaust(tree::Model {
         slots: 3,
         accepts: [true; 2],
@@ -39,6 +39,7 @@ fn a_full_house_is_stopped_and_everybody_acknowledges() {
         backlog: 0,
         handshakes: 0,
         refusing: true,
+        lame_duck: false,
         echoes: 0,
         aborts: 0,
         crashes: 0,
@@ -47,7 +48,7 @@ fn a_full_house_is_stopped_and_everybody_acknowledges() {
 }
 
 #[test]
-fn who_waits_or_is_in_the_backlog_at_a_stop_is_drained() {
+fn a_client_that_waits_or_is_in_the_backlog_at_a_stop_is_drained() {
     exhaust(tree::Model {
         slots: 1,
         accepts: [true, false],
@@ -55,6 +56,7 @@ fn who_waits_or_is_in_the_backlog_at_a_stop_is_drained() {
         backlog: 2,
         handshakes: 0,
         refusing: true,
+        lame_duck: false,
         echoes: 0,
         aborts: 0,
         crashes: 0,
@@ -79,6 +81,7 @@ fn a_crash_of_anything_at_any_point_leaves_the_stop_and_its_numbers_whole() {
         backlog: 0,
         handshakes: 0,
         refusing: true,
+        lame_duck: false,
         echoes: 0,
         aborts: 0,
         crashes: 1,
@@ -95,6 +98,7 @@ fn a_crash_loses_no_client_that_is_on_its_way() {
         backlog: 1,
         handshakes: 0,
         refusing: true,
+        lame_duck: false,
         echoes: 0,
         aborts: 0,
         crashes: 1,
@@ -111,6 +115,7 @@ fn too_many_crashes_stop_the_server() {
         backlog: 0,
         handshakes: 0,
         refusing: true,
+        lame_duck: false,
         echoes: 0,
         aborts: 0,
         crashes: 2,
@@ -122,11 +127,12 @@ fn too_many_crashes_stop_the_server() {
 fn a_handshake_that_ends_after_the_first_sweep_is_waited_for() {
     exhaust(tree::Model {
         slots: 1,
-        accepts: [true; 2],
+        accepts: [true, false],
         served: [1, 0],
         backlog: 0,
         handshakes: 1,
         refusing: true,
+        lame_duck: false,
         echoes: 0,
         aborts: 0,
         crashes: 0,
@@ -143,10 +149,28 @@ fn where_the_kernel_cannot_refuse_the_drain_begins_when_the_socket_is_closed() {
         backlog: 0,
         handshakes: 1,
         refusing: false,
+        lame_duck: false,
         echoes: 0,
         aborts: 0,
         crashes: 0,
         reaches: &[tree::GRACEFUL, tree::FORCED],
+    });
+}
+
+#[test]
+fn a_lame_duck_goes_on_serving_and_each_signal_moves_the_stop_one_stage_on() {
+    exhaust(tree::Model {
+        slots: 1,
+        accepts: [true, false],
+        served: [0, 0],
+        backlog: 1,
+        handshakes: 0,
+        refusing: true,
+        lame_duck: true,
+        echoes: 1,
+        aborts: 0,
+        crashes: 0,
+        reaches: &[tree::GRACEFUL, tree::FORCED, tree::LAME_DUCK],
     });
 }
 
@@ -159,6 +183,7 @@ fn an_echo_of_a_signal_forces_no_connection() {
         backlog: 0,
         handshakes: 0,
         refusing: true,
+        lame_duck: false,
         echoes: 2,
         aborts: 0,
         crashes: 0,
@@ -175,6 +200,7 @@ fn an_abort_at_any_point_ends_the_server_by_force_and_a_second_one_changes_nothi
         backlog: 0,
         handshakes: 0,
         refusing: true,
+        lame_duck: false,
         echoes: 0,
         aborts: 2,
         crashes: 0,
@@ -191,6 +217,7 @@ fn aborts_amid_a_crash_leave_the_numbers_whole() {
         backlog: 0,
         handshakes: 0,
         refusing: false,
+        lame_duck: false,
         echoes: 0,
         aborts: 1,
         crashes: 1,

@@ -64,7 +64,7 @@ fn clients_beyond_the_cap_wait_in_order_of_arrival_and_those_beyond_max_pending_
 }
 
 #[test]
-fn a_freed_slot_goes_to_the_oldest_waiter_whichever_thread_it_is_on() {
+fn a_freed_slot_goes_to_the_oldest_waiter_on_any_thread() {
     let mut server = Server::start(&[
         ("supervisor.workers", "4"),
         ("supervisor.max_connections", "1"),

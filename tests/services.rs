@@ -1,5 +1,5 @@
-//! Services of other protocols, as a user of the library writes them: what a stop, an idle timeout, a failure and a client that
-//! has gone mean for each kind. The built programs have no such services, so each server runs in this process.
+//! Services of other protocols, as a user of the library writes them. Each test shows what a stop, an idle timeout, a failure or a
+//! client that has gone means for one kind. The built programs have no such services, so each server runs in this process.
 
 mod common;
 
@@ -26,7 +26,7 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
 use tokio_util::codec::{Framed, LengthDelimitedCodec};
 
-/// Clients that end when the server does have plenty of time for it on a busy machine.
+/// Settings with which clients have plenty of time to end after the server, also on a busy machine.
 fn patient_settings() -> Settings {
     let mut settings = settings();
     settings.connection.linger = Duration::from_secs(20);
@@ -60,7 +60,7 @@ impl Service for Requests {
 }
 
 #[test]
-fn a_notified_service_answers_every_whole_request_that_had_arrived_wherever_its_client_is_at_the_stop() {
+fn a_notified_service_answers_whole_requests_of_clients_served_waiting_or_in_the_backlog_at_a_stop() {
     let mut settings = patient_settings();
     settings.supervisor.workers = 1;
     settings.supervisor.max_connections = 1;
@@ -87,7 +87,7 @@ fn a_notified_service_answers_every_whole_request_that_had_arrived_wherever_its_
 
 #[test]
 fn a_client_that_sends_without_a_pause_does_not_hold_up_the_stop_of_a_notified_service() {
-    // A service that the program keeps at hand is notified, too.
+    // A service in an `Arc` is notified, too.
     assert_eq!(<Arc<Requests> as Service>::AT_STOP, AtStop::Notify);
     let server = InProcess::start(patient_settings(), Arc::new(Requests));
     let (flowing, flows) = channel();
@@ -123,15 +123,15 @@ impl<const NOTIFY: bool> Service for Frames<NOTIFY> {
     }
 }
 
-/// A client that reads slowly, with forty whole frames and half of another that have arrived at a stop. Gives the frames, what
-/// the client hears of them and how that ends, and what the server has to say.
+/// A client reads slowly. When the stop comes, forty whole frames of it and half of another have arrived. Gives the frames, what
+/// the client hears of them, how that ends, and the server's report and log.
 fn forty_frames_and_a_half<const NOTIFY: bool>() -> ([Vec<u8>; 2], io::Result<()>, Report, Records) {
     let mut settings = patient_settings();
     settings.supervisor.workers = 1;
     let mut server = InProcess::start(settings, Frames::<NOTIFY>);
-    // Small buffers, which its connections inherit: so most of the answers are not even written at the stop.
+    // Connections inherit the small buffers. So most of the answers are not written yet when the stop comes.
     server.listener().set_send_buffer_size(16 * 1024).unwrap();
-    let mut client = connect_narrow(server.address);
+    let mut client = connect_with_small_buffer(server.address);
     let mut other = connect(server.address);
     let frames: Vec<u8> = (0..40).flat_map(|at| [&2000_u32.to_be_bytes(), pattern(at, 2000)].concat()).collect();
     let mut out = client.try_clone().unwrap();
@@ -177,7 +177,7 @@ fn a_notified_service_answers_the_whole_frames_at_a_stop_and_its_client_has_a_cl
     log.assert_all_accounted_for();
 }
 
-/// Speaks TLS. It answers each byte at length, when it is allowed to.
+/// Speaks TLS. It answers each byte with a long answer, when the test lets it.
 struct Tls {
     acceptor: TlsAcceptor,
     asked: Sender<()>,
@@ -211,7 +211,7 @@ impl Service for Tls {
 }
 
 #[test]
-fn at_a_stop_an_idle_tls_client_gets_close_notify_and_one_that_has_asked_its_whole_answer_before() {
+fn at_a_stop_an_idle_tls_client_gets_close_notify_and_one_that_has_asked_gets_its_answer_first() {
     let made = certificate();
     let config = ServerConfig::builder().with_no_client_auth();
     let config = config.with_single_cert(vec![made.cert.der().clone()], made.signing_key.into()).unwrap();
@@ -227,7 +227,7 @@ fn at_a_stop_an_idle_tls_client_gets_close_notify_and_one_that_has_asked_its_who
     waits.write_all(b"?").unwrap();
     asks.recv_timeout(PATIENCE).unwrap();
     server.handle.stop();
-    // An end without `close_notify` is an error.
+    // Reading gives an error if the end comes without `close_notify`.
     let [idles, waiters] = [&idle, &waits].map(|client| client.sock.local_addr().unwrap());
     assert_eq!(idle.read(&mut [0]).unwrap(), 0);
     drop(idle);
@@ -266,7 +266,7 @@ impl Service for Ticker {
 fn a_service_that_only_writes_ends_at_a_stop_between_two_words() {
     let server = InProcess::start(patient_settings(), Ticker);
     let mut client = connect(server.address);
-    client.write_all(b"nobody reads this").unwrap();
+    client.write_all(b"nothing reads this").unwrap();
     client.read_exact(&mut [0; 50]).unwrap();
     server.handle.stop();
     let heard = String::from_utf8(read_to_eof(&mut client)).unwrap();
@@ -277,7 +277,7 @@ fn a_service_that_only_writes_ends_at_a_stop_between_two_words() {
     assert_eq!(log.one("connection closed")["reason"], "stopped");
 }
 
-/// Says that it is done, sends FIN, and goes on reading. Passes on what it has read to the end.
+/// Says that it is done, sends FIN, and goes on reading to the end. Passes on what it has read.
 struct HalfCloses(Sender<Vec<u8>>);
 
 impl Service for HalfCloses {
@@ -317,7 +317,7 @@ fn a_service_that_has_sent_fin_goes_on_reading_to_the_clients_end_or_the_stop() 
 
 // Services at work.
 
-/// Echoes; when it is told to, it works until it is told that the work is done, and says so to its client.
+/// Echoes. When work begins, it waits until the work is done, and tells its client so.
 struct Working {
     work: Arc<Work>,
     /// Whether it does all that in a task of its own.
@@ -381,10 +381,10 @@ fn an_idle_timeout_ends_a_notified_service_that_waits_for_its_client_and_none_th
         let mut at_work = connect(server.address);
         at_work.write_all(b"a").unwrap();
         at_work.read_exact(&mut [0]).unwrap();
-        // It waits for its client when the work comes.
+        // The service waits for its client when the work begins.
         work.begin.notify_one();
         begins.recv_timeout(PATIENCE).unwrap();
-        // Others are idle meanwhile, one after another: each takes a timeout of its own.
+        // Meanwhile other clients are idle, one after another. Each of them takes a whole timeout.
         for _ in 0..4 {
             let mut idle = connect(server.address);
             assert!(read_to_eof(&mut idle).is_empty());
@@ -403,9 +403,9 @@ fn an_idle_timeout_ends_a_notified_service_that_waits_for_its_client_and_none_th
 }
 
 /// Writes without an end, in a task of its own.
-struct Flood;
+struct WritesWithoutEnd;
 
-impl Service for Flood {
+impl Service for WritesWithoutEnd {
     async fn serve(&self, socket: &mut Socket) -> io::Result<()> {
         let (_, mut to) = socket.split_owned();
         let mut zeros = tokio::io::repeat(0);
@@ -417,8 +417,8 @@ impl Service for Flood {
 fn an_idle_timeout_ends_a_service_whose_task_waits_in_vain_to_write() {
     let mut settings = patient_settings();
     settings.connection.idle_timeout = Duration::from_millis(100);
-    let mut server = InProcess::start(settings, Flood);
-    let client = connect_narrow(server.address);
+    let mut server = InProcess::start(settings, WritesWithoutEnd);
+    let client = connect_with_small_buffer(server.address);
     assert_eq!(server.log.wait_of("connection closed", &client)["reason"], "idle");
     server.handle.stop();
     assert_eq!(server.end().0.exit_code(), 0);
@@ -426,10 +426,10 @@ fn an_idle_timeout_ends_a_service_whose_task_waits_in_vain_to_write() {
 
 // Clients that have gone.
 
-/// From some point on, which the first byte names, it waits for ever for something that is not its client.
-struct Elsewhere;
+/// Waits for ever for something other than its client. The first byte says from which point on.
+struct WaitsForSomethingElse;
 
-impl Service for Elsewhere {
+impl Service for WaitsForSomethingElse {
     const AT_STOP: AtStop = AtStop::Notify;
 
     async fn serve(&self, socket: &mut Socket) -> io::Result<()> {
@@ -472,7 +472,7 @@ fn a_slot_comes_back_when_a_client_resets_whose_service_waits_for_something_else
         if point == b'i' {
             settings.connection.idle_timeout = Duration::from_millis(100);
         }
-        let server = InProcess::start(settings, Elsewhere);
+        let server = InProcess::start(settings, WaitsForSomethingElse);
         let mut client = connect(server.address);
         client.write_all(&[point]).unwrap();
         assert_eq!(client.read(&mut [0]).unwrap(), usize::from(point != b'f'), "{what}");
@@ -489,10 +489,10 @@ fn a_slot_comes_back_when_a_client_resets_whose_service_waits_for_something_else
 
 // Services that fail.
 
-/// Answers at length, sends FIN, and writes on all the same.
-struct Talkative;
+/// Writes a long answer and sends FIN. Then it writes once more, which fails.
+struct WritesAfterFin;
 
-impl Service for Talkative {
+impl Service for WritesAfterFin {
     async fn serve(&self, socket: &mut Socket) -> io::Result<()> {
         socket.read_u8().await?;
         socket.write_all(pattern(0, 200_000)).await?;
@@ -503,8 +503,8 @@ impl Service for Talkative {
 
 #[test]
 fn a_service_that_writes_after_its_fin_fails_by_itself_and_its_client_gets_what_came_before() {
-    let mut server = InProcess::start(patient_settings(), Talkative);
-    let mut client = connect_narrow(server.address);
+    let mut server = InProcess::start(patient_settings(), WritesAfterFin);
+    let mut client = connect_with_small_buffer(server.address);
     client.write_all(b"?").unwrap();
     let (got, end) = read_pattern(&mut client, 0, |_| {});
     assert_eq!((got, end.is_ok()), (200_000, true));
@@ -516,9 +516,9 @@ fn a_service_that_writes_after_its_fin_fails_by_itself_and_its_client_gets_what_
 // What a service knows of its connection.
 
 /// Logs what it hears, and tells its client at which address it was reached.
-struct Clerk;
+struct NamesItsConnection;
 
-impl Service for Clerk {
+impl Service for NamesItsConnection {
     async fn serve(&self, socket: &mut Socket) -> io::Result<()> {
         let word = socket.read_u8().await?;
         slog::warn!(socket.log(), "heard"; "word" => word);
@@ -529,7 +529,7 @@ impl Service for Clerk {
 
 #[test]
 fn a_service_knows_where_it_was_reached_and_its_log_names_its_connection() {
-    let mut server = InProcess::start(patient_settings(), Clerk);
+    let mut server = InProcess::start(patient_settings(), NamesItsConnection);
     let mut clients = [(); 2].map(|()| connect(server.address));
     clients.iter_mut().for_each(|client| client.write_all(b"?").unwrap());
     for client in &mut clients {
@@ -558,7 +558,7 @@ fn a_service_that_has_failed_is_waited_for_until_its_client_has_everything_or_th
     let mut settings = patient_settings();
     settings.supervisor.shutdown_timeout = Duration::from_secs(2);
     let mut server = InProcess::start(settings, Fails);
-    let [mut reads, never_reads] = [(); 2].map(|()| connect_narrow(server.address));
+    let [mut reads, never_reads] = [(); 2].map(|()| connect_with_small_buffer(server.address));
     [&reads, &never_reads].into_iter().for_each(|client| drop(server.log.wait_of("connection opened", client)));
     let mut first = [0; 1000];
     reads.read_exact(&mut first).unwrap();
@@ -620,13 +620,13 @@ fn halves_in_tasks_of_their_own_drain_as_their_socket_does() {
     assert_eq!(log.close_of(&name)["reason"], "stopped");
 }
 
-/// Leaves its halves to tasks that never give them back, and ends as the first byte says when both of them wait.
-struct Leaves {
-    /// What the tasks have heard at last.
+/// Gives its halves to tasks that never end. When both tasks wait, it ends in the way that the first byte says.
+struct OutlivedByItsHalves {
+    /// The last error of each task.
     heard: Sender<ErrorKind>,
 }
 
-impl Service for Leaves {
+impl Service for OutlivedByItsHalves {
     async fn serve(&self, socket: &mut Socket) -> io::Result<()> {
         let how = socket.read_u8().await?;
         let (mut from, mut to) = socket.split_owned();
@@ -667,8 +667,8 @@ fn halves_that_outlive_their_service_keep_no_slot_and_their_tasks_hear_that_it_i
         let (heard, hears) = channel();
         let mut settings = patient_settings();
         settings.supervisor.max_connections = 1;
-        let mut server = InProcess::start(settings, Leaves { heard });
-        let mut client = connect_narrow(server.address);
+        let mut server = InProcess::start(settings, OutlivedByItsHalves { heard });
+        let mut client = connect_with_small_buffer(server.address);
         client.write_all(&[how]).unwrap();
         for _ in 0..2 {
             assert_eq!(hears.recv_timeout(PATIENCE).unwrap(), ErrorKind::NotConnected, "{reason}");

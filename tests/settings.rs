@@ -99,6 +99,20 @@ fn a_value_of_a_wrong_type_is_refused_with_the_right_one() {
 }
 
 #[test]
+fn no_key_takes_a_value_of_another_kind() {
+    for program in [SERVER, CLIENT] {
+        for (key, default) in defaults(program) {
+            let (section, name) = key.split_once('.').unwrap();
+            let other = if default.parse::<u64>().is_ok() { "\"1\"" } else { "1" };
+            let place = Place::new("kind").with("a.toml", format!("[{section}]\n{name} = {other}\n"));
+            let run =
+                finish(command(program).current_dir(place.path()).args(["--settings", "a.toml", "--check-settings"]));
+            assert_eq!((run.code, run.err.contains(&format!(" {key}: invalid "))), (78, true), "{key}: {run:?}");
+        }
+    }
+}
+
+#[test]
 fn a_value_out_of_range_is_refused_with_the_range() {
     for value in ["0", "-1", "1000001"] {
         let line = Place::new("range").file_refusal(&format!("[supervisor]\nmax_connections = {value}\n"));
@@ -164,7 +178,7 @@ fn a_file_too_large_for_settings_is_refused_and_one_that_just_fits_is_read() {
 }
 
 #[test]
-fn a_signal_ends_it_though_nobody_reads_the_settings_that_it_prints() {
+fn a_signal_ends_it_though_the_settings_that_it_prints_are_not_read() {
     let (_reader, mut writer) = io::pipe().unwrap();
     rustix::io::ioctl_fionbio(&writer, true).unwrap();
     while writer.write(&[b'x'; 4096]).is_ok() {}
@@ -221,8 +235,8 @@ fn a_bad_flag_is_refused_by_its_name() {
 }
 
 #[test]
-fn bad_settings_are_refused_whatever_is_asked_for() {
-    let place = Place::new("whatever").with("server.toml", "[log]\nlevel = 1\n");
+fn bad_settings_are_refused_by_every_command() {
+    let place = Place::new("every-command").with("server.toml", "[log]\nlevel = 1\n");
     for args in [&["--print-settings"][..], &["healthcheck"], &[]] {
         let run = place.run(&[("ECHO_SERVER_SETTINGS", "server.toml")], args);
         assert_eq!((run.code, run.out.as_str()), (78, ""), "{args:?}");

@@ -1,8 +1,8 @@
 //! "A slot always comes back", as a table: every state of a client, every state of its connection, every way for the client
-//! to go, and everything that can happen then. The cells are generated; what each of them must come to follows from the rules.
+//! to go, and every event after that. The cells are generated. How each of them must end follows from the rules.
 //!
-//! `CELL="Draining"` plays only the cells whose name has this in it. Beside the table: stops at random moments among clients of
-//! all kinds at once, with every byte accounted for. `STOPS=300` makes more of them, `SEED=7` those of that seed.
+//! `CELL="Draining"` plays only the cells whose name contains this word. Another test stops servers at random moments among clients
+//! of all kinds, and accounts for every byte. `STOPS=300` makes that many stops, and `SEED=7` begins with this seed.
 
 #[path = "states/cell.rs"]
 mod cell;
@@ -29,7 +29,7 @@ use std::{
     time::{Instant, SystemTime},
 };
 
-/// How often a cell may find that its state was over before it got there.
+/// How often a cell is tried. A try proves nothing if the state was over before the cell got to it.
 const ATTEMPTS: usize = 10;
 
 fn panicked(payload: &(dyn Any + Send)) -> String {
@@ -51,7 +51,7 @@ fn prove(cell: &Cell) -> Result<(), String> {
     Err(format!("this machine is too slow for it: {why}"))
 }
 
-/// Plays the cells, so many at a time.
+/// Plays the cells, `at_once` of them at a time.
 fn prove_all(which: &str, cells: Vec<Cell>, at_once: usize) {
     let begin = Instant::now();
     let next = AtomicUsize::new(0);

@@ -114,8 +114,8 @@ fn a_client_that_never_reads_is_forced_at_the_deadline_by_a_reset() {
     // Once while the server has bytes to write, and once while it only waits for them to arrive.
     for most in [MOST, 32 * 1024] {
         let server = Server::start(&[("supervisor.workers", "1"), ("supervisor.shutdown_timeout", "300ms")]);
-        let (mut client, mut other) = (connect_narrow(server.address), server.connect());
-        let sent = stuff(&mut client, &mut other, most);
+        let (mut client, mut other) = (connect_with_small_buffer(server.address), server.connect());
+        let sent = fill_buffers(&mut client, &mut other, most);
         round_trip(&mut other); // all of it has had its turn
         drop(other);
         let ended = server.stop();
@@ -136,8 +136,8 @@ fn a_client_that_pauses_for_longer_than_linger_gets_everything() {
     // As above: once while the service owes it bytes, and once while only the kernel does.
     for most in [MOST, 32 * 1024] {
         let mut server = Server::start(&[("supervisor.workers", "1"), ("connection.linger", "50ms"), LONG_TIMEOUT]);
-        let (mut client, mut clock) = (connect_narrow(server.address), server.connect());
-        let sent = stuff(&mut client, &mut clock, most);
+        let (mut client, mut clock) = (connect_with_small_buffer(server.address), server.connect());
+        let sent = fill_buffers(&mut client, &mut clock, most);
         round_trip(&mut clock); // all of it has had its turn
         server.signal(Signal::TERM);
         // The clock is owed nothing and does not end its input. When it is closed, `linger` has passed.
@@ -222,7 +222,7 @@ fn a_storm_of_connects_during_the_stop_resets_no_client() {
         assert!((clients.len()..=clients.len() + STORMERS).contains(&acknowledged), "{acknowledged} {}", clients.len());
         taken += number(ended.log.one("listener closed"), "taken");
     }
-    assert!(taken > 0, "no stop met anybody in the backlog");
+    assert!(taken > 0, "no stop found a client in the backlog");
 }
 
 #[test]
@@ -322,7 +322,7 @@ fn a_stop_before_any_client_ends_at_once() {
 }
 
 #[test]
-fn a_second_signal_forces_whichever_it_is() {
+fn a_second_signal_forces_also_if_it_is_another_one() {
     for (first, second) in [(Signal::TERM, Signal::TERM), (Signal::INT, Signal::TERM), (Signal::TERM, Signal::INT)] {
         let mut server = Server::start(&[("supervisor.shutdown_timeout", "1h"), ("connection.linger", "1h")]);
         let (mut client, mut idle) = (server.connect(), server.connect());
@@ -341,7 +341,43 @@ fn a_second_signal_forces_whichever_it_is() {
 }
 
 #[test]
-fn a_handle_stops_the_server_and_however_often_it_does_not_force() {
+fn a_lame_duck_accepts_and_serves_until_the_next_signal_stops_it_and_one_more_forces_it() {
+    let mut server = Server::start(&[
+        ("supervisor.lame_duck", "1h"),
+        ("supervisor.shutdown_timeout", "1h"),
+        ("connection.linger", "1h"),
+        ("log.level", "debug"),
+    ]);
+    let mut early = server.connect();
+    round_trip(&mut early);
+    server.signal(Signal::TERM);
+    assert_eq!(number(&server.log.wait("lame duck"), "for_ms"), 3_600_000);
+    let mut late = server.connect();
+    round_trip(&mut late);
+    round_trip(&mut early);
+    server.signal_again(Signal::TERM);
+    assert_eq!(number(&server.log.wait("stopping"), "connections"), 2);
+    assert!(read_to_eof(&mut late).is_empty());
+    server.signal_again(Signal::TERM);
+    let ended = server.end();
+    assert_eq!((ended.code, number(ended.log.one("stopped"), "forced")), (Some(3), 2));
+}
+
+#[test]
+fn a_lame_duck_whose_time_is_over_stops() {
+    let server = Server::start(&[("supervisor.lame_duck", "1ms"), LONG_LINGER]);
+    let mut client = server.connect();
+    round_trip(&mut client);
+    server.signal(Signal::TERM);
+    assert!(read_to_eof(&mut client).is_empty());
+    drop(client);
+    let ended = server.end();
+    assert_eq!((ended.code, ended.log.one("stopping")["reason"].clone()), (Some(0), "SIGTERM".into()));
+    ended.log.one("lame duck");
+}
+
+#[test]
+fn a_handle_stops_the_server_and_does_not_force_however_often_it_is_called() {
     let mut server = patient_server();
     let mut client = connect(server.address);
     round_trip(&mut client);

@@ -1,9 +1,9 @@
-//! The walkthrough, followed to the letter: each chapter's commands are run in order in a fresh copy of the checkout, and what
-//! it shows must be what comes.
+//! The walkthrough, followed to the letter: each chapter's commands are run in order in a fresh copy of the checkout, and their
+//! output must be what the chapter shows.
 //!
-//! A block ```` ```sh ```` is run; it must succeed. The blocks ```` ```text ```` up to the next one show its output: each of
-//! their lines must be among its lines, in any order, but for what is different in every run (see `comparable`); a line `…`
-//! stands for others. A block ```` ```sh ctrl-c ```` goes on until its output has been seen, and is then interrupted.
+//! A block ```` ```sh ```` is run, and must succeed. The blocks ```` ```text ```` up to the next one show its output. Each of their
+//! lines must be a line of the output, in any order. What is different in every run does not count (see `comparable`), and a line
+//! `…` stands for other lines. A block ```` ```sh ctrl-c ```` goes on until its output has come, and is then interrupted.
 
 mod common;
 mod docker;
@@ -57,7 +57,7 @@ fn follow(chapter: &str) {
     let checkout = Checkout::copy();
     // A reader takes edits back with git.
     must(checkout.path(), "git init --quiet && git add --all");
-    // The reader's first `up` takes as long as the build does.
+    // The build may take longer than any other step, so it is made before.
     build(&checkout);
     for Step { commands, ctrl_c, shown } in steps {
         let exec = if ctrl_c { "exec " } else { "" };
@@ -87,9 +87,9 @@ fn missing<'a>(lines: &[String], shown: &'a [String]) -> Vec<&'a str> {
     shown.iter().filter(|line| !lines.contains(line)).map(String::as_str).collect()
 }
 
-/// A line without what differs from run to run: times, addresses, ids that Docker gives, numbers of connections and workers.
+/// A line without what differs from run to run: times, addresses, Docker's ids, and the numbers of connections and workers.
 fn comparable(line: &str) -> String {
-    // What compose writes to clear a terminal's line.
+    // Compose writes this to clear a terminal's line.
     let line = line.replace("\u{1b}[K", "");
     let mut field = "";
     let words = line.split_whitespace().map(|word| {
@@ -115,7 +115,7 @@ fn is_timestamp(word: &str) -> bool {
     word.len() == "2026-11-23T08:40:12.518Z".len() && word.ends_with('Z') && word.starts_with("20")
 }
 
-/// The first 12 digits of it, or all 64.
+/// Whether it is a container's id: its first 12 digits, or all 64.
 fn is_container_id(word: &str) -> bool {
     matches!(word.len(), 12 | 64) && word.chars().all(|c| matches!(c, '0'..='9' | 'a'..='f'))
 }

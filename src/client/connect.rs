@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn those_who_look_a_name_up_at_the_same_time_share_one_thread() {
+    async fn look_ups_of_a_name_at_the_same_time_share_one_thread() {
         let server = TcpServer::new("localhost:1".into());
         let (found, addresses) = oneshot::channel();
         server.lookup.replace(Some(addresses.map(Result::unwrap).boxed_local().shared()));
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_name_that_nobody_knows_is_an_error() {
+    async fn an_unknown_name_is_an_error() {
         assert!(TcpServer::new("no-such-name.invalid:1".into()).connect(Instant::now() + PATIENCE).await.is_err());
     }
 

@@ -513,7 +513,7 @@ mod tests {
     }
 
     #[actix::test]
-    async fn an_echo_that_is_late_is_lost_also_if_nobody_looked_before_it_had_come() {
+    async fn an_echo_that_is_late_is_lost_also_if_it_has_come_when_the_client_looks() {
         let mut bench = start(traffic(1));
         let mut stream = bench.clients.accept().await;
         receive(&mut stream).await;

@@ -13,7 +13,7 @@ use crate::{
     },
     decisions::{
         roster::Roster,
-        stop::{Echoes, Stop, StopReason},
+        stop::{Echoes, Heard, Stop, StopReason},
     },
     stop::{Shutdown, Stopped},
 };
@@ -33,8 +33,6 @@ pub(super) struct ClientSupervisor<C: Connect> {
     obstacle: Option<String>,
     crashed: usize,
     stopped: Option<StopReason>,
-    /// Whether a signal has been heard. The second one ends the stop by force.
-    signalled: bool,
     echoes: Echoes,
     started: Instant,
     report_to: Option<oneshot::Sender<ClientReport>>,
@@ -52,7 +50,6 @@ impl<C: Connect> ClientSupervisor<C> {
             obstacle: None,
             crashed: 0,
             stopped: None,
-            signalled: false,
             echoes: Echoes::default(),
             started: Instant::now(),
             report_to: Some(report_to),
@@ -102,8 +99,7 @@ impl<C: Connect> StreamHandler<Shutdown> for ClientSupervisor<C> {
     fn handle(&mut self, shutdown: Shutdown, _: &mut Self::Context) {
         let (reason, force) = match shutdown {
             Shutdown::Stop(reason) => {
-                let news = reason.is_signal() && self.echoes.signal(self.started.elapsed());
-                (reason, news && std::mem::replace(&mut self.signalled, true))
+                (reason, reason.is_signal() && self.echoes.signal(self.started.elapsed()) == Heard::Again)
             }
             Shutdown::Abort => (StopReason::Handle, true),
         };

@@ -105,7 +105,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn an_echo_is_verified_in_whatever_pieces_it_comes(
+        fn an_echo_is_verified_in_any_pieces(
             sent: Vec<u8>, cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..9),
         ) {
             let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(sent.len() + 1)).collect();
@@ -116,7 +116,7 @@ mod tests {
         }
 
         #[test]
-        fn a_flipped_byte_is_found_wherever_it_is_and_wherever_the_pieces_are_cut(
+        fn a_flipped_byte_is_found_at_any_place_and_in_any_pieces(
             sent in prop::collection::vec(any::<u8>(), 1..200), flipped: prop::sample::Index, with in 1..=u8::MAX,
             cut: prop::sample::Index,
         ) {

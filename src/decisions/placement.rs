@@ -1,7 +1,7 @@
 //! Decides on which Worker a client lives.
 //!
-//! The load is even: no Worker has many more connections than another one, whichever thread accepts the clients. Pure; the
-//! gate asks it in the same locked step as the [`admission`](super::admission), and passes the time.
+//! The load is even: no Worker has many more connections than another one. It does not matter which thread accepts the clients.
+//! Pure; the gate asks it in the same locked step as the [`admission`](super::admission), and passes the time.
 
 use crate::decisions::ids::WorkerId;
 use std::time::Duration;
@@ -61,7 +61,7 @@ impl Placement {
     ///
     /// `accepting` is `None` if no Worker has accepted the client. `now` is counted from any fixed moment.
     pub fn place(&mut self, accepting: Option<WorkerId>, now: Duration) -> WorkerId {
-        // The accepting thread runs, whatever is on its way to it.
+        // The accepting thread runs, so it is not behind, though clients may be on their way to it.
         let behind = |worker, load: &Load| Some(worker) != accepting && load.is_behind(now);
         let (_, least, worker) = self
             .workers()

@@ -19,6 +19,11 @@ impl RestartLimit {
         Self { max, window, granted: VecDeque::new() }
     }
 
+    /// Changes the limit. What was granted still counts.
+    pub fn change(&mut self, max: usize, window: Duration) {
+        (self.max, self.window) = (max, window);
+    }
+
     /// A child has crashed at `now` (counted from any fixed moment). Gives the number of restarts within the window, this
     /// one included, or `None` if that would be more than `max`.
     pub fn restart(&mut self, now: Duration) -> Option<usize> {

@@ -81,45 +81,60 @@ pub const HANDSHAKES: Duration = Duration::from_millis(1_500);
 /// means a second signal is slower.
 const ECHO: Duration = Duration::from_millis(250);
 
-/// Tells a new signal from the echo of the one before.
+/// What a signal is to those before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Heard {
+    /// No signal was heard before. It begins the stop, if nothing else has.
+    First,
+    /// It changes nothing.
+    Echo,
+    /// It ends a stop that is under way by force.
+    Again,
+}
+
+/// Tells the first signal, the echo of one, and another one apart.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Echoes {
-    /// When the last signal was heard, new or an echo.
+    /// When the last signal was heard, an echo or not.
     last: Option<Duration>,
 }
 
 impl Echoes {
-    /// A signal is heard at `now` (counted from any fixed moment). True if it is new; an echo changes nothing.
-    pub fn signal(&mut self, now: Duration) -> bool {
-        self.last.replace(now).is_none_or(|last| now.saturating_sub(last) >= ECHO)
+    /// A signal is heard at `now`, counted from any fixed moment.
+    pub fn signal(&mut self, now: Duration) -> Heard {
+        match self.last.replace(now) {
+            None => Heard::First,
+            Some(last) if now.saturating_sub(last) < ECHO => Heard::Echo,
+            Some(_) => Heard::Again,
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{Heard::*, *};
 
-    /// Which of the signals at these milliseconds are new.
-    fn news<const N: usize>(heard: [u64; N]) -> [bool; N] {
+    /// What the signals at these milliseconds are.
+    fn heard<const N: usize>(at: [u64; N]) -> [Heard; N] {
         let mut echoes = Echoes::default();
-        heard.map(|at| echoes.signal(Duration::from_millis(at)))
+        at.map(|at| echoes.signal(Duration::from_millis(at)))
     }
 
     #[test]
-    fn the_first_signal_is_news_whenever_it_comes() {
-        assert_eq!(news([0]), [true]);
-        assert_eq!(news([1_000]), [true]);
+    fn the_first_signal_is_no_echo_at_any_time() {
+        assert_eq!(heard([0]), [First]);
+        assert_eq!(heard([1_000]), [First]);
     }
 
     #[test]
-    fn a_signal_within_a_quarter_of_a_second_is_an_echo_and_a_later_one_is_news() {
-        assert_eq!(news([100, 100, 1_000]), [true, false, true]);
-        assert_eq!(news([100, 349]), [true, false]);
-        assert_eq!(news([100, 350]), [true, true]);
+    fn a_signal_within_a_quarter_of_a_second_is_an_echo_and_a_later_one_is_not() {
+        assert_eq!(heard([100, 100, 1_000]), [First, Echo, Again]);
+        assert_eq!(heard([100, 349]), [First, Echo]);
+        assert_eq!(heard([100, 350]), [First, Again]);
     }
 
     #[test]
     fn an_echo_may_have_an_echo() {
-        assert_eq!(news([0, 200, 400, 600, 850]), [true, false, false, false, true]);
+        assert_eq!(heard([0, 200, 400, 600, 850]), [First, Echo, Echo, Echo, Again]);
     }
 }

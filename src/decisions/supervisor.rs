@@ -6,7 +6,7 @@
 use crate::decisions::{
     ids::WorkerId,
     roster::Roster,
-    stop::{Echoes, Stop, StopReason},
+    stop::{Echoes, Heard, Stop, StopReason},
 };
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ pub enum Event {
         /// Whether the kernel refuses new clients from now on.
         refusing: bool,
     },
-    /// A timer that was started is over.
+    /// A timer that was started is over, or there was no time to wait.
     Elapsed(Timer),
     /// The Supervisor has taken in the backlog: all of it, or as much as there were descriptors for.
     Swept {
@@ -50,6 +50,8 @@ pub enum Event {
 /// Something is to be done.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Step {
+    /// Say that a stop will begin, and go on serving for a while: start [`Timer::LameDuck`].
+    Announce(StopReason),
     /// Close the gate, let the kernel refuse new clients, and answer with [`Event::Begun`].
     Begin(StopReason),
     /// Start a timer.
@@ -72,6 +74,8 @@ pub enum Step {
 /// What the Supervisor waits for besides messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Timer {
+    /// The time between the first order to stop and the stop.
+    LameDuck,
     /// Until the next look into the backlog.
     Look,
     /// The time for Acceptors to answer, and for the last clients before the refusal. The socket stays open at least this
@@ -104,7 +108,8 @@ pub struct Verdict {
 ///
 /// let mut state = SupervisorState::new([(WorkerId(1), ())]);
 /// let begin = state.on(Event::Shutdown { reason: StopReason::Handle, now: Duration::ZERO });
-/// assert_eq!(begin, [Step::Begin(StopReason::Handle)]);
+/// assert_eq!(begin, [Step::Announce(StopReason::Handle)]);
+/// assert_eq!(state.on(Event::Elapsed(Timer::LameDuck)), [Step::Begin(StopReason::Handle)]);
 /// assert_eq!(state.on(Event::Begun { refusing: true })[0], Step::Tell(Stop::Drain));
 /// state.on(Event::AcceptorStopped(WorkerId(1)));
 /// state.on(Event::Elapsed(Timer::Settling));
@@ -133,10 +138,12 @@ pub struct SupervisorState<H> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Phase {
     Running,
+    /// The stop is announced.
+    LameDuck {
+        reason: StopReason,
+    },
     Stopping {
         reason: StopReason,
-        /// Whether a signal has been heard. The second one ends the stop by force.
-        signalled: bool,
     },
     /// The report is made. All later events are ignored.
     Reported,
@@ -182,14 +189,13 @@ impl<H> SupervisorState<H> {
         }
         match event {
             Event::Shutdown { reason, now } => {
-                let news = reason.is_signal() && self.echoes.signal(now);
-                match &mut self.phase {
-                    Phase::Stopping { signalled, .. } => {
-                        if news && std::mem::replace(signalled, true) {
-                            self.abort(&mut steps);
-                        }
-                    }
-                    _ => self.begin(reason, &mut steps),
+                let heard = reason.is_signal().then(|| self.echoes.signal(now));
+                match (self.phase, heard) {
+                    (Phase::Running, _) => self.announce(reason, &mut steps),
+                    // A signal moves the stop one stage on.
+                    (Phase::LameDuck { .. }, Some(Heard::First | Heard::Again)) => self.begin(reason, &mut steps),
+                    (Phase::Stopping { .. }, Some(Heard::Again)) => self.abort(&mut steps),
+                    _ => {}
                 }
             }
             Event::Abort => {
@@ -202,6 +208,11 @@ impl<H> SupervisorState<H> {
                 self.tell(if refusing { Stop::Drain } else { Stop::Accepting }, &mut steps);
                 let timers = [Timer::Look, Timer::Settling, Timer::Handshakes, Timer::Deadline];
                 steps.extend(timers.map(Step::Start));
+            }
+            Event::Elapsed(Timer::LameDuck) => {
+                if let Phase::LameDuck { reason } = self.phase {
+                    self.begin(reason, &mut steps);
+                }
             }
             Event::Elapsed(Timer::Look) => {
                 if self.workers.ordered() <= Some(Stop::Drain) {
@@ -237,7 +248,7 @@ impl<H> SupervisorState<H> {
             }
             Event::AcceptorStopped(worker) => {
                 self.acceptors.acknowledge(&worker);
-                if self.phase == Phase::Running {
+                if !matches!(self.phase, Phase::Stopping { .. }) {
                     // The Supervisor has not told it to stop: its Worker has given up on restarts.
                     self.give_up(&mut steps);
                 }
@@ -264,12 +275,20 @@ impl<H> SupervisorState<H> {
         self.begin(StopReason::Restarts, steps);
     }
 
-    /// Begins the stop, unless one is under way.
+    fn announce(&mut self, reason: StopReason, steps: &mut Vec<Step>) {
+        self.phase = Phase::LameDuck { reason };
+        steps.push(Step::Announce(reason));
+    }
+
+    /// Begins the stop, unless one is under way. If it was announced, the reason is the one that was given then.
     fn begin(&mut self, reason: StopReason, steps: &mut Vec<Step>) {
-        if self.phase == Phase::Running {
-            self.phase = Phase::Stopping { reason, signalled: reason.is_signal() };
-            steps.push(Step::Begin(reason));
-        }
+        let reason = match self.phase {
+            Phase::Running => reason,
+            Phase::LameDuck { reason } => reason,
+            Phase::Stopping { .. } | Phase::Reported => return,
+        };
+        self.phase = Phase::Stopping { reason };
+        steps.push(Step::Begin(reason));
     }
 
     fn tell(&mut self, stop: Stop, steps: &mut Vec<Step>) {
@@ -299,7 +318,7 @@ impl<H> SupervisorState<H> {
     }
 
     fn report_if_nothing_is_owed(&mut self, steps: &mut Vec<Step>) {
-        if let Phase::Stopping { reason, .. } = self.phase
+        if let Phase::Stopping { reason } = self.phase
             && self.workers.is_empty()
         {
             self.phase = Phase::Reported;

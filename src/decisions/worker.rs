@@ -94,6 +94,11 @@ impl<C: Ord, H> WorkerState<C, H> {
         }
     }
 
+    /// Changes how often the Acceptor may be restarted.
+    pub fn limit_restarts(&mut self, max: usize, window: Duration) {
+        self.restart_limit.change(max, window);
+    }
+
     /// A connection has been started. Gives the order that the others already have; the Worker must give it to this one
     /// now.
     pub fn enter(&mut self, connection: C, handle: H) -> Option<Stop> {
@@ -135,8 +140,8 @@ impl<C: Ord, H> WorkerState<C, H> {
         }
         // While its Acceptor has not answered, the mailbox may still hold clients from it. Without force, the Supervisor says
         // `Finish` only when all the other Acceptors have answered too.
-        let nobody_comes = self.connections.ordered() >= Some(Stop::Finish) && self.acceptor == Acceptor::Over;
-        if nobody_comes && self.connections.is_empty() && !std::mem::replace(&mut self.finished, true) {
+        let no_client_comes = self.connections.ordered() >= Some(Stop::Finish) && self.acceptor == Acceptor::Over;
+        if no_client_comes && self.connections.is_empty() && !std::mem::replace(&mut self.finished, true) {
             steps.push(Step::Finish);
         }
         steps

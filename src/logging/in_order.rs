@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn a_compact_record_stays_one_line_whatever_its_fields_hold() {
+    fn a_compact_record_stays_one_line_with_any_text_in_its_fields() {
         let text = logged(LogFormat::Auto, |log| info!(log, "a"; "b" => "1\n2\u{1b}[31m", "c" => ?"x"));
         assert!(text.ends_with(" a, b: 1\\n2\\u{1b}[31m, c: \"x\"\n"), "{text}");
     }

@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_stream_harms_nobody() {
+    fn a_closed_stream_does_no_harm() {
         for format in [LogFormat::Compact, LogFormat::Json] {
             let (reader, writer) = io::pipe().unwrap();
             drop(reader);

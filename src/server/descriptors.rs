@@ -4,6 +4,7 @@
 //! start with caps that it cannot keep.
 
 use crate::{error::Error, resources, settings::SupervisorSettings};
+use slog::Logger;
 use std::{ffi::OsString, fs};
 
 /// Kept free for files that are opened now and then, such as a log or a name look-up.
@@ -15,7 +16,7 @@ const PER_WORKER: usize = 4;
 const ADMIN: usize = 22;
 
 /// The caps that the limit allows, and what was asked for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Caps {
     pub limit: usize,
     /// The spare ones, and those that the process needs for itself.
@@ -33,6 +34,23 @@ pub(crate) fn reserve(workers: usize, admin: bool, asked: &SupervisorSettings) -
     let open = open.unwrap_or(SPARE);
     let admin = if admin { ADMIN } else { 0 };
     fit(limit, SPARE + open + workers * PER_WORKER + admin, asked.max_connections, asked.max_pending)
+}
+
+impl Caps {
+    /// Fits other caps into the same limit.
+    pub fn fit(&self, max_connections: usize, max_pending: usize) -> Self {
+        // There was room for one connection, so there still is.
+        fit(self.limit, self.reserved, max_connections, max_pending).unwrap_or(*self)
+    }
+
+    /// Warns if they are lower than what was asked for.
+    pub fn warn(&self, asked: &SupervisorSettings, log: &Logger) {
+        if (self.max_connections, self.max_pending) != (asked.max_connections, asked.max_pending) {
+            slog::warn!(log, "caps lowered to fit the descriptor limit"; "limit" => self.limit, "reserved" => self.reserved,
+                "max_connections_asked" => asked.max_connections, "max_connections" => self.max_connections,
+                "max_pending_asked" => asked.max_pending, "max_pending" => self.max_pending);
+        }
+    }
 }
 
 fn fit(limit: usize, reserved: usize, max_connections: usize, max_pending: usize) -> Result<Caps, Error> {

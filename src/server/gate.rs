@@ -89,6 +89,17 @@ impl Gate {
         admission.leave(connection, CloseReason::Forced, 0);
     }
 
+    /// Changes the caps: see [`Admission::resize`].
+    pub fn resize(&self, max_connections: usize, max_pending: usize) {
+        let woken: Vec<_> = {
+            let mut state = self.lock();
+            let handed_to = state.admission.resize(max_connections, max_pending);
+            let waiters = handed_to.iter().filter_map(|waiter| state.waiters.remove(waiter)).collect::<Vec<_>>();
+            waiters.into_iter().chain(std::mem::take(&mut state.parked)).collect()
+        };
+        woken.into_iter().for_each(Waker::wake);
+    }
+
     /// Closes the gate. Gives the census of the first close.
     pub fn close(&self) -> Census {
         self.lock().admission.close()

@@ -3,15 +3,21 @@
 //! Asks no actor. So the answer comes also while a Worker is stuck, and after the server has ended.
 
 use crate::{
-    server::watch::{Watched, tree::Phase},
+    server::{
+        messages::Reload,
+        watch::{Watched, tree::Phase},
+    },
+    settings::Settings,
     stop::StopHandle,
 };
 use std::sync::Arc;
+use tokio::sync::mpsc;
 
 /// Stops a [`Server`](crate::Server), and tells where it stands; can be cloned and sent to any thread.
 #[derive(Debug, Clone)]
 pub struct Handle {
     stop: StopHandle,
+    reload: mpsc::UnboundedSender<Reload>,
     watched: Arc<Watched>,
 }
 
@@ -28,8 +34,8 @@ pub struct Status {
 }
 
 impl Handle {
-    pub(super) fn new(stop: StopHandle, watched: Arc<Watched>) -> Self {
-        Self { stop, watched }
+    pub(super) fn new(stop: StopHandle, reload: mpsc::UnboundedSender<Reload>, watched: Arc<Watched>) -> Self {
+        Self { stop, reload, watched }
     }
 
     /// Begins the graceful stop, with what `shutdown_timeout` allows. Repeating it changes nothing.
@@ -46,6 +52,18 @@ impl Handle {
     /// [`Server::run`](crate::Server::run) returns when it is done: within a second, also if a Worker is stuck.
     pub fn abort(&self) {
         self.stop.abort();
+    }
+
+    /// Changes the settings while the server runs.
+    ///
+    /// The caps change at once: slots that are new go to the clients that wait longest, and a lowered cap throws no client out.
+    /// `idle_timeout` and `linger` hold for connections from then on; `lame_duck`, `shutdown_timeout`, `max_restarts` and
+    /// `restart_window` from their next use on. The rest waits for a restart. The log tells what has changed (`settings
+    /// reloaded`), and names what waits (`restart needed`). `log.level` is for the program to change, as the log is its own.
+    /// During a stop nothing changes.
+    pub fn reload(&self, settings: Settings) {
+        // If the other end is gone, the server has ended.
+        let _ = self.reload.send(Reload(settings));
     }
 
     /// Where the server stands. The answer comes at once.

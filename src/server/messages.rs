@@ -13,6 +13,7 @@ use crate::{
         gate::Permit,
         watch::tree::{ConnectionView, Open, State},
     },
+    settings::Settings,
     stop::Stopped,
 };
 use actix::{Message, MessageResponse, Recipient};
@@ -78,6 +79,17 @@ pub(crate) struct TakeIn {
     /// drains it and does not serve it.
     pub place: Option<Place>,
 }
+
+/// From a [`Handle`](crate::Handle) to the Supervisor: these are the settings from now on. What cannot be in force without a
+/// restart stays as it is. During a stop it changes nothing.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "()")]
+pub struct Reload(pub Settings);
+
+/// Supervisor to a Worker: these are the settings from now on. The connections that the Worker has keep theirs.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "()")]
+pub(crate) struct Reconfigure(pub Settings);
 
 /// Supervisor to a Worker, at intervals: look for clients that have vanished. The Workers' threads have no timer of their
 /// own for it, because a runtime with a timer looks at its clock at every turn.

@@ -26,12 +26,12 @@ use crate::{
     error::Error,
     logging::contained,
     server::{
-        acceptor::{Listen, OpenListener},
+        acceptor::OpenListener,
         descriptors::Caps,
         gate::Gate,
         handle::Handle,
         listener::Listener,
-        messages::Accept,
+        messages::{Accept, Reload},
         report::Report,
         service::Service,
         supervisor::{Supervisor, WorkerHandle},
@@ -39,13 +39,17 @@ use crate::{
         watch::{Watch, Watched},
         worker::{Superior, Worker, WorkerSeed},
     },
-    settings::Settings,
+    settings::{ListenSettings, Settings},
     stop::{Shutdown, StopHandle},
 };
 use actix::prelude::*;
 use futures_util::stream::{Stream, poll_fn};
 use slog::{Discard, Logger, o};
-use std::{net::SocketAddr, sync::Arc, thread};
+use std::{
+    net::{SocketAddr, TcpListener},
+    sync::Arc,
+    thread,
+};
 use tokio::sync::{mpsc, oneshot};
 
 /// A server that is bound to its address but does not accept yet. Its clients wait in the backlog.
@@ -75,6 +79,7 @@ pub struct Server<S> {
     gate: Arc<Gate>,
     watched: Arc<Watched>,
     orders: (StopHandle, mpsc::UnboundedReceiver<Shutdown>),
+    reloads: (mpsc::UnboundedSender<Reload>, mpsc::UnboundedReceiver<Reload>),
     log: Logger,
 }
 
@@ -85,6 +90,42 @@ impl<S: Service> Server<S> {
     /// [`Error::Bind`] if the address cannot be had; [`Error::Descriptors`] if there is none for even one connection;
     /// [`Error::NoConnections`] if `max_connections` is 0.
     pub fn bind(settings: Settings, service: S) -> Result<Self, Error> {
+        Self::new(settings, service, Listener::bind)
+    }
+
+    /// Does the same with a socket that listens already, such as one that the process has inherited. `listen.address` means
+    /// nothing then. The clients that already wait on the socket are served like all others.
+    ///
+    /// The socket is the server's from now on. It becomes nonblocking, gets the options of the server's connections, and
+    /// `listen.backlog`. A stop ends this very socket: the kernel refuses new clients on it, then it listens no more. That
+    /// holds for every copy of it, also in another process that shares it. A process that is to take over while this one
+    /// stops needs a socket of its own, bound with `SO_REUSEPORT`. Until the close, the kernel still chooses the socket of
+    /// this process for some of the new clients; these have to try again, as their kernels do after a second.
+    ///
+    /// ```
+    /// use supervised_echo::{Echo, Server, Settings};
+    ///
+    /// # actix::System::new().block_on(async {
+    /// let listener = std::net::TcpListener::bind(("127.0.0.1", 0))?; // or inherited
+    /// let address = listener.local_addr()?;
+    /// let server = Server::from_listener(listener, Settings::default(), Echo)?;
+    /// assert_eq!(server.address(), address);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # }).unwrap();
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Listener`] if the socket does not listen, or is not a TCP socket; [`Error::Descriptors`] and
+    /// [`Error::NoConnections`] as [`bind`](Self::bind).
+    pub fn from_listener(listener: TcpListener, settings: Settings, service: S) -> Result<Self, Error> {
+        Self::new(settings, service, |settings| Listener::given(listener, settings.backlog))
+    }
+
+    fn new(
+        settings: Settings,
+        service: S,
+        listener: impl FnOnce(&ListenSettings) -> Result<Listener, Error>,
+    ) -> Result<Self, Error> {
         if settings.supervisor.max_connections == 0 {
             return Err(Error::NoConnections);
         }
@@ -93,13 +134,14 @@ impl<S: Service> Server<S> {
             workers => workers,
         };
         let caps = descriptors::reserve(workers, settings.admin.address.is_some(), &settings.supervisor)?;
-        let listener = Listener::bind(&settings.listen)?;
+        let listener = listener(&settings.listen)?;
         let address = settings.listen.address;
         let address = listener.address().map_err(|source| Error::Bind { address, source })?;
         let (service, log) = (Arc::new(service), Logger::root(Discard, o!()));
         let gate = Gate::new(caps.max_connections, caps.max_pending, workers);
         let watched = Watched::new(address, workers, gate.clone());
-        Ok(Self { settings, service, listener, address, workers, caps, gate, watched, orders: StopHandle::new(), log })
+        let (orders, reloads) = (StopHandle::new(), mpsc::unbounded_channel());
+        Ok(Self { settings, service, listener, address, workers, caps, gate, watched, orders, reloads, log })
     }
 
     /// Logs to `log`; without it nothing is logged.
@@ -115,7 +157,7 @@ impl<S: Service> Server<S> {
 
     /// Gives a handle that stops the server from any thread, also before it runs, and tells where it stands.
     pub fn handle(&self) -> Handle {
-        Handle::new(self.orders.0.clone(), self.watched.clone())
+        Handle::new(self.orders.0.clone(), self.reloads.0.clone(), self.watched.clone())
     }
 
     /// Looks into the server from any thread: its tree, its connections, its changes and its counters.
@@ -134,18 +176,17 @@ impl<S: Service> Server<S> {
     /// force.
     pub async fn run(mut self) -> Result<Report, Error> {
         let (_handle, mut received) = std::mem::replace(&mut self.orders, StopHandle::new());
-        self.supervise(poll_fn(move |cx| received.poll_recv(cx))).await
+        self.supervise(poll_fn(move |cx| received.poll_recv(cx)), open_listener).await
     }
 
-    async fn supervise(self, orders: impl Stream<Item = Shutdown> + 'static) -> Result<Report, Error> {
+    async fn supervise(
+        self,
+        orders: impl Stream<Item = Shutdown> + 'static,
+        open_listener: impl Fn(Listener) -> OpenListener + 'static,
+    ) -> Result<Report, Error> {
         System::try_current().ok_or(Error::NoSystem)?;
-        let Caps { limit, reserved, max_connections, max_pending } = self.caps;
-        let (log, asked) = (self.log, &self.settings.supervisor);
-        if (max_connections, max_pending) != (asked.max_connections, asked.max_pending) {
-            slog::warn!(log, "caps lowered to fit the descriptor limit"; "limit" => limit, "reserved" => reserved,
-                "max_connections_asked" => asked.max_connections, "max_connections" => max_connections,
-                "max_pending_asked" => asked.max_pending, "max_pending" => max_pending);
-        }
+        let (log, Caps { max_connections, max_pending, .. }) = (self.log, self.caps);
+        self.caps.warn(&self.settings.supervisor, &log);
         for problem in self.settings.warnings() {
             slog::warn!(log, "questionable settings"; "problem" => problem);
         }
@@ -157,15 +198,15 @@ impl<S: Service> Server<S> {
         let (report_to, report) = oneshot::channel();
         Supervisor::create(|ctx| {
             ctx.add_stream(orders);
+            let mut reloads = self.reloads.1;
+            ctx.add_message_stream(poll_fn(move |cx| reloads.poll_recv(cx)));
             let workers: Vec<_> = threads
                 .iter()
                 .map(|(worker, arbiter)| {
-                    let listener = self.listener.clone();
                     let seed = WorkerSeed {
                         worker,
                         service: self.service.clone(),
-                        open_listener: Box::new(move || Ok(Box::new(listener.acceptor()?) as Box<dyn Listen>))
-                            as OpenListener,
+                        open_listener: open_listener(self.listener.clone()),
                         gate: gate.clone(),
                         exhaustions: watched.exhaustions.clone(),
                         supervisor: self.settings.supervisor.clone(),
@@ -189,13 +230,13 @@ impl<S: Service> Server<S> {
             }
             let workers = workers.into_iter().map(|(worker, address)| {
                 let (stop, take_in) = (address.clone().recipient(), address.clone().recipient());
-                (worker, WorkerHandle { stop, take_in, look: address.recipient() })
+                let (look, reconfigure) = (address.clone().recipient(), address.recipient());
+                (worker, WorkerHandle { stop, take_in, look, reconfigure })
             });
-            let timeout = self.settings.supervisor.shutdown_timeout;
             Supervisor::new(
-                gate.clone(),
                 self.listener.clone(),
-                timeout,
+                self.settings.clone(),
+                self.caps,
                 workers.collect::<Vec<_>>(),
                 report_to,
                 watched.clone(),
@@ -219,33 +260,44 @@ impl<S: Service> Server<S> {
     }
 }
 
+/// How each new Acceptor of a Worker gets its handle of the listening socket.
+fn open_listener(listener: Listener) -> OpenListener {
+    Box::new(move || listener.open())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{
-        server::echo::Echo,
+        decisions::stop::StopReason,
+        server::{acceptor::Listen, echo::Echo},
         testing::{log, logged},
     };
-    use std::io;
+    use std::{
+        io::{self, ErrorKind},
+        pin::Pin,
+        sync::Mutex,
+        task::{self, Poll, ready},
+    };
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
         net::TcpStream,
     };
 
-    fn server() -> Server<Echo> {
+    fn server(workers: usize) -> Server<Echo> {
         let mut settings = Settings::default();
         settings.listen.address = ([127, 0, 0, 1], 0).into();
-        settings.supervisor.workers = 3;
+        settings.supervisor.workers = workers;
         Server::bind(settings, Echo).unwrap()
     }
 
     #[actix::test]
     async fn a_supervisor_that_crashes_leaves_no_thread_and_no_listener_behind() {
         let ((log, mut told), (crash, mut crashes)) = (log(), mpsc::unbounded_channel::<()>());
-        let server = server().with_log(log);
+        let server = server(3).with_log(log);
         let address = server.address();
         let orders = poll_fn(move |cx| crashes.poll_recv(cx).map(|_| -> Option<Shutdown> { panic!("a defect") }));
-        let running = actix_rt::spawn(server.supervise(orders));
+        let running = actix_rt::spawn(server.supervise(orders, open_listener));
         logged(&mut told, "listening").await;
         let mut client = TcpStream::connect(address).await.unwrap();
         client.write_all(b"a").await.unwrap();
@@ -258,12 +310,87 @@ mod tests {
         assert_eq!(TcpStream::connect(address).await.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
     }
 
+    #[actix::test]
+    async fn a_given_socket_is_served_and_a_stop_ends_every_copy_of_it() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let (address, copy) = (listener.local_addr().unwrap(), listener.try_clone().unwrap());
+        let mut early = TcpStream::connect(address).await.unwrap();
+        let server = Server::from_listener(listener, Settings::default(), Echo).unwrap();
+        assert_eq!(server.address(), address);
+        let handle = server.handle();
+        let running = actix_rt::spawn(server.run());
+        early.write_all(b"a").await.unwrap();
+        assert_eq!(early.read_u8().await.unwrap(), b'a');
+        handle.abort();
+        assert_eq!(running.await.unwrap().unwrap().forced, 1);
+        assert_eq!(early.read_u8().await.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+        assert_eq!(TcpStream::connect(address).await.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+        assert!(!socket2::SockRef::from(&copy).is_listener().unwrap());
+    }
+
+    /// Accepts one client. Its Acceptor crashes when the test says so.
+    struct AcceptsOne {
+        listener: Option<Box<dyn Listen>>,
+        crash: oneshot::Receiver<()>,
+    }
+
+    impl Listen for AcceptsOne {
+        fn poll_accept(&mut self, cx: &mut task::Context<'_>) -> Poll<io::Result<(TcpStream, SocketAddr)>> {
+            if let Some(listener) = &mut self.listener {
+                let client = ready!(listener.poll_accept(cx));
+                self.listener = None;
+                return Poll::Ready(client);
+            }
+            let _ = ready!(Pin::new(&mut self.crash).poll(cx));
+            panic!("told to");
+        }
+    }
+
+    #[actix::test]
+    async fn a_worker_that_panics_stops_the_others_gracefully_with_exit_code_1() {
+        let (log, mut told) = log();
+        let server = server(2).with_log(log);
+        let address = server.address();
+        let ((crash, crashes), (_never, never)) = (oneshot::channel(), oneshot::channel());
+        let listeners = Arc::new(Mutex::new(vec![crashes, never]));
+        // A Worker opens a listener for its Acceptor. The third one is for the successor, and its Worker panics.
+        let open = move |listener: Listener| -> OpenListener {
+            let listeners = listeners.clone();
+            Box::new(move || {
+                let crash = listeners.lock().unwrap().pop().expect("one listener for each Worker");
+                Ok(Box::new(AcceptsOne { listener: Some(listener.open()?), crash }))
+            })
+        };
+        let running = actix_rt::spawn(server.supervise(poll_fn(|_| Poll::Pending), open));
+        let mut clients = [TcpStream::connect(address).await.unwrap(), TcpStream::connect(address).await.unwrap()];
+        for client in &mut clients {
+            client.write_all(b"a").await.unwrap();
+            assert_eq!(client.read_u8().await.unwrap(), b'a');
+        }
+        crash.send(()).unwrap();
+        logged(&mut told, "worker crashed").await;
+        let mut ends = Vec::new();
+        for client in &mut clients {
+            ends.push(client.read_u8().await.unwrap_err().kind());
+        }
+        ends.sort_unstable();
+        assert_eq!(
+            ends,
+            [ErrorKind::ConnectionReset, ErrorKind::UnexpectedEof],
+            "the other Worker's client ends cleanly"
+        );
+        drop(clients);
+        let report = running.await.unwrap().unwrap();
+        assert_eq!((report.reason, report.exit_code()), (StopReason::Restarts, 1));
+        assert_eq!((report.acknowledged, report.forced, report.stuck), (1, 1, vec![]));
+    }
+
     #[test]
     fn without_an_actix_system_it_says_what_to_do() {
         let current = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let several = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
         for runtime in [current, several] {
-            let error = runtime.block_on(async { server().run().await.unwrap_err() });
+            let error = runtime.block_on(async { server(1).run().await.unwrap_err() });
             assert!(error.to_string().contains("#[actix::main]"), "{error}");
         }
     }

@@ -17,14 +17,17 @@ use crate::{
         stop::{HANDSHAKES, SETTLING, Stop, StopReason},
         supervisor::{Event, Step, SupervisorState, Timer, Verdict},
     },
+    error::Error,
     server::{
+        descriptors::Caps,
         gate::Gate,
         handshakes::Handshakes,
         listener::Listener,
-        messages::{AcceptorExit, Look, Ping, TakeIn, WorkerExit},
+        messages::{AcceptorExit, Look, Ping, Reconfigure, Reload, TakeIn, WorkerExit},
         report::Report,
-        watch::Watched,
+        watch::{Watched, tree::Phase},
     },
+    settings::{Settings, reload::Changes},
     stop::{Shutdown, Stopped},
 };
 use actix::prelude::*;
@@ -55,6 +58,7 @@ pub(crate) struct WorkerHandle {
     pub stop: Recipient<Stop>,
     pub take_in: Recipient<TakeIn>,
     pub look: Recipient<Look>,
+    pub reconfigure: Recipient<Reconfigure>,
 }
 
 /// The actor at the root.
@@ -62,7 +66,8 @@ pub(crate) struct Supervisor {
     pub gate: Arc<Gate>,
     /// `None` once closed.
     pub listener: Option<Listener>,
-    pub shutdown_timeout: Duration,
+    pub settings: Settings,
+    pub caps: Caps,
     pub watched: Arc<Watched>,
     pub log: Logger,
     state: SupervisorState<WorkerHandle>,
@@ -83,9 +88,9 @@ pub(crate) struct Supervisor {
 impl Supervisor {
     /// A Supervisor over `workers`, which have just been started. Its report goes to `report_to`.
     pub fn new(
-        gate: Arc<Gate>,
         listener: Listener,
-        shutdown_timeout: Duration,
+        settings: Settings,
+        caps: Caps,
         workers: impl IntoIterator<Item = (WorkerId, WorkerHandle)>,
         report_to: oneshot::Sender<Report>,
         watched: Arc<Watched>,
@@ -93,9 +98,10 @@ impl Supervisor {
     ) -> Self {
         let handshakes = listener.address().and_then(Handshakes::of).ok();
         Self {
-            gate,
+            gate: watched.gate.clone(),
             listener: Some(listener),
-            shutdown_timeout,
+            settings,
+            caps,
             watched,
             log,
             state: SupervisorState::new(workers),
@@ -131,6 +137,7 @@ impl Supervisor {
     fn on(&mut self, event: Event, ctx: &mut Context<Self>) {
         for step in self.state.on(event) {
             match step {
+                Step::Announce(reason) => self.announce(reason, ctx),
                 Step::Begin(reason) => {
                     let refusing = self.begin(reason);
                     self.on(Event::Begun { refusing }, ctx);
@@ -160,9 +167,44 @@ impl Supervisor {
         }
     }
 
+    fn reload(&mut self, settings: Settings) {
+        let refused = if self.watched.phase() >= Phase::Stopping {
+            Some("the server stops".into())
+        } else {
+            (settings.supervisor.max_connections == 0).then(|| Error::NoConnections.to_string())
+        };
+        if let Some(reason) = refused {
+            return slog::error!(self.log, "settings not reloaded"; "reason" => reason);
+        }
+        let Changes { in_force, at_restart } = self.settings.reload(settings);
+        let asked = &self.settings.supervisor;
+        self.caps = self.caps.fit(asked.max_connections, asked.max_pending);
+        self.caps.warn(asked, &self.log);
+        self.gate.resize(self.caps.max_connections, self.caps.max_pending);
+        for worker in self.state.workers() {
+            worker.reconfigure.do_send(Reconfigure(self.settings.clone()));
+        }
+        slog::info!(self.log, "settings reloaded"; "changed" => in_force.join(", "));
+        if !at_restart.is_empty() {
+            slog::warn!(self.log, "restart needed"; "keys" => at_restart.join(", "));
+        }
+        self.watched.reload(&in_force);
+    }
+
+    fn announce(&mut self, reason: StopReason, ctx: &mut Context<Self>) {
+        let time = self.settings.supervisor.lame_duck;
+        if time.is_zero() {
+            return self.on(Event::Elapsed(Timer::LameDuck), ctx);
+        }
+        slog::info!(self.log, "lame duck"; "reason" => reason.as_str(), "for_ms" => time.as_millis() as u64);
+        self.watched.announce(reason);
+        self.start_timer(Timer::LameDuck, ctx);
+    }
+
     /// True if the kernel refuses new clients from now on.
     fn begin(&mut self, reason: StopReason) -> bool {
         self.reserve = Vec::new();
+        let timeout = self.settings.supervisor.shutdown_timeout;
         let census = self.gate.close();
         let refused = self.listener.as_ref().map_or(Ok(()), Listener::refuse);
         if let Err(error) = &refused {
@@ -170,18 +212,19 @@ impl Supervisor {
             slog::warn!(self.log, "cannot refuse new connections"; "reason" => %error);
         }
         slog::info!(self.log, "stopping"; "reason" => reason.as_str(), "connections" => census.connections,
-            "pending" => census.pending, "timeout_ms" => self.shutdown_timeout.as_millis() as u64);
+            "pending" => census.pending, "timeout_ms" => timeout.as_millis() as u64);
         self.stopping_since = Instant::now();
-        self.watched.begin(reason, census, self.shutdown_timeout, refused.is_ok());
+        self.watched.begin(reason, census, timeout, refused.is_ok());
         refused.is_ok()
     }
 
     fn start_timer(&self, timer: Timer, ctx: &mut Context<Self>) {
         let time = match timer {
+            Timer::LameDuck => self.settings.supervisor.lame_duck,
             Timer::Settling => SETTLING,
             Timer::Look => LOOK,
             Timer::Handshakes => HANDSHAKES,
-            Timer::Deadline => self.shutdown_timeout,
+            Timer::Deadline => self.settings.supervisor.shutdown_timeout,
             Timer::Patience => WORKER_PATIENCE,
         };
         ctx.run_later(time, move |supervisor, ctx| supervisor.on(Event::Elapsed(timer), ctx));
@@ -270,6 +313,14 @@ impl Handler<Ping> for Supervisor {
     fn handle(&mut self, _: Ping, _: &mut Self::Context) {}
 }
 
+impl Handler<Reload> for Supervisor {
+    type Result = ();
+
+    fn handle(&mut self, Reload(settings): Reload, _: &mut Self::Context) {
+        self.reload(settings);
+    }
+}
+
 impl Handler<Stopped<AcceptorExit>> for Supervisor {
     type Result = ();
 
@@ -309,6 +360,7 @@ mod tests {
         id: WorkerId,
         told: UnboundedReceiver<Stop>,
         taken_in: UnboundedReceiver<TakeIn>,
+        reconfigured: UnboundedReceiver<Reconfigure>,
     }
 
     struct Tree {
@@ -321,25 +373,40 @@ mod tests {
         log: UnboundedReceiver<String>,
     }
 
+    const CAPS: Caps = Caps { limit: 1_000, reserved: 10, max_connections: 4, max_pending: 4 };
     const LONG: Duration = Duration::from_secs(3600);
+
+    fn settings(shutdown_timeout: Duration) -> Settings {
+        let mut settings = Settings::default();
+        settings.supervisor.shutdown_timeout = shutdown_timeout;
+        settings
+    }
 
     fn watched(gate: &Arc<Gate>) -> Arc<Watched> {
         Watched::new(([127, 0, 0, 1], 1).into(), 0, gate.clone())
     }
 
     fn tree(workers: usize, shutdown_timeout: Duration) -> Tree {
+        tree_of(workers, settings(shutdown_timeout))
+    }
+
+    fn tree_of(workers: usize, settings: Settings) -> Tree {
         let (gate, (listener, address), (logger, log)) = (Gate::new(4, 4, workers), listener(), testing::log());
         let (report_to, report) = oneshot::channel();
         let (shutdown, mut received) = mpsc::unbounded_channel();
         let (handles, workers): (Vec<_>, Vec<_>) = (1..=workers)
             .map(|id| {
-                let ((stop, told), (take_in, taken_in), (look, _)) = (probe(), probe(), probe());
-                ((WorkerId(id), WorkerHandle { stop, take_in, look }), Mute { id: WorkerId(id), told, taken_in })
+                let ((stop, told), (take_in, taken_in)) = (probe(), probe());
+                let ((look, _), (reconfigure, reconfigured)) = (probe(), probe());
+                (
+                    (WorkerId(id), WorkerHandle { stop, take_in, look, reconfigure }),
+                    Mute { id: WorkerId(id), told, taken_in, reconfigured },
+                )
             })
             .unzip();
         let supervisor = Supervisor::create(|ctx| {
             ctx.add_stream(futures_util::stream::poll_fn(move |cx| received.poll_recv(cx)));
-            Supervisor::new(gate.clone(), listener, shutdown_timeout, handles, report_to, watched(&gate), logger)
+            Supervisor::new(listener, settings, CAPS, handles, report_to, watched(&gate), logger)
         });
         Tree { supervisor, gate, address, shutdown, report, workers, log }
     }
@@ -403,6 +470,66 @@ mod tests {
     }
 
     #[actix::test]
+    async fn a_reload_resizes_the_gate_tells_the_workers_and_names_what_needs_a_restart() {
+        let mut tree = tree(1, LONG);
+        let supervisor = tree.supervisor.clone();
+        let reload = |settings: &Settings| supervisor.send(Reload(settings.clone()));
+        let clients = [(); 6].map(|()| tree.client(1));
+        let mut settings = settings(LONG);
+        settings.supervisor.max_connections = 6;
+        settings.supervisor.max_pending = 0;
+        settings.listen.backlog = 7;
+        reload(&settings).await.unwrap();
+        logged(&mut tree.log, "settings reloaded").await;
+        logged(&mut tree.log, "restart needed").await;
+        for client in &clients {
+            client.served().await;
+        }
+        let Reconfigure(told) = tree.workers[0].reconfigured.recv().await.unwrap();
+        assert_eq!((told.supervisor.max_connections, told.listen.backlog), (6, 4096));
+
+        settings.supervisor.max_connections = 0;
+        reload(&settings).await.unwrap();
+        logged(&mut tree.log, "settings not reloaded").await;
+        // What does not fit into the limit of descriptors is lowered.
+        settings.supervisor.max_connections = 5_000;
+        reload(&settings).await.unwrap();
+        logged(&mut tree.log, "caps lowered to fit the descriptor limit").await;
+        assert_eq!(tree.gate.admission().caps(), (990, 0));
+
+        tree.stop(StopReason::Handle);
+        tree.told(1, Stop::Drain).await;
+        reload(&settings).await.unwrap();
+        logged(&mut tree.log, "settings not reloaded").await;
+    }
+
+    #[actix::test]
+    async fn a_lame_duck_stops_when_its_time_is_over_or_at_the_next_signal() {
+        for signal in [false, true] {
+            tokio::time::pause();
+            let mut settings = settings(LONG);
+            settings.supervisor.lame_duck = LONG;
+            let mut tree = tree_of(1, settings);
+            let begin = Instant::now();
+            tree.stop(StopReason::Sigterm);
+            tree.stop(StopReason::Handle);
+            logged(&mut tree.log, "lame duck").await;
+            assert!(tree.workers[0].told.try_recv().is_err());
+            drop(tree.client(1));
+            if signal {
+                tokio::time::advance(Duration::from_millis(250)).await;
+                tree.stop(StopReason::Sigterm);
+            }
+            assert_eq!(tree.told(1, Stop::Drain).await, []);
+            assert_eq!(begin.elapsed() >= LONG, !signal);
+            tokio::time::advance(Duration::from_millis(250)).await;
+            tree.stop(StopReason::Sigterm);
+            tree.told(1, Stop::Abort).await;
+            tokio::time::resume();
+        }
+    }
+
+    #[actix::test]
     async fn the_backlog_is_taken_in_while_the_connections_drain_and_then_the_socket_is_closed() {
         let mut tree = tree(2, LONG);
         let clients =
@@ -424,12 +551,12 @@ mod tests {
         // It was told of 128 and holds more, as if new ones came while the first are taken.
         listener.hold(1_000);
         let (gate, (logger, _)) = (Gate::new(4, 4, 1), testing::log());
-        let ((stop, _), (take_in, _), (look, _)) = (probe(), probe(), probe());
+        let ((stop, _), (take_in, _), (look, _), (reconfigure, _)) = (probe(), probe(), probe(), probe());
         let (report_to, _report) = oneshot::channel();
         gate.close();
         let watched = watched(&gate);
-        let workers = [(WorkerId(1), WorkerHandle { stop, take_in, look })];
-        let mut supervisor = Supervisor::new(gate, listener, LONG, workers, report_to, watched, logger);
+        let workers = [(WorkerId(1), WorkerHandle { stop, take_in, look, reconfigure })];
+        let mut supervisor = Supervisor::new(listener, settings(LONG), CAPS, workers, report_to, watched, logger);
         let mut clients = Vec::new();
         for _ in 0..130 {
             clients.push(TcpStream::connect(address).await.unwrap());

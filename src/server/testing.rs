@@ -13,7 +13,7 @@ use crate::{
     testing::probe,
 };
 use slog::{Logger, o};
-use std::{cell::Cell, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
+use std::{net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 use tokio::{net::TcpStream, sync::mpsc::UnboundedReceiver};
 
 pub(crate) const WORKER: WorkerId = WorkerId(1);
@@ -44,7 +44,7 @@ pub(crate) fn context(idle_timeout: Duration) -> (Rc<ConnectionContext>, Unbound
     let (parent, heard) = probe();
     let settings = ConnectionSettings { idle_timeout, linger: Duration::from_secs(60) };
     let log = Logger::root(slog::Discard, o!());
-    (Rc::new(ConnectionContext { news: news(), settings, log, parent, orphaned: Cell::new(false) }), heard)
+    (Rc::new(ConnectionContext { news: news(), settings, log, parent, orphaned: Rc::default() }), heard)
 }
 
 /// A record that has a slot of its own.

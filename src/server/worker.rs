@@ -19,7 +19,9 @@ use crate::{
             record::{ConnectionContext, Record},
         },
         gate::{Gate, Permit},
-        messages::{Accept, Accepted, AcceptorExit, ConnectionExit, Inspect, Inspected, Look, TakeIn, WorkerExit},
+        messages::{
+            Accept, Accepted, AcceptorExit, ConnectionExit, Inspect, Inspected, Look, Reconfigure, TakeIn, WorkerExit,
+        },
         service::Service,
         watch::{
             news::WorkerNews,
@@ -31,7 +33,7 @@ use crate::{
 };
 use actix::prelude::*;
 use slog::Logger;
-use std::{cell::Cell, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
+use std::{net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 use tokio::{net::TcpStream, time::Instant};
 
 /// How long a crashed Acceptor's successor waits. It is long enough not to spin, and short enough that the backlog holds
@@ -88,7 +90,7 @@ impl<S: Service> Worker<S> {
             settings: seed.connection,
             log: seed.log.clone(),
             parent: ctx.address().recipient(),
-            orphaned: Cell::new(false),
+            orphaned: Rc::default(),
         };
         Self {
             worker: seed.worker,
@@ -257,6 +259,17 @@ impl<S: Service> Handler<Look> for Worker<S> {
 
     fn handle(&mut self, _: Look, _: &mut Self::Context) {
         self.state.connections().for_each(Connection::look);
+    }
+}
+
+impl<S: Service> Handler<Reconfigure> for Worker<S> {
+    type Result = ();
+
+    fn handle(&mut self, Reconfigure(settings): Reconfigure, _: &mut Self::Context) {
+        let supervisor = settings.supervisor;
+        self.state.limit_restarts(supervisor.max_restarts, supervisor.restart_window);
+        // The connections that there are keep theirs.
+        self.context = Rc::new(ConnectionContext { settings: settings.connection, ..(*self.context).clone() });
     }
 }
 

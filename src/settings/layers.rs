@@ -438,7 +438,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_stays_on_one_line_whatever_the_names_are() {
+    fn an_error_stays_on_one_line_with_any_text_in_its_names() {
         let error = SettingsError::new("a\nb", "c\rd").to_string();
         assert_eq!(error, "a\\nb: c\\rd");
         assert_eq!(document("\"a\\nb\" = 1").unwrap_err().lines().count(), 1);

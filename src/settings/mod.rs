@@ -9,6 +9,7 @@ mod fields;
 #[cfg(feature = "cli")]
 pub mod layers;
 mod log;
+pub(crate) mod reload;
 mod server;
 #[cfg(all(test, feature = "cli"))]
 mod testing;

@@ -51,10 +51,7 @@ pub struct ListenSettings {
 #[serde(deny_unknown_fields, expecting = "a section of keys")]
 #[non_exhaustive]
 pub struct SupervisorSettings {
-    /// Threads, 0 to 1024; 0 means one per core.
-    ///
-    /// On Linux, with one shared listening socket, every Worker wakes for each connection. 20,000 connects cost the
-    /// server 0.9 s of CPU with 1 Worker, 1.0 s with 2, 1.8 s with 16 and 4.7 s with 64.
+    /// Threads, 0 to 1024; 0 means one per core. The first two accept.
     #[serde(deserialize_with = "integer::<0, 1_024, _, _>")]
     pub workers: usize,
     /// Connections that are served at once, over all Workers, 1 to 1,000,000.
@@ -69,6 +66,10 @@ pub struct SupervisorSettings {
     /// How long a restart counts, above zero.
     #[serde(deserialize_with = "positive_duration")]
     pub restart_window: Duration,
+    /// How long the server goes on accepting and serving after the first order to stop, and says that it is not ready any more;
+    /// zero stops at once.
+    #[serde(deserialize_with = "duration")]
+    pub lame_duck: Duration,
     /// How long connections may drain at a stop before they are forced; zero forces them at once.
     #[serde(deserialize_with = "duration")]
     pub shutdown_timeout: Duration,
@@ -132,6 +133,7 @@ impl Default for Settings {
                 max_pending: 128,
                 max_restarts: 5,
                 restart_window: Duration::from_secs(10),
+                lame_duck: Duration::ZERO,
                 shutdown_timeout: Duration::from_secs(8),
             },
             connection: ConnectionSettings { idle_timeout: Duration::ZERO, linger: Duration::from_secs(1) },
@@ -156,6 +158,7 @@ mod tests {
             ("supervisor.max_pending", "0", "-1", "1000000", "1000001"),
             ("supervisor.max_restarts", "0", "-1", "1000000", "1000001"),
             ("supervisor.restart_window", r#""1ns""#, r#""0s""#, year, r#""365days 1ns""#),
+            ("supervisor.lame_duck", r#""0s""#, r#""-1s""#, year, r#""365days 1ns""#),
             ("supervisor.shutdown_timeout", r#""0s""#, r#""-1s""#, year, r#""365days 1ns""#),
             ("connection.idle_timeout", r#""0s""#, r#""-1s""#, year, r#""365days 1ns""#),
             ("connection.linger", r#""0s""#, r#""-1s""#, year, r#""365days 1ns""#),

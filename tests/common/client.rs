@@ -18,12 +18,12 @@ pub struct Client {
 #[derive(Debug)]
 pub struct Run {
     pub code: i32,
-    /// The JSON report, or the text of another one.
+    /// The report: as JSON, or the text if it is another format.
     pub report: Value,
     pub log: Records,
 }
 
-/// The built client with JSON for its report and its log, and these flags.
+/// The built client with these flags. Its report and its log are JSON.
 pub fn client(args: &[&str]) -> Command {
     let mut command = command(CLIENT);
     command.args(["--report", "json", "--log-format", "json"]).args(args);
@@ -31,7 +31,7 @@ pub fn client(args: &[&str]) -> Command {
 }
 
 impl Client {
-    /// With one connection, no pause and two messages, unless `args` say otherwise.
+    /// Starts one with one connection, no pause and two messages, unless `args` say otherwise.
     pub fn start(server: impl ToString, args: &[&str]) -> Self {
         let mut command = client(&["--server", &server.to_string()]);
         command.env("ECHO_CLIENT_CLIENT__ID", "c-1").env("ECHO_CLIENT_TRAFFIC__MESSAGES", "2");
@@ -41,7 +41,7 @@ impl Client {
 
     pub fn spawn(command: Command) -> Self {
         let (mut process, out) = Process::spawn(command);
-        let log = Log::among_words(process.stderr());
+        let log = Log::among_lines_for_people(process.stderr());
         Self { process, log, out }
     }
 
@@ -79,7 +79,7 @@ impl Run {
         }
     }
 
-    /// What was said to people, outside of the log.
+    /// What it wrote for people on standard error, beside the log.
     pub fn said(&self) -> Vec<&str> {
         self.log.0.iter().filter_map(|line| line["said"].as_str()).collect()
     }

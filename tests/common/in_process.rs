@@ -1,4 +1,4 @@
-//! A server in this process, for a service or a log that no program has.
+//! A server in this process, for a service or a log that the programs do not have.
 
 use super::{Log, PATIENCE, Records, free_address, kernel};
 use rustix::process::getpid;
@@ -37,7 +37,7 @@ impl InProcess {
         Self::start_with(settings, service, |_| {})
     }
 
-    /// With something that is called for each record, on the thread that logs it, before it is written.
+    /// As `start`. `before` is called for each record before it is written, on the thread that logs it.
     pub fn start_with<S: Service, F>(settings: Settings, service: S, before: F) -> Self
     where
         F: Fn(&Record<'_>) + Send + Sync + RefUnwindSafe + UnwindSafe + 'static,
@@ -72,7 +72,7 @@ impl InProcess {
     /// Waits for its end.
     pub fn end(mut self) -> (Report, Records) {
         let report = self.report();
-        // A thread that is left behind keeps the log open.
+        // A thread that is left behind keeps the log open, so this does not wait for the log's end.
         self.log.wait("stopped");
         (report, self.log.heard())
     }

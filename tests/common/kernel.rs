@@ -15,12 +15,12 @@ use std::{
 /// The numbers of a process's open descriptors, and what they are.
 pub fn descriptors(pid: Pid) -> Vec<(i32, String)> {
     let entries = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().map(Result::unwrap);
-    // One may be closed meanwhile.
+    // A descriptor may be closed meanwhile.
     let entries = entries.filter_map(|entry| Some((entry.file_name(), fs::read_link(entry.path()).ok()?)));
     entries.map(|(fd, is)| (fd.to_str().unwrap().parse().unwrap(), is.to_str().unwrap().to_owned())).collect()
 }
 
-/// Duplicates the socket on which a process listens. Gives what it is called among the descriptors, too.
+/// Duplicates the socket on which a process listens. Gives also its name among the descriptors.
 pub fn listener_of(pid: Pid, address: SocketAddr) -> (Socket, String) {
     let pidfd = pidfd_open(pid, PidfdFlags::empty()).unwrap();
     let sockets = descriptors(pid).into_iter().filter(|(_, is)| is.starts_with("socket:"));
@@ -31,8 +31,8 @@ pub fn listener_of(pid: Pid, address: SocketAddr) -> (Socket, String) {
     handles.next().expect("it listens")
 }
 
-/// What waits in a socket of this system: bytes that have not been read yet, or, if it listens (and has no remote port), clients
-/// that have not been accepted yet.
+/// What waits in a socket of this system: bytes that have not been read. If the socket listens, and so has no remote port, it is
+/// clients that have not been accepted.
 pub fn receive_queue(local: u16, remote: u16) -> Option<u64> {
     let table = fs::read_to_string("/proc/net/tcp").unwrap();
     let (local, remote) = (format!(":{local:04X}"), format!(":{remote:04X}"));

@@ -14,13 +14,13 @@ pub struct Log {
 }
 
 impl Log {
-    /// A stream that carries nothing but a log.
+    /// The log that is all of this stream.
     pub fn of(stream: impl Read + Send + 'static) -> Self {
         Self::with(stream, Records::read)
     }
 
-    /// A stream that carries words for people as well: a line of those becomes the record `{"said": line}`.
-    pub fn among_words(stream: impl Read + Send + 'static) -> Self {
+    /// The log of a stream that also carries lines for people. Such a line becomes the record `{"said": line}`.
+    pub fn among_lines_for_people(stream: impl Read + Send + 'static) -> Self {
         Self::with(stream, |line| serde_json::from_str(line).unwrap_or_else(|_| json!({ "said": line })))
     }
 
@@ -33,13 +33,13 @@ impl Log {
         self.wait_where(0, msg, |_| true)
     }
 
-    /// As `wait`, of one connection.
+    /// As `wait`, for a record of this client's connection.
     pub fn wait_of(&mut self, msg: &str, client: &impl Named) -> Value {
         let peer = client.name();
         self.wait_where(0, msg, |record| record["peer"] == *peer)
     }
 
-    /// As `wait`, behind all that was waited for before: where the order of the records is asserted.
+    /// As `wait`, for a record that comes after all those that were waited for before. So it asserts the order of records.
     pub fn wait_next(&mut self, msg: &str) -> Value {
         let behind = self.claimed.iter().rposition(|claimed| *claimed).map_or(0, |last| last + 1);
         self.wait_where(behind, msg, |_| true)
@@ -64,7 +64,7 @@ impl Log {
         }
     }
 
-    /// Everything, once its writer has ended.
+    /// All records, once the log has ended.
     pub fn all(mut self) -> Records {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -76,7 +76,7 @@ impl Log {
         }
     }
 
-    /// What has been heard while a test waited.
+    /// The records that have come while a test waited.
     pub fn heard(self) -> Records {
         self.heard
     }

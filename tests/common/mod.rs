@@ -1,5 +1,5 @@
-//! The one harness of the integration tests: the built programs as processes, a server in this process, clients and servers by
-//! hand, and the logs of all of them to wait for.
+//! The one harness of the integration tests: the built programs as processes, a server in this process, clients and servers that a
+//! test drives itself, and the logs of all of them.
 //!
 //! Nothing here waits for a time. Every wait for an event gives up after `PATIENCE`, which turns a hang into a failure
 //! and is asserted nowhere.
@@ -48,7 +48,7 @@ use std::{
 /// The longest that any wait lasts.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Asks until it is so: for what has no event.
+/// Asks again and again until it is so. This is for what has no event.
 pub fn wait_until(what: &str, is_so: impl Fn() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !is_so() {
@@ -57,10 +57,10 @@ pub fn wait_until(what: &str, is_so: impl Fn() -> bool) {
     }
 }
 
-/// Port 0 of a loopback address that no other server of this run has: a client that meets the TIME_WAIT of another test's
-/// connection, same port and same port, would have to ask again a second later.
+/// Port 0 of a loopback address that no other server of this run has. On a shared address a client could get the two ports of an
+/// earlier connection in TIME_WAIT. Its connect would then take a second longer.
 pub fn free_address() -> SocketAddr {
-    // Some tests hold a thousand clients, and the usual soft limit is as many descriptors.
+    // Some tests hold a thousand clients, and the usual soft limit is 1024 descriptors.
     let _ = rlimit::increase_nofile_limit(u64::MAX);
     static COUNT: AtomicUsize = AtomicUsize::new(0);
     let (process, count) = (std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));

@@ -13,10 +13,10 @@ use std::{
     time::Instant,
 };
 
-/// How many bytes a client reads or writes at once: more than the server does, which so has the more to do.
+/// How many bytes a client reads or writes at once. The server takes less at once, so it reads and writes more often.
 const PIECE: usize = 256 * 1024;
 
-/// What a client sends from this offset on: with a period that divides no buffer's size, a lost or doubled piece shows.
+/// What a client sends from this offset on. Its period divides no buffer's size, so a lost or doubled piece shows.
 pub fn pattern(from: u64, length: usize) -> &'static [u8] {
     static PATTERN: LazyLock<Vec<u8>> = LazyLock::new(|| (0..=250).cycle().take(251 + PIECE).collect());
     &PATTERN[(from % 251) as usize..][..length]
@@ -39,16 +39,16 @@ pub fn read_pattern(client: &mut TcpStream, from: u64, mut progress: impl FnMut(
     }
 }
 
-/// Sends the pattern, and reads nothing, until the server reads no more of it, or this much is sent. Gives how much it was.
-/// `other` is a client on the same, the only, Worker: its round trips tell that the Worker has had its turn.
-pub fn stuff(client: &mut TcpStream, other: &mut TcpStream, most: u64) -> u64 {
+/// Sends the pattern and reads nothing. It ends when the server reads no more, or when `most` bytes are sent. Gives how many were
+/// sent. `other` is a client on the same and only Worker: its round trip shows that the Worker has had a turn.
+pub fn fill_buffers(client: &mut TcpStream, other: &mut TcpStream, most: u64) -> u64 {
     let unread = |client: &TcpStream| {
         let (server, client) = (client.peer_addr().unwrap().port(), client.local_addr().unwrap().port());
         receive_queue(server, client).expect("it is connected")
     };
     client.set_nonblocking(true).unwrap();
     let (mut sent, mut in_vain, deadline) = (0, 0, Instant::now() + PATIENCE);
-    // A delayed acknowledgement, too, keeps a client from sending; but then the server has left nothing unread.
+    // A delayed acknowledgement also keeps a client from sending. But in that case the server has left nothing unread.
     while sent < most && (in_vain < 20 || unread(client) == 0) {
         assert!(Instant::now() < deadline, "neither taken nor left unread: {sent}");
         match client.write(pattern(sent, PIECE.min((most - sent) as usize))) {
@@ -72,7 +72,7 @@ pub struct Streamed {
     pub end: io::Result<()>,
 }
 
-/// Sends without a pause and checks every byte that comes back until EOF; tells when the first has come.
+/// Sends without a pause, and checks every byte that comes back until EOF. Reports when the first byte has come.
 pub fn stream(address: SocketAddr, flowing: Sender<()>, progress: impl Fn(usize)) -> Streamed {
     let mut client = connect(address);
     let mut out = client.try_clone().unwrap();
@@ -80,7 +80,7 @@ pub fn stream(address: SocketAddr, flowing: Sender<()>, progress: impl Fn(usize)
     thread::scope(|scope| {
         scope.spawn(|| {
             let mut sent = 0;
-            // An error, too, is for the reading side to tell.
+            // The reading side sees an error, too, and reports it.
             while !done.load(Ordering::Relaxed)
                 && let Ok(n) = out.write(pattern(sent, PIECE))
             {

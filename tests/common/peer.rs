@@ -1,4 +1,4 @@
-//! Clients by hand: one socket each, in every manner that a client may have.
+//! Clients that a test drives itself, one socket each: they read, reset, vanish, or take in little.
 #![expect(unsafe_code, reason = "socket2 does not set the least number of hops")]
 
 use super::PATIENCE;
@@ -14,8 +14,8 @@ pub fn connect(address: SocketAddr) -> TcpStream {
     patient(TcpStream::connect_timeout(&address, PATIENCE).unwrap())
 }
 
-/// A client whose kernel takes in little for it.
-pub fn connect_narrow(address: SocketAddr) -> TcpStream {
+/// A client with a small receive buffer.
+pub fn connect_with_small_buffer(address: SocketAddr) -> TcpStream {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
     socket.set_send_buffer_size(16 * 1024).unwrap();
@@ -37,7 +37,7 @@ pub fn round_trip(client: &mut TcpStream) {
     assert_eq!(&echo, b"round trip\n");
 }
 
-/// All that comes until EOF.
+/// Reads all that comes until EOF.
 pub fn read_to_eof(client: &mut TcpStream) -> Vec<u8> {
     let mut bytes = Vec::new();
     client.read_to_end(&mut bytes).unwrap_or_else(|error| panic!("after {} bytes: {error}", bytes.len()));
@@ -49,10 +49,10 @@ pub fn reset(stream: TcpStream) {
     SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
 }
 
-/// From here on this client is as good as gone, and without a word: what comes for it is thrown away unseen, and so nothing is
-/// acknowledged or answered. It takes no privilege, and can be undone.
+/// From now on this client is silent, as if its machine were gone. The kernel drops every packet that comes for it, so it
+/// acknowledges and answers nothing. This needs no privilege, and `come_back` undoes it.
 pub fn vanish(client: &TcpStream) {
-    require_hops_left(client, 255); // what comes from this machine has fewer
+    require_hops_left(client, 255); // packets from this machine have fewer
 }
 
 /// Undoes `vanish`.
@@ -62,7 +62,7 @@ pub fn come_back(client: &TcpStream) {
 
 fn require_hops_left(client: &TcpStream, hops: libc::c_int) {
     let length = size_of_val(&hops) as libc::socklen_t;
-    // SAFETY: IP_MINTTL reads one int, which is what it is given.
+    // SAFETY: IP_MINTTL reads one int, and it is given one.
     let done = unsafe {
         libc::setsockopt(client.as_raw_fd(), libc::IPPROTO_IP, libc::IP_MINTTL, (&raw const hops).cast(), length)
     };

@@ -1,4 +1,4 @@
-//! A directory of one test's own, for its files. It is removed with the test.
+//! A directory for the files of one test. It is removed when the test ends.
 
 use std::{
     fs,
@@ -8,7 +8,7 @@ use std::{
 pub struct Place(PathBuf);
 
 impl Place {
-    /// Each test has another name for it.
+    /// Each test gives it another name.
     pub fn new(test: &str) -> Self {
         let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{test}-{}", std::process::id()));
         fs::create_dir_all(&path).unwrap();

@@ -1,4 +1,4 @@
-//! The built programs as processes: run to their end, or started, signalled, measured and waited for.
+//! The built programs as processes. A test runs one to its end, or starts, signals, measures and awaits it.
 
 use super::{PATIENCE, kernel};
 use rustix::{
@@ -23,7 +23,7 @@ pub fn command(program: &str) -> Command {
     without_settings(Command::new(program))
 }
 
-/// Takes the `ECHO_` variables of this process away.
+/// Removes the `ECHO_` variables of this process.
 pub fn without_settings(mut command: Command) -> Command {
     for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("ECHO_")) {
         command.env_remove(name);
@@ -73,7 +73,7 @@ pub struct Process {
 impl Process {
     #[expect(unsafe_code, reason = "what runs between fork and exec is for the caller to answer for")]
     pub fn spawn(mut command: Command) -> (Self, ChildStdout) {
-        // Where the tests themselves ignore a hangup, as under `nohup`, a program would inherit that.
+        // If the tests themselves ignore SIGHUP, as under `nohup`, a program would inherit that.
         // SAFETY: between fork and exec it only makes one system call.
         unsafe {
             command.pre_exec(|| {
@@ -87,7 +87,7 @@ impl Process {
         (Self { child, pidfd }, stdout)
     }
 
-    /// Its standard error, for a test that reads it before the end.
+    /// Its standard error. A test that reads it before the end takes it.
     pub fn stderr(&mut self) -> ChildStderr {
         self.child.stderr.take().expect("it is taken once")
     }
@@ -96,19 +96,19 @@ impl Process {
         pidfd_send_signal(&self.pidfd, signal).unwrap();
     }
 
-    /// One more signal that is news: it comes when the time is over in which it would be the echo of the last.
+    /// Sends one more signal that counts as new. It waits first: a signal that comes too soon is an echo of the last one.
     pub fn signal_again(&self, signal: Signal) {
         std::thread::sleep(Duration::from_millis(300));
         self.signal(signal);
     }
 
-    /// Its exit code, once it has ended by itself, and what it wrote to standard error, if that was not taken.
+    /// Waits until it has ended by itself. Gives its exit code, and what it wrote to standard error, if that was not taken.
     pub fn exit(self) -> (Option<i32>, String) {
         let (status, errors) = self.status();
         (status.code(), errors)
     }
 
-    /// As `exit`, for one that a signal may have killed.
+    /// As `exit`, for a process that a signal may have killed.
     pub fn status(mut self) -> (ExitStatus, String) {
         let patience = Timespec::try_from(PATIENCE).unwrap();
         let ended = poll(&mut [PollFd::new(&self.pidfd, PollFlags::IN)], Some(&patience)).unwrap();
@@ -137,13 +137,13 @@ impl Process {
     /// The processor time that it has used.
     pub fn cpu(&self) -> Duration {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
-        // Counted behind the program's name, which may have blanks of its own; Linux tells all programs hundredths of a second.
+        // The program's name may have blanks, so fields are counted from its end. Linux gives times in hundredths of a second.
         let fields: Vec<_> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
         let ticks = |field: usize| fields[field].parse::<u64>().unwrap();
         Duration::from_millis(10 * (ticks(11) + ticks(12)))
     }
 
-    /// Sets the soft limit of its descriptors; those that are open stay open. Gives what it was.
+    /// Sets the soft limit of its descriptors. Those that are open stay open. Gives the limit from before.
     pub fn limit_descriptors(&self, soft: u64) -> u64 {
         let maximum = rlimit::Resource::NOFILE.get_hard().unwrap();
         prlimit(Some(self.pid()), Resource::Nofile, Rlimit { current: Some(soft), maximum: Some(maximum) })
@@ -152,7 +152,7 @@ impl Process {
             .unwrap()
     }
 
-    /// The memory it occupies, in bytes. What the kernel keeps for its sockets is not in it.
+    /// The memory that it occupies, in bytes, without what the kernel keeps for its sockets.
     pub fn memory(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();

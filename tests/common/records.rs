@@ -1,4 +1,4 @@
-//! The records of a log that has come to its end, and what must be true of them after every stop.
+//! The records of a whole log, and what must be true of them after every stop.
 
 use serde_json::Value;
 use std::{
@@ -6,7 +6,7 @@ use std::{
     net::{SocketAddr, TcpStream},
 };
 
-/// A log to its end.
+/// A whole log.
 pub struct Records(pub Vec<Value>);
 
 impl fmt::Debug for Records {
@@ -16,7 +16,7 @@ impl fmt::Debug for Records {
 }
 
 impl Records {
-    /// A line of a log.
+    /// Reads a line of a log.
     pub fn read(line: &str) -> Value {
         serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))
     }
@@ -35,7 +35,7 @@ impl Records {
         record
     }
 
-    /// How this client's connection was closed, which the log tells once.
+    /// The close of this client's connection. The log has exactly one.
     pub fn close_of(&self, client: &impl Named) -> &Value {
         let peer = client.name();
         let closes = self.of("connection closed");
@@ -51,11 +51,12 @@ impl Records {
         assert_eq!(alive, number(stopped, "acknowledged") + number(stopped, "forced"), "{self:?}");
     }
 
-    /// And each of them was closed once, and told so; for a server in which none has crashed before the stop.
+    /// The totals add up, and each of those connections has one record of its close. This is for a server in which no connection
+    /// crashes before the stop.
     pub fn assert_all_accounted_for(&self) {
         self.assert_totals_add_up();
         let stopped = self.one("stopped");
-        // Those that were closed before the stop are told at the level `debug`.
+        // A close before the stop has the level `debug`.
         let closes = self.of("connection closed").into_iter().filter(|close| close["level"] != "debug");
         let (forced, acknowledged): (Vec<_>, Vec<_>) = closes.partition(|close| close["reason"] == "forced");
         assert_eq!(acknowledged.len() as u64, number(stopped, "acknowledged"), "{self:?}");
@@ -68,7 +69,7 @@ pub fn number(record: &Value, field: &str) -> u64 {
     record[field].as_u64().unwrap_or_else(|| panic!("no number `{field}` in {record}"))
 }
 
-/// Whom the log knows as a peer.
+/// A client that the log names as `peer`.
 pub trait Named {
     fn name(&self) -> String;
 }

@@ -1,4 +1,4 @@
-//! Servers by hand, for the client and the health check to meet: each connection is served as the test says.
+//! Servers that a test writes, for the client and the health check: the test says how each connection is served.
 
 use super::{PATIENCE, free_address};
 use std::{
@@ -19,7 +19,7 @@ pub struct Scripted {
 }
 
 impl Scripted {
-    /// Serves one connection after the other, each in its own way, and is gone after the last.
+    /// Serves one connection after another, each in its own way. After the last one the server is gone.
     pub fn start(connections: Vec<Serve>) -> Self {
         Self::on(free_address(), connections)
     }
@@ -41,7 +41,7 @@ impl Scripted {
         Self { address, done }
     }
 
-    /// Waits until it has served its last connection, and nothing was amiss.
+    /// Waits until it has served its last connection without a failure.
     pub fn join(self) {
         self.done.recv_timeout(PATIENCE).expect("the server has served every connection");
     }
@@ -52,7 +52,7 @@ pub fn closed_port() -> SocketAddr {
     TcpListener::bind(free_address()).unwrap().local_addr().unwrap()
 }
 
-/// The next message, with its newline.
+/// Reads the next message, with its newline.
 pub fn receive(stream: &mut TcpStream) -> Vec<u8> {
     let mut message = Vec::new();
     while message.last() != Some(&b'\n') {
@@ -87,7 +87,7 @@ pub fn echo_until_end(mut stream: TcpStream) {
     }
 }
 
-/// Takes one message, never answers it, and stays until the client hangs up. Tells which message it was.
+/// Reads one message, never answers it, and stays until the client ends the connection. Passes the message on.
 pub fn silent() -> (Serve, Receiver<Vec<u8>>) {
     let (arrived, message) = channel();
     let serve = move |mut stream: TcpStream| {

@@ -9,11 +9,11 @@ use std::{
     process::Command,
 };
 
-/// For tests whose clients end when the server does: on a busy machine that must not take one second too long.
+/// For tests whose clients end after the server. On a busy machine they may take longer than the default `linger` of a second.
 pub const LONG_LINGER: (&str, &str) = ("connection.linger", "20s");
 pub const LONG_TIMEOUT: (&str, &str) = ("supervisor.shutdown_timeout", "25s");
 
-/// The built server, with no `ECHO_` variable but those given. Each is named as in the settings file.
+/// The built server with these settings, and no other `ECHO_` variable. Each is named as in the settings file.
 pub fn program(settings: &[(&str, &str)]) -> Command {
     with_settings(Command::new(SERVER), settings)
 }
@@ -87,12 +87,12 @@ impl Server {
         self.end()
     }
 
-    /// A handle of its listening socket, and what the socket is called among the descriptors.
+    /// A handle of its listening socket, and the socket's name among the descriptors.
     pub fn listener(&self) -> (Socket, String) {
         kernel::listener_of(self.process.pid(), self.address)
     }
 
-    /// How many clients the kernel holds that have not been accepted.
+    /// How many clients are in the backlog.
     pub fn backlog(&self) -> u64 {
         kernel::receive_queue(self.address.port(), 0).expect("it listens")
     }

@@ -1,7 +1,7 @@
-//! What the tests that need a Docker engine share: commands with a bound on their time, output to wait for, copies of the
-//! checkout to edit, and a clean engine after each test.
+//! What the tests that need a Docker engine share: commands with a bound on their time, output to wait for, and copies of the
+//! checkout to edit. After each test the engine is clean.
 //!
-//! The project, its network and its images have one name each, so these tests run one at a time.
+//! The project, its network and its images have fixed names, so these tests run one at a time.
 #![allow(dead_code, reason = "each test file is a crate of its own and uses its part")]
 
 use crate::common::{Lines, PATIENCE, Place, finish};
@@ -22,15 +22,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// The longest that a build lasts, which `PATIENCE` does not bound: it may have to compile everything.
+/// The longest that a build lasts. It is longer than `PATIENCE`, because a build may compile everything.
 pub const BUILD: Duration = Duration::from_secs(40 * 60);
 
 pub const COMPOSE: &str = "docker compose -f compose/compose.yaml";
 
-/// What finds the containers of the project, in whichever form, and those that a test has put on its network.
+/// Filters that find the containers of the project, and those that a test has put on its network.
 const OURS: [&str; 2] = ["label=com.docker.compose.project=echo", "network=echo"];
 
-/// Runs the tests one at a time, or reports each as ignored, with the reason, where there is no Docker to run them.
+/// Runs the tests one at a time. Where there is no Docker, it reports each as ignored, with the reason.
 pub fn run(tests: Vec<(String, Box<dyn FnOnce() + Send>)>) -> ExitCode {
     let obstacle = Arc::new(obstacle());
     if obstacle.is_none() && !containers().is_empty() {
@@ -48,7 +48,7 @@ pub fn run(tests: Vec<(String, Box<dyn FnOnce() + Send>)>) -> ExitCode {
     libtest_mimic::run(&arguments, trials.collect()).exit_code()
 }
 
-/// Why these tests cannot run here.
+/// Why these tests cannot run here, if they cannot.
 fn obstacle() -> Option<String> {
     let answers = |args: &[&str]| {
         let mut command = Command::new("timeout");
@@ -68,7 +68,7 @@ fn obstacle() -> Option<String> {
 fn clean_after(test: impl FnOnce()) -> Result<(), Failed> {
     let result = catch_unwind(AssertUnwindSafe(test));
     if result.is_err() {
-        // What a failure leaves behind is what explains it.
+        // The containers and logs that are left explain the failure.
         let show = "docker ps -a; for c in $(docker ps -aq --filter name=echo-server-); do docker logs $c; done";
         eprintln!("{}", sh(Path::new("."), show).unwrap_or_else(|error| error));
     }
@@ -79,7 +79,7 @@ fn clean_after(test: impl FnOnce()) -> Result<(), Failed> {
     })
 }
 
-/// The containers that exist, also those that other programs started.
+/// The containers that exist, also those that other programs have started.
 pub fn containers() -> Vec<String> {
     let found = OURS.map(|filter| docker(&["ps", "-aq", "--filter", filter]));
     found.iter().flat_map(|ids| ids.split_whitespace()).map(str::to_owned).collect()
@@ -88,7 +88,7 @@ pub fn containers() -> Vec<String> {
 /// Removes every container, and the network.
 fn clean() {
     for container in containers() {
-        // One that was found twice, or is going away by itself, may be gone already.
+        // A container that was found twice, or that removes itself, may be gone already.
         finish(Command::new("docker").args(["rm", "-f", &container]));
     }
     if !docker(&["network", "ls", "-q", "--filter", "name=^echo$"]).is_empty() {
@@ -98,20 +98,20 @@ fn clean() {
 
 // Commands.
 
-/// The standard output of `docker`, which must succeed, without the space around it.
+/// Runs `docker`, which must succeed. Gives its standard output without the space around it.
 pub fn docker(args: &[&str]) -> String {
     let finished = finish(Command::new("docker").args(args));
     assert_eq!(finished.code, 0, "docker {args:?}: {finished:?}");
     finished.out.trim().to_owned()
 }
 
-/// What `docker inspect` knows.
+/// What `docker inspect` says.
 pub fn inspect(name: &str) -> Value {
     let list: Value = serde_json::from_str(&docker(&["inspect", name])).unwrap();
     list[0].clone()
 }
 
-/// Runs a line of shell in a directory. Gives what it wrote, both streams as one; an error if it failed.
+/// Runs a line of shell in a directory. Gives its output, both streams as one. If the line fails, the output is in the error.
 pub fn sh(directory: &Path, line: &str) -> Result<String, String> {
     let mut running = Running::start(directory, line);
     let status = running.exit(PATIENCE);
@@ -124,14 +124,14 @@ pub fn must(directory: &Path, line: &str) -> String {
     sh(directory, line).unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// Builds all images of a compose file. `up` would do it too, but not within its time if it has to compile.
+/// Builds all images of a compose file. `up` builds them too, but compiling takes longer than `up` may.
 pub fn build(checkout: &Checkout) {
     let mut running = Running::start(checkout.path(), &format!("{COMPOSE} build"));
     let status = running.exit(BUILD);
     assert!(status.success(), "{}", running.output());
 }
 
-/// A line of shell that runs in a process group of its own, as a terminal would run it. Killed if it is still there at the end.
+/// A line of shell that runs in a process group of its own, as in a terminal. It is killed if it is still there at the end.
 pub struct Running {
     child: Child,
     lines: Lines,
@@ -145,7 +145,7 @@ impl Running {
         command.args(["-euc", line]).current_dir(directory).process_group(0);
         command.stdin(Stdio::null()).stdout(writer.try_clone().unwrap()).stderr(writer);
         let child = command.spawn().unwrap();
-        // It holds the writing end of the pipe, which would keep the output open.
+        // The command holds the writing end of the pipe, and so would keep the output open.
         drop(command);
         Self { child, lines: Lines::of(reader), heard: Vec::new() }
     }
@@ -155,7 +155,7 @@ impl Running {
         Self::start(Path::new("."), &format!("exec docker logs -f {container}"))
     }
 
-    /// Reads on until what it has written so far is enough.
+    /// Reads on until the lines so far are enough.
     pub fn wait_until(&mut self, what: &str, enough: impl Fn(&[String]) -> bool) {
         let deadline = Instant::now() + PATIENCE;
         while !enough(&self.heard) {
@@ -166,20 +166,20 @@ impl Running {
         }
     }
 
-    /// Reads on until this many lines have held this text.
+    /// Reads on until this many lines contain this text.
     pub fn wait_for(&mut self, count: usize, text: &str) {
         self.wait_until(&format!("{count} × {text}"), |heard| {
             heard.iter().filter(|line| line.contains(text)).count() >= count
         });
     }
 
-    /// What Ctrl-C does, to a line that starts with `exec`. Not to its whole group: without a terminal docker's front hands
-    /// the signal on to `compose`, which would take it for the second one, that kills.
+    /// Sends what Ctrl-C sends, to a line that starts with `exec`. It does not send it to the whole group: without a terminal
+    /// `docker` passes the signal on to `compose`, which would take it for a second one and kill.
     pub fn interrupt(&self) {
         kill_process(Pid::from_child(&self.child), Signal::INT).unwrap();
     }
 
-    /// Its status, once it has ended and said everything.
+    /// Waits until it has ended and its output is read. Gives its status.
     pub fn exit(&mut self, patience: Duration) -> ExitStatus {
         let deadline = Instant::now() + patience;
         loop {
@@ -191,7 +191,7 @@ impl Running {
         }
     }
 
-    /// What it has written and somebody has waited for.
+    /// The output that has been read so far.
     pub fn output(&self) -> String {
         self.heard.join("\n")
     }
@@ -208,8 +208,8 @@ impl Drop for Running {
 
 // The checkout.
 
-/// A copy of the checkout, for a test to edit. Its settings are those that are committed: what a reader of the walkthrough has
-/// set in the original fails no test.
+/// A copy of the checkout, for a test to edit. Its settings are those that are committed. So no test fails when a reader of the
+/// walkthrough has edited the original.
 pub struct Checkout(Place);
 
 impl Checkout {
@@ -218,7 +218,7 @@ impl Checkout {
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let copy = Place::new(&format!("checkout-{count}"));
         let original = Path::new(env!("CARGO_MANIFEST_DIR"));
-        // Also what is new and not yet committed.
+        // New files that are not committed are copied too.
         let mut list = Command::new("git");
         let list = finish(list.args(["ls-files", "-z", "-co", "--exclude-standard"]).current_dir(original));
         assert_eq!(list.code, 0, "{list:?}");
@@ -242,7 +242,7 @@ impl Checkout {
         self.0.path()
     }
 
-    /// Sets keys of a settings file, as an editor does: a new file takes the old one's place.
+    /// Sets keys of a settings file. As with an editor, a new file takes the place of the old one.
     pub fn set(&self, program: &str, settings: &[(&str, &str)]) {
         let file = self.path().join(format!("settings/{program}.toml"));
         let mut text = fs::read_to_string(&file).unwrap();

@@ -25,7 +25,7 @@ pub struct House {
     accepted: usize,
     /// Those accepted, by number; `None` once gone.
     clients: Vec<Option<Client>>,
-    /// Acceptors without room, until somebody's departure wakes them.
+    /// Acceptors without room, until a departure wakes them.
     parked: [bool; 2],
     census: Option<Census>,
     taken_in: usize,
@@ -239,7 +239,7 @@ impl stateright::Model for Model {
                 house.alive().any(|(_, client)| client.half_closed && client.state == ConnectionState::Serving)
             }),
             Property::sometimes("both Acceptors are parked", |_, house: &House| house.parked == [true; 2]),
-            Property::sometimes("somebody is taken in", |_, house: &House| {
+            Property::sometimes("a client is taken in", |_, house: &House| {
                 house.alive().any(|(_, client)| !client.admitted)
             }),
         ]

@@ -35,8 +35,12 @@ pub struct Tree {
     /// Clients found in the backlog by the Supervisor.
     taken: usize,
     listening: bool,
+    /// Whether the server goes on for a while after the first order to stop.
+    lame_duck: bool,
     /// Signals, without their echoes.
     signals: usize,
+    /// Those that had come when the stop began.
+    signals_at_begin: usize,
     echoes: usize,
     /// Orders to abort.
     aborts: usize,
@@ -78,7 +82,7 @@ struct Worker {
     /// in any order.
     mailbox: VecDeque<Mail>,
     to_supervisor: VecDeque<supervisor_state::Event>,
-    /// Whether its Acceptor has been told to stop, by whichever step of the stop.
+    /// Whether its Acceptor has been told to stop, by any step of the stop.
     acceptor_told: bool,
     /// The client that its Acceptor has accepted for the other Worker and not sent there yet.
     in_hand: Option<(ConnectionId, Place)>,
@@ -154,7 +158,10 @@ impl Tree {
         use supervisor_state::{Event, Step};
         for step in self.supervisor.on(event) {
             match step {
+                Step::Announce(_) if self.lame_duck => assert!(self.timers.insert(Timer::LameDuck)),
+                Step::Announce(_) => self.supervisor_on(Event::Elapsed(Timer::LameDuck), false),
                 Step::Begin(reason) => {
+                    self.signals_at_begin = self.signals;
                     self.begun_by_abort = reason == StopReason::Handle;
                     self.census = Some(self.admission.close());
                     self.supervisor_on(Event::Begun { refusing: self.refusing }, false);
@@ -318,6 +325,11 @@ impl Tree {
         self.workers.iter().any(|worker| worker.heard >= Some(Stop::Drain))
     }
 
+    /// Whether a signal has come that uses force: the first one after the stop that was not the first of all.
+    fn is_told_to_force(&self) -> bool {
+        self.census.is_some() && self.signals > self.signals_at_begin.max(1)
+    }
+
     fn reported(&self) -> Option<&(Verdict, Tally)> {
         self.report.as_ref()
     }
@@ -341,6 +353,8 @@ pub struct Model {
     pub handshakes: usize,
     /// Whether the kernel can refuse new clients.
     pub refusing: bool,
+    /// Whether the server goes on for a while after the first order to stop.
+    pub lame_duck: bool,
     /// How many echoes of a signal there may be.
     pub echoes: usize,
     /// How many orders to abort there may be.
@@ -398,6 +412,9 @@ pub const ABORTED_LATE: Reached = ("an abort of a stop that has drained a connec
     let acknowledged = tree.reported().is_some_and(|(_, tally)| tally.acknowledged > 0 && tally.forced > 0);
     acknowledged && tree.aborts > 0 && tree.signals == 1 && tree.timers.contains(&Timer::Deadline)
 });
+pub const LAME_DUCK: Reached = ("a client that is accepted after the announcement of a stop", |_, tree| {
+    tree.timers.contains(&Timer::LameDuck) && tree.backlog == 0 && tree.connections.values().any(|c| c.begun)
+});
 pub const LATE_HANDSHAKE: Reached = ("a handshake that ends after the first sweep", |_, tree| {
     let settling = tree.timers.contains(&Timer::Settling);
     tree.census.is_some() && tree.listening && !settling && tree.backlog > 0 && tree.timers.contains(&Timer::Handshakes)
@@ -429,7 +446,9 @@ impl stateright::Model for Model {
             backlog: self.backlog,
             taken: 0,
             listening: true,
+            lame_duck: self.lame_duck,
             signals: 0,
+            signals_at_begin: 0,
             echoes: 0,
             aborts: 0,
             begun_by_abort: false,
@@ -465,7 +484,7 @@ impl stateright::Model for Model {
         if tree.report.is_some() {
             return;
         }
-        if tree.signals < 2 && !tree.aborted {
+        if tree.signals < 2 + usize::from(self.lame_duck) && !tree.aborted {
             actions.push(Action::Signal);
         }
         if tree.signals > 0 && tree.echoes < self.echoes && !tree.aborted {
@@ -691,7 +710,9 @@ impl stateright::Model for Model {
             }),
             Property::always("a second signal, an abort, or the deadline ends the stop by force", |_, tree: &Tree| {
                 let deadline_is_over = tree.census.is_some() && !tree.timers.contains(&Timer::Deadline);
-                tree.aborted || tree.report.is_some() || !(tree.signals == 2 || tree.aborts > 0 || deadline_is_over)
+                tree.aborted
+                    || tree.report.is_some()
+                    || !(tree.is_told_to_force() || tree.aborts > 0 || deadline_is_over)
             }),
             Property::always("an abort that begins the stop drains no connection", |_, tree: &Tree| {
                 let drained = |worker: &Worker| matches!(worker.heard, Some(Stop::Drain | Stop::Finish));
@@ -701,7 +722,7 @@ impl stateright::Model for Model {
                 "only a second signal, not an echo, an abort, or the deadline uses force",
                 |_, tree: &Tree| {
                     let deadline_is_over = tree.census.is_some() && !tree.timers.contains(&Timer::Deadline);
-                    !tree.aborted || tree.signals == 2 || tree.aborts > 0 || deadline_is_over
+                    !tree.aborted || tree.is_told_to_force() || tree.aborts > 0 || deadline_is_over
                 },
             ),
             Property::always("the socket is not closed under a handshake before its time is over", |_, tree: &Tree| {

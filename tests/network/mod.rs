@@ -1,9 +1,9 @@
-//! A slow network for one test: two network namespaces, a client's and a server's, and between them a relay that delays, reorders
-//! and loses packets.
+//! A slow network for one test. There are two network namespaces, one for the client and one for the server. A relay between them
+//! delays, reorders and loses packets.
 //!
-//! The namespaces have no names. They live as long as something holds them open, so that nothing is left of them however a test
-//! ends. What becomes of a packet depends on the seed, its client's port, its direction and its number alone, not on the order in
-//! which clients come. It takes the privilege to make namespaces, `/dev/net/tun` and the program `ip`.
+//! The namespaces have no names. They live as long as something holds them open, so nothing of them is left after a test. The fate
+//! of a packet depends on four things: the seed, its client's port, its direction and its number. It does not depend on the order
+//! in which clients come. This needs the privilege to make namespaces, `/dev/net/tun` and the program `ip`.
 #![expect(unsafe_code, reason = "namespaces and devices are made by system calls")]
 
 use rustix::{
@@ -13,7 +13,7 @@ use rustix::{
 };
 use std::{
     cmp::Reverse,
-    collections::{BinaryHeap, HashMap},
+    collections::{BinaryHeap, HashMap, HashSet},
     fs::{self, File, OpenOptions},
     io::{self, ErrorKind, PipeReader, PipeWriter, Read, Write},
     net::Ipv4Addr,
@@ -29,7 +29,7 @@ use std::{
 const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 pub const SERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
 
-/// What a packet goes through, in each direction.
+/// What happens to packets, in each direction.
 #[derive(Debug, Clone, Copy)]
 pub struct Path {
     /// How long every packet takes.
@@ -38,12 +38,12 @@ pub struct Path {
     pub jitter: Duration,
     /// The share of packets that are lost.
     pub loss: f64,
-    /// The share of packets that take another half of the delay, and so come after those behind them.
+    /// The share of packets that take half of the delay longer. So packets behind them may overtake them.
     pub reordering: f64,
     pub seed: u64,
 }
 
-/// Why there can be no such network here.
+/// Why there can be no such network here, if there can be none.
 pub fn obstacle() -> Option<String> {
     Network::new(Path { delay: Duration::ZERO, jitter: Duration::ZERO, loss: 0.0, reordering: 0.0, seed: 0 })
         .err()
@@ -55,12 +55,12 @@ pub struct Network {
     pub client: Namespace,
     pub server: Namespace,
     relay: Option<JoinHandle<Traffic>>,
-    /// The relay ends when this is closed.
+    /// The relay ends when this end of the pipe is closed.
     running: Option<PipeWriter>,
 }
 
-/// For each client, by its port: when its first packet that was not a SYN was given to the server's kernel. With that packet the
-/// handshake ends, if there is room in the backlog.
+/// For each client's port, when the server's kernel got its first packet that was no SYN. With that packet the handshake ends, if
+/// there is room in the backlog.
 pub type Traffic = HashMap<u16, Instant>;
 
 impl Network {
@@ -73,7 +73,7 @@ impl Network {
         Ok(Self { client, server, relay: Some(relay), running: Some(running) })
     }
 
-    /// Ends the relay, and gives what it has seen.
+    /// Ends the relay. Gives what it has seen.
     pub fn end(mut self) -> Traffic {
         drop(self.running.take());
         self.relay.take().expect("it runs until here").join().expect("the relay does not panic")
@@ -94,16 +94,16 @@ pub struct Namespace(OwnedFd);
 
 impl Namespace {
     fn new() -> io::Result<Self> {
-        // A namespace is a thread's own.
+        // A thread changes its own namespace only.
         let made = thread::spawn(|| {
-            // SAFETY: only the network namespace becomes this thread's own, the file descriptors do not.
+            // SAFETY: the thread gets a network namespace of its own, and still shares the file descriptors.
             unsafe { unshare_unsafe(UnshareFlags::NEWNET) }?;
             Ok(Self(File::open("/proc/thread-self/ns/net")?.into()))
         });
         made.join().expect("it does not panic")
     }
 
-    /// Does `work` on a thread in here. Sockets that are opened and processes that are started there stay in here.
+    /// Does `work` on a thread in this namespace. Sockets and processes that it makes belong to this namespace.
     pub fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> io::Result<T> {
         thread::scope(|scope| {
             let there = scope.spawn(|| {
@@ -114,12 +114,12 @@ impl Namespace {
         })
     }
 
-    /// Sets one of the kernel's settings under `net.ipv4` in here.
+    /// Sets one of the kernel's settings under `net.ipv4`.
     pub fn set(&self, name: &str, value: &str) {
         self.enter(|| fs::write(format!("/proc/sys/net/ipv4/{name}"), value)).unwrap().unwrap();
     }
 
-    /// One of the kernel's counters of TCP in here.
+    /// One of the kernel's counters of TCP.
     pub fn counter(&self, name: &str) -> usize {
         let table = self.enter(|| fs::read_to_string("/proc/thread-self/net/netstat")).unwrap().unwrap();
         let mut rows = table.lines().map(str::split_whitespace);
@@ -128,7 +128,15 @@ impl Namespace {
         value.parse().unwrap()
     }
 
-    /// Makes the device that is the whole network as seen from in here.
+    /// The ports of the clients of which the kernel keeps a record: connections to this local port, and handshakes under way.
+    pub fn clients_of(&self, local: u16) -> HashSet<u16> {
+        let table = self.enter(|| fs::read_to_string("/proc/thread-self/net/tcp")).unwrap().unwrap();
+        let port = |address: &str| u16::from_str_radix(address.split_once(':').unwrap().1, 16).unwrap();
+        let rows = table.lines().skip(1).map(|row| row.split_whitespace().collect::<Vec<_>>());
+        rows.filter(|row| port(row[1]) == local).map(|row| port(row[2])).collect()
+    }
+
+    /// Makes the only network device of this namespace, which the relay reads and writes.
     fn tun(&self, address: Ipv4Addr) -> io::Result<File> {
         self.enter(|| {
             let tun = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open("/dev/net/tun")?;
@@ -157,16 +165,16 @@ fn ip(arguments: &str) -> io::Result<()> {
 /// Carries packets from each device to the other.
 struct Relay {
     path: Path,
-    /// The client's and the server's.
+    /// The device of the client, and that of the server.
     tuns: [File; 2],
-    /// Readable when the network is at its end.
+    /// Readable when the network ends.
     ended: PipeReader,
     flying: BinaryHeap<Reverse<Packet>>,
     /// For each client's port and each direction, how many packets have come.
     sent: HashMap<(u16, usize), u64>,
 }
 
-/// Ordered by the moment when it arrives.
+/// A packet on its way. Packets are ordered by the moment at which they arrive.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Packet {
     due: Instant,
@@ -184,7 +192,7 @@ impl Relay {
                 && packet.due <= now
             {
                 let Reverse(Packet { to, port, bytes, .. }) = self.flying.pop().expect("it has just been seen");
-                // A full device loses it, as a full router would.
+                // A full device loses the packet, as a full router does.
                 let _ = self.tuns[to].write(&bytes);
                 if to == 1 && !is_syn(&bytes) {
                     traffic.entry(port).or_insert(now);
@@ -206,7 +214,7 @@ impl Relay {
         }
     }
 
-    /// Sends on its way all that a device has.
+    /// Reads all packets of a device, and decides when each arrives at the other.
     fn read(&mut self, from: usize) {
         let mut buffer = [0; 2048];
         loop {
@@ -216,7 +224,7 @@ impl Relay {
                 Err(error) => panic!("the relay cannot read: {error}"),
             };
             let bytes = &buffer[..length];
-            // Nothing but TCP over IPv4 is of interest.
+            // Packets that are not TCP over IPv4 are dropped.
             let Some(port) = client_port(bytes, from) else { continue };
             let nth = self.sent.entry((port, from)).or_default();
             *nth += 1;
@@ -234,13 +242,13 @@ impl Relay {
     }
 }
 
-/// The header of TCP, if that is in it.
+/// The TCP header of a packet, if it has one.
 fn tcp(bytes: &[u8]) -> Option<&[u8]> {
     let is_tcp = bytes.first()? >> 4 == 4 && i32::from(*bytes.get(9)?) == libc::IPPROTO_TCP;
     if is_tcp { bytes.get(usize::from(bytes[0] & 15) * 4..) } else { None }
 }
 
-/// The port of the client, from whom it comes or to whom it goes.
+/// The port of the client that sends or receives a packet.
 fn client_port(bytes: &[u8], from: usize) -> Option<u16> {
     Some(u16::from_be_bytes(*tcp(bytes)?.get(2 * from..)?.first_chunk()?))
 }
@@ -249,7 +257,7 @@ fn is_syn(bytes: &[u8]) -> bool {
     tcp(bytes).and_then(|tcp| tcp.get(13)).is_some_and(|flags| flags & 2 != 0)
 }
 
-/// SplitMix64.
+/// Random numbers from seeds (splitmix64).
 struct Random(u64);
 
 impl Random {
@@ -268,7 +276,7 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// From 0 to 1.
+    /// A number from 0 to 1.
     fn share(&mut self) -> f64 {
         (self.next() >> 11) as f64 / (1_u64 << 53) as f64
     }

@@ -1,4 +1,4 @@
-//! The table: every state of a client × every state of its connection × how the client goes × what happens then.
+//! The table: every state of a client × every state of its connection × how the client goes × the event after that.
 //!
 //! Which cells there are, and how the connection of each must end, follows from the rules alone. How a cell is played is in
 //! `play`.
@@ -9,32 +9,32 @@ use supervised_echo::{CloseReason, CloseReason::*, Settings};
 /// A client that is owed bytes and has acknowledged nothing for this long counts as gone. This is the bound of "A slot
 /// always comes back".
 pub const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
-/// How exact that is.
+/// How much longer it may take until the server has noticed.
 pub const MARGIN: Duration = Duration::from_secs(10);
-/// How long a paused reader pauses. The kernel probes its closed window ever more rarely: the probe after 50 s comes 50 s
-/// later, so that between them the last acknowledgement of a reader in good health is older than `UNACKNOWLEDGED`.
+/// How long a paused reader pauses. The kernel probes its closed window more and more rarely: the probe after the one at 50 s comes
+/// 50 s later. Between the two the last acknowledgement of a healthy reader is older than `UNACKNOWLEDGED`.
 pub const PAUSE: Duration = Duration::from_secs(100);
-/// How long anything may take that has an event of its own, on a busy machine.
+/// How long an event may take to come on a busy machine.
 pub const PROMPT: Duration = Duration::from_secs(5);
-/// The idle timeout where it is to elapse.
+/// The idle timeout, in cells where it elapses.
 pub const IDLE: Duration = Duration::from_millis(700);
-/// `linger` where nothing else ends the connection.
+/// `linger`, in cells where nothing else ends the connection.
 const LINGER: Duration = Duration::from_millis(700);
-/// The deadline of a stop that is to reach it.
+/// The deadline of a stop, in cells where the stop reaches it.
 pub const DEADLINE: Duration = Duration::from_secs(2);
 const NEVER: Duration = Duration::from_secs(3600);
 
-/// How much a client has sent, in terms of where its echo has come to.
+/// How much a client has sent. The measure is how far its echo has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Sent {
     Nothing,
-    /// Its kernel has room for all of the echo.
+    /// The client's kernel has room for all of the echo.
     Little,
-    /// Its kernel has not, but the server's kernel has for the rest.
+    /// The client's kernel has no room for all of it, and the server's kernel holds the rest.
     Some,
-    /// Neither has: the server is blocked in writing, and bytes that it has not read lie in its kernel.
+    /// Neither kernel has room: the server is blocked in writing, and bytes that it has not read lie in its kernel.
     Much,
-    /// The server's kernel has no room for those either: the rest, and a FIN, are still in the client's.
+    /// The server's kernel has no room for unread bytes either. The rest, and a FIN, are still in the client's kernel.
     TooMuch,
 }
 
@@ -51,9 +51,9 @@ pub enum Goes {
     Stays,
     /// It closes with `SO_LINGER` 0.
     Resets,
-    /// Its process dies. The kernel closes the socket: with a reset if there are bytes that it has not read, else with FIN.
+    /// Its process dies, and the kernel closes the socket: by a reset if bytes are unread, otherwise by FIN.
     IsKilled,
-    /// Not one packet of it comes any more.
+    /// It sends no packet any more.
     Vanishes,
 }
 
@@ -77,7 +77,7 @@ pub enum Place {
     ClosingByIdle,
 }
 
-/// What happens then.
+/// What happens after the client has gone, or while it stays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
     Nothing,
@@ -85,9 +85,9 @@ pub enum Event {
     Stop,
     /// A stop that reaches its deadline.
     Abort,
-    /// The time passes in which an idle timeout may elapse.
+    /// So much time passes that an idle timeout elapses, if one is set.
     Idle,
-    /// The client does nothing for far longer than a client may that is owed bytes and does not acknowledge.
+    /// The client does nothing for far longer than `UNACKNOWLEDGED`.
     Pause,
 }
 
@@ -104,10 +104,10 @@ pub struct Cell {
 /// How a connection must end.
 #[derive(Debug)]
 pub struct Expected {
-    /// One of these is its close reason: more than one only where a stop crosses the client's own FIN.
+    /// Its close reason is one of these. There is more than one only where a stop and the client's own FIN come together.
     pub reasons: Vec<CloseReason>,
     pub within: Duration,
-    /// Whether a client that stays sees a clean end, if it can see that.
+    /// Whether a client that stays sees a clean end; `None` if the client cannot tell.
     pub clean: Option<bool>,
 }
 
@@ -131,7 +131,7 @@ impl Cell {
         cells.into_iter()
     }
 
-    /// Why there is no such cell, if there is none.
+    /// An error says why there can be no such cell.
     pub fn possible(&self) -> Result<(), &'static str> {
         use Place::*;
         let no = |why| Err(why);
@@ -144,7 +144,7 @@ impl Cell {
             }
             _ => {}
         }
-        // Where its connection can stand then.
+        // Where its connection can stand after that.
         match self.place {
             Backlog | Waiting if self.sent > Sent::Nothing && self.reads != Reads::Nothing => {
                 return no("nothing is echoed to a client without a slot");
@@ -181,7 +181,7 @@ impl Cell {
                 return no("nothing is sent to it, so only keep-alive finds it, after 90 s");
             }
         }
-        // What can happen then.
+        // What can happen after that.
         match self.event {
             Event::Idle if self.place == Serving => no("no idle timeout is set: see the place with one"),
             Event::Pause if self.goes != Goes::Stays => no("it has gone"),
@@ -191,7 +191,7 @@ impl Cell {
         }
     }
 
-    /// The connection does not stay in its state: everything is delivered, and the client has ended its input.
+    /// Whether the connection ends without any event: everything is delivered, and the client has ended its input.
     pub fn ends_by_itself(&self) -> bool {
         use Place::*;
         self.half_closed
@@ -202,17 +202,18 @@ impl Cell {
             }
     }
 
-    /// Its client ends its input only when the connection has come to its place: before, that would have brought it to another.
+    /// Whether its client ends its input only when the connection is in its place. Earlier it would bring the connection to another
+    /// place.
     pub fn half_closes_late(&self) -> bool {
         self.half_closed && matches!(self.place, Place::ClosingByStop | Place::ClosingByIdle)
     }
 
-    /// The client has said nothing and ended its input, and the server has not accepted it.
+    /// Whether the client has sent nothing but FIN, and is in the backlog.
     fn has_only_ended(&self) -> bool {
         self.place == Place::Backlog && self.sent == Sent::Nothing && self.half_closed
     }
 
-    /// A stop finds no more to do than to deliver: the client has ended its input, and its kernel has room for the echo.
+    /// Whether a stop only has to deliver: the client has ended its input, and its kernel has room for the echo.
     fn ends_at_a_stop(&self) -> bool {
         self.half_closed && !self.has_slot() && self.sent <= Sent::Little
     }
@@ -221,7 +222,7 @@ impl Cell {
         !matches!(self.place, Place::Backlog | Place::Waiting)
     }
 
-    /// Whether the client's kernel lacks bytes that the server sends sooner or later, without any event.
+    /// Whether the server has bytes for the client that are not in the client's kernel. The server sends them without any event.
     fn is_owed(&self) -> bool {
         self.sent >= if self.has_slot() { Sent::Some } else { Sent::Little }
     }
@@ -231,7 +232,7 @@ impl Cell {
         self.has_slot() && self.reads != Reads::All && self.sent > Sent::Nothing
     }
 
-    /// A stop was ordered before the client goes.
+    /// Whether a stop was ordered before the client goes.
     pub fn is_stopped_before(&self) -> bool {
         matches!(self.place, Place::Draining | Place::ClosingByStop)
     }
@@ -240,17 +241,17 @@ impl Cell {
         self.is_stopped_before() || matches!(self.event, Event::Stop | Event::Abort)
     }
 
-    /// An idle timeout is set, elapses after the event, and ends what is idle by then.
+    /// Whether an idle timeout is set and ends the connection after the event.
     pub fn idle_ends_it(&self) -> bool {
         self.event == Event::Idle && matches!(self.place, Place::Timed | Place::ClosingByClient | Place::ClosingByIdle)
     }
 
-    /// A client that stays goes on after the event: it reads all that is still to come, and ends.
+    /// Whether the client stays, and after the event reads all that still comes, and ends.
     pub fn resumes(&self) -> bool {
         self.goes == Goes::Stays && self.event != Event::Abort && !self.idle_ends_it()
     }
 
-    /// What a clean end is called that nothing else outweighs.
+    /// The close reason of a clean end in this place.
     fn end(&self) -> CloseReason {
         match self.place {
             _ if self.is_stopped() => Stopped,
@@ -263,58 +264,58 @@ impl Cell {
         let expected = |reason, within| Expected { reasons: vec![reason], within, clean: None };
         let idle = 3 * IDLE + LINGER + PROMPT;
         match self.goes {
-            // Reason `reset`: the client has reset it. No read tells of that after its FIN, and the slot still comes back at
-            // once ("A slot always comes back"). Where an end of the process is a reset, it is the same.
+            // The client has reset it. After the client's FIN no read tells of that, and the slot still comes back at once ("A slot
+            // always comes back"). A client that is killed with bytes unread also sends a reset.
             Goes::Resets => expected(Reset, PROMPT),
             Goes::IsKilled if self.leaves_unread() => expected(Reset, PROMPT),
-            // Its FIN is behind what it has sent, and a waiter that has sent something keeps its place ("Exact cap"). When
-            // the echo is sent, the client's kernel answers it with a reset.
+            // Its FIN comes after what it has sent, and a waiter that has sent something keeps its place ("Exact cap"). When the
+            // echo is sent, the client's kernel answers with a reset.
             Goes::IsKilled if !self.has_slot() && self.sent > Sent::Nothing => expected(Reset, PROMPT),
-            // Only a FIN, and everything is delivered: a clean end, whichever of the two is first.
+            // It sends only a FIN, and everything is delivered. The end is clean, whether the stop or the FIN comes first.
             Goes::IsKilled => {
                 let before = if self.place == Place::ClosingByIdle { Idle } else { Client };
                 let crosses = self.is_stopped() && !self.is_stopped_before();
                 let first = crosses.then_some(before).into_iter();
                 Expected { reasons: first.chain([self.end()]).collect(), ..expected(self.end(), PROMPT) }
             }
-            // The same for one that has ended its input and stays or vanishes; the server's FIN has `linger` to be acknowledged, and
-            // an idle timeout may be as short.
+            // The same holds for a client that has ended its input, and stays or vanishes. The server waits `linger` until its FIN
+            // is acknowledged, and an idle timeout may be as short.
             _ if self.has_only_ended() => {
                 let clean = (self.goes == Goes::Stays && self.resumes()).then_some(true);
                 let second = if self.event == Event::Idle { Idle } else { self.end() };
                 Expected { reasons: vec![Client, second], within: idle, clean }
             }
-            // The deadline holds; before it nothing ends what is still waited for.
+            // The deadline holds. Before it nothing ends a connection whose client is still waited for.
             Goes::Vanishes if self.event == Event::Abort => expected(Forced, DEADLINE + PROMPT),
-            // Nothing moves: an idle timeout ends it, whether bytes are owed or not. Once it is stopped the idle timeout counts no
-            // more.
+            // Nothing moves, so an idle timeout ends it, whether it is owed bytes or not. After a stop the idle timeout does not
+            // count.
             Goes::Vanishes if self.event == Event::Idle && !self.is_stopped() => expected(Idle, idle),
             Goes::Vanishes if self.place == Place::ClosingByIdle && !self.is_stopped() => expected(Idle, idle),
             // "A slot always comes back": a client that vanishes while it is owed bytes.
             Goes::Vanishes if self.is_owed() => expected(Reset, UNACKNOWLEDGED + MARGIN),
             // "Every stop is acknowledged": the client has had `linger` for its FIN.
             Goes::Vanishes => expected(self.end(), LINGER + PROMPT),
-            // The deadline holds. What the client sees of it depends on whether it has seen a FIN before.
+            // The deadline holds. A client that has seen FIN before does not notice.
             Goes::Stays if self.event == Event::Abort && self.ends_at_a_stop() => expected(Stopped, PROMPT),
             Goes::Stays if self.event == Event::Abort => expected(Forced, DEADLINE + PROMPT),
-            // One that reads slowly is not idle, and gets everything. Only then it is idle, if it has not ended.
+            // A client that reads slowly is not idle, and gets everything. After that it is idle, if it has not ended its input.
             Goes::Stays if self.idle_ends_it() => {
                 let reason = if self.reads == Reads::Slowly && self.half_closed { Client } else { Idle };
                 let clean = self.reads == Reads::Slowly || !self.is_owed();
                 Expected { clean: Some(clean), ..expected(reason, idle + PROMPT) }
             }
-            // It gets everything, then a clean end ("Half-close is kept"). A paused reader that answers window probes stays,
-            // and no idle timeout counts for one that waits or is stopped.
+            // It gets everything, then a clean end ("Half-close is kept"). A paused reader that answers window probes stays. No
+            // idle timeout counts for a client that waits or is stopped.
             Goes::Stays => Expected { clean: Some(true), ..expected(self.end(), PROMPT) },
         }
     }
 
-    /// Whether its event takes longer than a test should.
+    /// Whether it takes longer than `UNACKNOWLEDGED`. All such cells are played at once.
     pub fn is_long(&self) -> bool {
         self.event == Event::Pause || self.expected().within > UNACKNOWLEDGED
     }
 
-    /// Whether the only end that is left for it is that `linger` has passed.
+    /// Whether only the end of `linger` can end it.
     fn lingers_to_its_end(&self) -> bool {
         match self.goes {
             Goes::Vanishes => self.event != Event::Abort || self.has_only_ended(),
@@ -323,12 +324,12 @@ impl Cell {
         }
     }
 
-    /// A second slot: for somebody by whose end it shows that the stop has reached the connections.
+    /// Whether the server has a second slot. The companion has it, and its end shows that the stop has reached the connections.
     pub fn has_second_slot(&self) -> bool {
         self.has_slot() && self.is_stopped()
     }
 
-    /// The idle timeout, if one is to elapse.
+    /// The short idle timeout, if this cell has it.
     pub fn idle(&self) -> Option<Duration> {
         (self.event == Event::Idle || self.place == Place::ClosingByIdle).then_some(IDLE)
     }

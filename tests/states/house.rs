@@ -1,4 +1,4 @@
-//! A server in this process, with a log that can be asked at any time.
+//! A server in this process. A test can look into its log at any time.
 #![expect(unsafe_code, reason = "the listening socket belongs to the server, and is borrowed from it")]
 
 use crate::kernel;
@@ -18,7 +18,7 @@ use std::{
 };
 use supervised_echo::{Echo, Handle, Report, Server, Settings};
 
-/// What the kernel holds of an echo that its client does not take; the default is 2.6 MB a connection. Linux doubles it.
+/// How much of an echo the kernel holds while its client takes nothing. Linux doubles it. By default it is 2.6 MB a connection.
 const SEND_BUFFER: usize = 64 * 1024;
 
 /// One record of the log.
@@ -87,7 +87,8 @@ pub struct House {
 }
 
 impl House {
-    /// A server with a loopback address of its own: on a port that another has used, a client could meet its TIME_WAIT.
+    /// A server with a loopback address of its own. On a shared address a client could get the ports of an earlier connection in
+    /// TIME_WAIT.
     pub fn start(mut settings: Settings) -> Self {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -101,7 +102,7 @@ impl House {
             actix::System::new().block_on(async {
                 let server = Server::bind(settings, Echo).unwrap().with_log(Logger::root(drain, o!()));
                 let listener = kernel::listener(server.address());
-                // SAFETY: the server that is about to run keeps it open. Its connections inherit the size.
+                // SAFETY: the server is about to run, and keeps it open. Its connections inherit the size.
                 let socket = unsafe { BorrowedFd::borrow_raw(listener) };
                 socket2::SockRef::from(&socket).set_send_buffer_size(SEND_BUFFER).unwrap();
                 started.send((server.address(), listener, server.handle())).unwrap();
@@ -113,13 +114,12 @@ impl House {
         Self { address, listener, handle, log, report }
     }
 
-    /// What `run` has returned, if it has within this time.
+    /// The report of `run`, if it returns within this time.
     pub fn report(&self, within: Duration) -> Option<Report> {
         self.report.recv_timeout(within).ok()
     }
 
-    /// Every connection that was alive at the stop or taken in by it was acknowledged or forced, and each was closed once
-    /// and told so.
+    /// Every connection that was alive at the stop or taken in by it was acknowledged or forced. Each has one record of its close.
     pub fn books(&self, report: &Report) -> Result<(), String> {
         let log = &self.log;
         let (stopping, listener, stopped) = (log.one("stopping")?, log.one("listener closed")?, log.one("stopped")?);
@@ -131,14 +131,14 @@ impl House {
         if (report.acknowledged as u64, report.forced as u64) != (acknowledged, forced) {
             return Err(format!("the report is not what `stopped` tells: {report:?}"));
         }
-        // Those that were closed before the stop are told at the level `debug`.
+        // A close before the stop has the level `debug`.
         let closes = log.all("connection closed").into_iter().filter(|close| close.level != Level::Debug);
         let (by_force, by_themselves): (Vec<_>, Vec<_>) = closes.partition(|close| close.text("reason") == "forced");
         if (by_themselves.len() as u64, by_force.len() as u64) != (acknowledged, forced) {
             let (told, forced) = (by_themselves.len(), by_force.len());
             return Err(format!("{told} closes and {forced} forced ones in the log, but {report:?}"));
         }
-        // On a busy machine a thread may take too long to end: it is stuck, though its Worker has acknowledged.
+        // On a busy machine a thread may take too long to end. Then it counts as stuck, though its Worker has acknowledged.
         let code = if forced > 0 { 3 } else { 0 };
         if report.stuck.is_empty() && report.exit_code() != code || report.crashed > 0 {
             return Err(format!("{report:?}"));

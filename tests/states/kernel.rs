@@ -1,7 +1,7 @@
-//! What the kernel knows of a socket: the evidence that a client or its connection is in a state.
+//! What the kernel knows of a socket. It is the evidence that a client or its connection is in its state.
 //!
-//! The server under test runs in this process, so its sockets can be asked as well as the clients'. They are never duplicated:
-//! a second descriptor would keep a connection open that the server has closed.
+//! The server under test runs in this process, so a test can ask about the server's sockets as well. It never duplicates them: a
+//! second descriptor would keep a connection open that the server has closed.
 #![expect(unsafe_code, reason = "what the kernel knows of a socket is asked by system calls")]
 
 use libc::c_int;
@@ -24,7 +24,7 @@ fn ask(fd: RawFd, request: libc::Ioctl) -> u64 {
     u64::try_from(answer).unwrap_or(0)
 }
 
-/// Bytes that have arrived and are not read.
+/// Bytes that have arrived and have not been read.
 pub fn unread(socket: &impl AsRawFd) -> u64 {
     ask(socket.as_raw_fd(), libc::FIONREAD)
 }
@@ -34,7 +34,7 @@ pub fn unacknowledged(socket: &impl AsRawFd) -> u64 {
     ask(socket.as_raw_fd(), libc::TIOCOUTQ)
 }
 
-/// Of these, the bytes that have not been sent once.
+/// Bytes among these that have never been sent.
 pub fn unsent(socket: &impl AsRawFd) -> u64 {
     const SIOCOUTQNSD: libc::Ioctl = 0x894B;
     ask(socket.as_raw_fd(), SIOCOUTQNSD)
@@ -58,19 +58,19 @@ pub fn backlog(listener: RawFd) -> u32 {
     info(listener).tcpi_unacked
 }
 
-/// Silences a client for good: what comes for it is thrown away unseen, so it acknowledges and answers nothing. It takes no
-/// privilege. One that has unacknowledged bytes of its own would still send them again.
+/// Makes a client silent for good. The kernel drops every packet that comes for it, so it acknowledges and answers nothing. This
+/// needs no privilege. A client with unacknowledged bytes of its own would still send them again.
 pub fn vanish(client: &TcpStream) {
-    let hops: c_int = 255; // what comes from this machine has fewer left
+    let hops: c_int = 255; // packets from this machine have fewer left
     let length = size_of_val(&hops) as libc::socklen_t;
-    // SAFETY: IP_MINTTL reads one int, which is what it is given.
+    // SAFETY: IP_MINTTL reads one int, and it is given one.
     let done = unsafe {
         libc::setsockopt(client.as_raw_fd(), libc::IPPROTO_IP, libc::IP_MINTTL, (&raw const hops).cast(), length)
     };
     assert_eq!(done, 0, "{}", io::Error::last_os_error());
 }
 
-/// What the server's socket of one connection looks like.
+/// The state of the server's socket of one connection.
 #[derive(Debug, Clone, Copy)]
 pub struct Seen {
     pub state: u8,
@@ -79,7 +79,7 @@ pub struct Seen {
     pub writable: bool,
 }
 
-/// The server's socket of one connection, as long as it is that connection's.
+/// The server's socket of one connection. Its descriptor may be closed and used again, so each look makes sure of it.
 #[derive(Debug, Clone, Copy)]
 pub struct Served {
     fd: RawFd,
@@ -93,7 +93,7 @@ impl Served {
             return None;
         }
         let mut poll = libc::pollfd { fd: self.fd, events: libc::POLLOUT, revents: 0 };
-        // SAFETY: it is one pollfd, and this does not wait.
+        // SAFETY: it is given one pollfd, and it does not wait.
         let writable = unsafe { libc::poll(&raw mut poll, 1, 0) } == 1;
         let (unread, unacknowledged) = (unread(&self.fd), unacknowledged(&self.fd));
         Some(Seen { state: info(self.fd).tcpi_state, unread, unacknowledged, writable })
@@ -128,7 +128,7 @@ pub fn served(server: SocketAddr, peer: SocketAddr) -> Option<Served> {
 /// The listening socket at `address`.
 pub fn listener(at: SocketAddr) -> RawFd {
     let listens = |&fd: &RawFd| {
-        // SAFETY: it is asked for one option, and not kept.
+        // SAFETY: the descriptor is only asked for one option, and is not kept.
         address(fd, libc::getsockname) == Some(at)
             && socket2::SockRef::from(&unsafe { BorrowedFd::borrow_raw(fd) }).is_listener().unwrap_or(false)
     };

@@ -1,4 +1,4 @@
-//! One stop at a random moment, among clients of all kinds, with every byte accounted for on both sides.
+//! One stop at a random moment among clients of all kinds. Every byte is accounted for on both sides.
 
 use crate::{
     house::{House, Log},
@@ -19,15 +19,15 @@ use supervised_echo::Settings;
 
 const CAP: usize = 20;
 const PENDING: usize = 10;
-/// Clients that come before the stop, and others that come with it: more than there is room for.
+/// Clients that come before the stop, and clients that come with it. They are more than there is room for.
 const EARLY: usize = 36;
 const LATE: usize = 6;
-/// For clients that never read, who keep their slots until then.
+/// Clients that never read keep their slots until this deadline.
 const DEADLINE: Duration = Duration::from_secs(1);
 /// The longest that any wait lasts.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Numbers out of a seed (splitmix64).
+/// Random numbers from a seed (splitmix64).
 struct Random(u64);
 
 impl Random {
@@ -45,15 +45,15 @@ enum Kind {
     Echoes,
     /// Sends all, ends its input, and reads to the end.
     HalfCloses,
-    /// Sends what goes out, and reads only once the stop is under way.
+    /// Sends as much as its kernel takes, and reads only when the stop is under way.
     Pauses,
     /// Reads a part of the echo of its last piece, and resets.
     Resets,
-    /// Likewise, and its process dies.
+    /// Reads a part of the echo of its last piece, and its process dies.
     IsKilled,
     /// Half-closes, reads a part of its echo, and its process dies.
     HalfClosesAndIsKilled,
-    /// Sends what goes out, and reads nothing to the end.
+    /// Sends as much as its kernel takes, and never reads.
     NeverReads,
 }
 
@@ -67,7 +67,7 @@ const KINDS: [Kind; 7] = [
     Kind::NeverReads,
 ];
 
-/// What is summed up over all connections.
+/// Sums over all connections.
 #[derive(Debug, Default)]
 pub struct Books {
     closes: BTreeMap<String, u64>,
@@ -77,7 +77,7 @@ pub struct Books {
     received: u64,
     echoed: u64,
     discarded: u64,
-    /// Received and not echoed, to those that were reset or forced.
+    /// Bytes that were received and not echoed, of connections that were reset or forced.
     owed: u64,
 }
 
@@ -105,12 +105,12 @@ struct Run<'a> {
     log: &'a Log,
     kind: Kind,
     random: Random,
-    /// Bytes that came back to anybody.
+    /// Bytes that have come back, to all clients together.
     progress: &'a AtomicU64,
 }
 
 impl Run<'_> {
-    /// Looks now and then; true at once if it is so, false if the server has ended before.
+    /// Looks until it is so, which gives true, or until the server has ended, which gives false.
     fn until(&self, mut look: impl FnMut() -> Result<bool, Failed>) -> Result<bool, Failed> {
         let begin = Instant::now();
         while !look()? {
@@ -127,7 +127,7 @@ impl Run<'_> {
         !self.log.all("stopped").is_empty()
     }
 
-    /// Reads until it has got this much, or its input has ended. Gives whether that.
+    /// Reads until it has got this much, or its input has ended. True if its input has ended.
     fn read(&self, client: &mut Client, up_to: u64) -> Result<bool, Failed> {
         self.until(|| {
             let before = client.got;
@@ -138,12 +138,12 @@ impl Run<'_> {
         Ok(client.end.is_some())
     }
 
-    /// Sends this much more, and reads meanwhile what comes. Gives whether its input, or the connection, has ended.
+    /// Sends this much more, and meanwhile reads what comes. True if its input, or the connection, has ended.
     fn say(&self, client: &mut Client, more: u64) -> Result<bool, Failed> {
         let up_to = client.sent + more;
         self.until(|| {
             let before = client.got;
-            // Once the server has closed, a reset may meet what is still being sent.
+            // After the server has closed, bytes that are still being sent may be answered by a reset.
             let done = client.read(usize::MAX)? || client.send(up_to).unwrap_or(true);
             self.progress.fetch_add(client.got - before, Ordering::Relaxed);
             Ok(done)
@@ -195,7 +195,7 @@ impl Run<'_> {
             }
             Kind::NeverReads => {
                 self.until(|| {
-                    // At the deadline it is reset.
+                    // The deadline resets it, so sending may fail.
                     let _ = client.send(1 << 20);
                     Ok(false)
                 })
@@ -209,7 +209,7 @@ impl Run<'_> {
         1 + random.below(300_000)
     }
 
-    /// Closes as its kind does. What a client had not read before it was killed it has not got.
+    /// Closes as its kind does. Bytes that a client had not read when it was killed do not count as got.
     fn close(&self, client: Client) -> Gone {
         if self.kind == Kind::Resets {
             SockRef::from(&client.stream).set_linger(Some(Duration::ZERO)).unwrap();
@@ -221,14 +221,14 @@ impl Run<'_> {
     }
 }
 
-/// A client that has been.
+/// A client that has gone.
 #[derive(Debug)]
 struct Gone {
     name: String,
     kind: Kind,
     sent: u64,
     got: u64,
-    /// Up to a clean end.
+    /// Whether it has read up to a clean end.
     read_all: bool,
     at: Instant,
 }
@@ -300,7 +300,7 @@ fn books(house: &House, gone: &[Option<Gone>], deadline: Instant) -> Result<Book
         let [received, echoed, discarded] = ["received", "echoed", "discarded"].map(|field| close.number(field));
         let mut holds = client.got <= echoed && echoed <= received && received + discarded <= client.sent;
         match reason {
-            // Everything is echoed and acknowledged; and that is what the client reads, if it reads.
+            // Everything is echoed and acknowledged. A client that reads gets all of it.
             "client" => holds &= received == echoed && received == client.sent,
             "stopped" => holds &= received == echoed,
             "reset" | "forced" => books.owed += received - echoed,
@@ -308,11 +308,11 @@ fn books(house: &House, gone: &[Option<Gone>], deadline: Instant) -> Result<Book
         }
         let clean = matches!(reason, "client" | "stopped");
         holds &= !clean || !client.read_all || client.got == echoed;
-        // The server resets no client that has seen a clean end, and none that behaves.
+        // No client that has seen a clean end is closed as `reset`, except the kind that resets. No client that behaves is.
         holds &= !client.read_all || reason != "reset" || client.kind == Kind::Resets;
         let behaves = matches!(client.kind, Kind::Echoes | Kind::HalfCloses | Kind::Pauses);
         holds &= !behaves || reason != "reset";
-        // The deadline forces no client that has gone well before it.
+        // The deadline forces no client that had gone well before it.
         holds &= reason != "forced" || client.at + DEADLINE / 2 > deadline;
         if !holds {
             return Err(format!("{client:?}, {close:?}"));

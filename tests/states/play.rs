@@ -1,7 +1,7 @@
-//! How a cell is played: its client and its connection are brought into their state, then comes what the cell is about.
+//! How a cell is played: its client and its connection are brought into their state. Then the client goes, and the event comes.
 //!
-//! No state is made by waiting for a time: each is there when the kernel or the log says so. Where a state lasts only as long
-//! as a timeout, a cell that finds it over has proved nothing, and is played again.
+//! No state is reached by waiting for a time. It is reached when the kernel or the log says so. A state may last only as long as a
+//! timeout. If it was over too early, the cell has proved nothing and is played again.
 
 use crate::{
     cell::{Cell, DEADLINE, Event, Expected, Goes, IDLE, PAUSE, PROMPT, Place, Reads, Sent},
@@ -17,10 +17,10 @@ use std::{
 };
 use supervised_echo::CloseReason::{self, Client as ByClient, Stopped};
 
-/// What `Sent::Little` and `Sent::Some` are in bytes.
+/// `Sent::Little` and `Sent::Some` in bytes.
 const LITTLE: u64 = 2_000;
 const SOME: u64 = 40_000;
-/// A client that reads slowly reads a piece each time this has passed.
+/// The time between two pieces of a client that reads slowly.
 const PACE: Duration = Duration::from_millis(20);
 
 #[derive(Debug)]
@@ -36,7 +36,7 @@ fn wrong<T>(what: impl Into<String>) -> Played<T> {
     Err(Failed::Wrong(what.into()))
 }
 
-/// Looks again and again, for what has no event that could be waited for.
+/// Looks again and again until it is so. This is for what has no event to wait for.
 fn until<T>(what: &str, within: Duration, mut look: impl FnMut() -> Played<Option<T>>) -> Played<T> {
     let begin = Instant::now();
     let mut pause = Duration::from_micros(100);
@@ -52,8 +52,7 @@ fn until<T>(what: &str, within: Duration, mut look: impl FnMut() -> Played<Optio
     }
 }
 
-/// The bytes that a client sends from this offset on: with a period that divides no buffer's size, a lost or doubled piece
-/// shows.
+/// The bytes that a client sends from this offset on. Their period divides no buffer's size, so a lost or doubled piece shows.
 pub fn pattern(from: u64, length: usize) -> Vec<u8> {
     (0..=250).cycle().skip((from % 251) as usize).take(length).collect()
 }
@@ -63,13 +62,13 @@ pub struct Client {
     pub name: SocketAddr,
     pub sent: u64,
     pub got: u64,
-    /// How its input has ended.
+    /// How its input has ended, if it has.
     pub end: Option<io::Result<()>>,
     last_read: Instant,
 }
 
 impl Client {
-    /// A client whose kernel takes in little for it.
+    /// A client with a small receive buffer.
     pub fn connect(server: SocketAddr) -> Self {
         Self::try_connect(server).expect("it listens")
     }
@@ -89,7 +88,7 @@ impl Client {
         Some(Self { stream, name, sent: 0, got: 0, end: None, last_read: Instant::now() })
     }
 
-    /// Sends what the kernel takes, up to this much in all. True once it is sent.
+    /// Sends as much as the kernel takes, up to this much in all. True when all of it is sent.
     pub fn send(&mut self, up_to: u64) -> Played<bool> {
         while self.sent < up_to {
             let piece = pattern(self.sent, (up_to - self.sent).min(8 * 1024) as usize);
@@ -102,7 +101,7 @@ impl Client {
         Ok(true)
     }
 
-    /// Reads what is there, up to this much. True once its input has ended.
+    /// Reads what is there, up to this much. True when its input has ended.
     pub fn read(&mut self, mut most: usize) -> Played<bool> {
         let mut buffer = [0; 16 * 1024];
         while self.end.is_none() && most > 0 {
@@ -123,7 +122,7 @@ impl Client {
         Ok(self.end.is_some())
     }
 
-    /// Reads a piece if it is time for one: so many of them make all that is sent.
+    /// Reads a piece if it is time for one. This many pieces make all that was sent.
     fn read_slowly(&mut self, pieces: u64) -> Played<bool> {
         if self.last_read.elapsed() >= PACE {
             self.last_read = Instant::now();
@@ -133,18 +132,18 @@ impl Client {
     }
 
     pub fn shut(&self) {
-        let _ = self.stream.shutdown(Shutdown::Write); // one that is reset already is not asked
+        let _ = self.stream.shutdown(Shutdown::Write); // it fails if the connection is reset already
     }
 
-    /// Its kernel has bytes to send, and no room to send them into.
+    /// Whether its kernel has bytes to send, and the server's kernel has no room for them.
     fn is_stuck(&self) -> bool {
         let unsent = kernel::unsent(&self.stream);
         unsent > 0 && unsent == kernel::unacknowledged(&self.stream)
     }
 }
 
-/// Another client: it has the slot that the client of the cell waits for, or one beside it. When its input ends, a stop has
-/// reached the connections.
+/// Another client. It has the slot that the client of the cell waits for, or a second slot. When its input ends, a stop has reached
+/// the connections.
 struct Companion {
     stream: TcpStream,
     busy: Instant,
@@ -188,20 +187,26 @@ impl Companion {
         Ok(Self { stream, busy: Instant::now() })
     }
 
-    /// It is not idle.
+    fn round_trip(&mut self) -> io::Result<()> {
+        self.stream.write_all(b"?").and_then(|()| self.stream.read_exact(&mut [0]))
+    }
+
+    /// Sends a byte and reads its echo now and then, so that it is not idle. On a busy machine this may come too late.
     fn keep_busy(&mut self) -> Played {
-        if self.busy.elapsed() > IDLE / 4 {
+        let idle = self.busy.elapsed();
+        if idle > IDLE / 4 {
             self.busy = Instant::now();
-            self.stream
-                .write_all(b"?")
-                .and_then(|()| self.stream.read_exact(&mut [0]))
-                .or_else(|error| wrong(format!("the companion is not echoed: {error}")))?;
+            return match self.round_trip() {
+                Err(_) if idle > IDLE * 3 / 4 => Err(Failed::TooLate("the companion was idle for too long")),
+                Err(error) => wrong(format!("the companion is not echoed: {error}")),
+                Ok(()) => Ok(()),
+            };
         }
         Ok(())
     }
 
-    /// Waits for its end.
-    fn is_told(&mut self) -> Played {
+    /// Waits until its input ends.
+    fn wait_until_stopped(&mut self) -> Played {
         match self.stream.read(&mut [0]) {
             Ok(0) => Ok(()),
             other => wrong(format!("the companion is not stopped: {other:?}")),
@@ -210,10 +215,10 @@ impl Companion {
 }
 
 impl Play<'_> {
-    /// What goes on all the time.
+    /// Does what goes on beside everything else: slow reading, and a companion that is not idle.
     fn tick(&mut self) -> Played {
         if self.cell.reads == Reads::Slowly && self.client.got > 0 {
-            // Three seconds, or far longer than the deadline of a stop.
+            // Pieces for three seconds, or for far longer than the deadline of a stop.
             self.client.read_slowly(if self.cell.event == Event::Abort { 2000 } else { 150 })?;
         }
         if self.stopped_at.is_none() && self.cell.idle().is_some() {
@@ -330,7 +335,7 @@ impl Play<'_> {
         }
         if cell.half_closed && !cell.half_closes_late() {
             self.client.shut();
-            // A client with a FIN of its own on the way would go on sending it after it has vanished.
+            // A client whose FIN has not arrived would go on sending it after it has vanished.
             if cell.sent == Sent::Much || cell.goes == Goes::Vanishes {
                 let arrived = |play: &mut Self| Ok(kernel::state(&play.client.stream) == FIN_WAIT_2);
                 self.until("the FIN has arrived", PROMPT, arrived)?;
@@ -382,7 +387,7 @@ impl Play<'_> {
         }
     }
 
-    /// The state still was there: what bounds it can not have ended it by now.
+    /// Makes sure that no timeout can have ended the state by now.
     fn in_time(&self) -> Played {
         if let Some(idle) = self.cell.idle()
             && self.cell.has_slot()
@@ -409,7 +414,7 @@ impl Play<'_> {
             self.in_time()?;
             self.stopped_at = Some(Instant::now());
         }
-        self.companion.take().map_or(Ok(()), |mut companion| companion.is_told())
+        self.companion.take().map_or(Ok(()), |mut companion| companion.wait_until_stopped())
     }
 
     fn go(&mut self) -> Played {
@@ -425,7 +430,7 @@ impl Play<'_> {
             Goes::Resets => SockRef::from(&self.client.stream).set_linger(Some(Duration::ZERO)).unwrap(),
             Goes::IsKilled => {}
         }
-        // Any other socket will do in its place.
+        // Another socket takes its place, so that it is closed.
         self.client.stream = TcpStream::from(Socket::new(Domain::IPV4, Type::STREAM, None).unwrap());
         self.client.end = Some(Ok(()));
         Ok(())
@@ -447,7 +452,7 @@ impl Play<'_> {
         Ok(())
     }
 
-    /// Lets this time pass, in which no client that stays is closed.
+    /// Lets this time pass. Meanwhile a client that stays must not be closed.
     fn pass(&mut self, time: Duration, expected: &Expected) -> Played {
         let begin = Instant::now();
         let stays = self.cell.goes == Goes::Stays;
@@ -471,7 +476,7 @@ impl Play<'_> {
         Ok(())
     }
 
-    /// The client reads what is still to come, and ends.
+    /// The client reads what still comes, and ends.
     fn resume(&mut self, expected: &Expected) -> Played {
         let cell = self.cell;
         if cell.place != Place::ClosingByIdle && !cell.is_stopped() && !cell.half_closed {
@@ -486,7 +491,7 @@ impl Play<'_> {
             late => late,
         })?;
         self.check_the_client(expected)?;
-        // What it had not sent by now it sends before its FIN.
+        // Its kernel sends what it has not sent yet, and then FIN.
         self.client.stream = TcpStream::from(Socket::new(Domain::IPV4, Type::STREAM, None).unwrap());
         Ok(())
     }
@@ -535,7 +540,7 @@ impl Play<'_> {
         self.check_the_sums(expected, reason, close)
     }
 
-    /// Against the bytes that the client knows of.
+    /// Compares the sums of the log with the bytes that the client knows of.
     fn check_the_sums(&self, expected: &Expected, reason: CloseReason, close: &Told) -> Played {
         let (sent, got) = (self.client.sent, self.client.got);
         let [received, echoed, discarded] = ["received", "echoed", "discarded"].map(|field| close.number(field));
@@ -552,14 +557,12 @@ impl Play<'_> {
         if holds { Ok(()) } else { wrong(format!("expected {expected:?}, and other sums: {}", self.told())) }
     }
 
-    /// The slot can be had again, and a stop is acknowledged; or the stop that there was is.
+    /// If there was no stop yet: another client gets the slot, and a stop is ordered. The stop is reported.
     fn finish(mut self, expected: &Expected) -> Played {
         if self.stopped_at.is_none() {
             self.companion = None;
-            let next = Companion::enter(&self.house).and_then(|mut next| {
-                next.busy -= IDLE;
-                next.keep_busy()
-            });
+            let next = Companion::enter(&self.house)
+                .and_then(|mut next| next.round_trip().or_else(|error| wrong(format!("it is not echoed: {error}"))));
             if let Err(Failed::Wrong(what)) = next {
                 return wrong(format!("the slot does not come back: {what}"));
             }

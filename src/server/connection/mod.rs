@@ -397,7 +397,7 @@ mod tests {
     }
 
     #[actix::test]
-    async fn a_service_that_panics_during_a_drain_is_reported_as_crashed_wherever_the_client_came_from() {
+    async fn a_service_that_panics_during_a_drain_is_reported_as_crashed_from_the_queue_and_the_backlog_too() {
         for place in [Some(Place::Served), Some(Place::Waiting(1)), None] {
             let (stream, mut client) = connection().await;
             let (context, mut heard) = context(NEVER);
@@ -411,7 +411,7 @@ mod tests {
     }
 
     #[actix::test]
-    async fn an_actor_that_panics_in_whatever_state_resets_its_client_alone_and_acknowledges_once() {
+    async fn an_actor_that_panics_in_any_state_resets_its_client_alone_and_acknowledges_once() {
         // Whether it waits for a slot, what the client says, whether it is told to stop, and what the client has heard by
         // then.
         for (state, waits, says, stopped, hears) in [

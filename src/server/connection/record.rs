@@ -24,14 +24,15 @@ use slog::Logger;
 use std::{cell::Cell, io, net::SocketAddr, rc::Rc, time::Duration};
 use tokio::time::Instant;
 
-/// What all connections of one Worker share.
+/// What the connections of one Worker share. A reload makes another one, for the connections that come then.
+#[derive(Clone)]
 pub(crate) struct ConnectionContext {
     pub news: WorkerNews,
     pub settings: ConnectionSettings,
     pub log: Logger,
     pub parent: Recipient<ConnectionStopped>,
     /// Set when the Worker has panicked. Its connections then end by force, and not by a crash of their own.
-    pub orphaned: Cell<bool>,
+    pub orphaned: Rc<Cell<bool>>,
 }
 
 /// The record. Its `Drop` is the one place that tells of the end.

@@ -71,30 +71,55 @@ impl Socket {
     /// Resolves when the server wants the service to end ([`ending`](Self::ending) gives the reason), or when the
     /// connection is over.
     ///
-    /// It borrows nothing, so it can be waited for beside a read or a write, and in another task.
+    /// It borrows nothing, so it can be waited for beside a read or a write, and in another task. A service that is a function
+    /// over any stream takes it as a second argument. A test gives it [`pending()`](std::future::pending) for no stop and
+    /// [`ready(())`](std::future::ready) for a stop that has come already. In that case it writes the requests beforehand:
+    /// a service ends when it is to stop and finds nothing to read.
     ///
     /// ```
-    /// # use std::io;
-    /// # use supervised_echo::{AtStop, Service, Socket};
-    /// # use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    /// /// Answers each request of four bytes with the same four. What has arrived of the next one at a stop is not executed.
-    /// struct Requests;
+    /// use std::{future::{pending, ready}, io, pin::pin};
+    /// use supervised_echo::{AtStop, Service, Socket};
+    /// use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
     ///
-    /// impl Service for Requests {
+    /// /// Answers every byte with its successor, and ends between two of them.
+    /// struct Next;
+    ///
+    /// impl Service for Next {
     ///     const AT_STOP: AtStop = AtStop::Notify;
     ///
     ///     async fn serve(&self, socket: &mut Socket) -> io::Result<()> {
-    ///         let mut request = [0; 4];
-    ///         let mut stopping = std::pin::pin!(socket.stopping());
-    ///         loop {
-    ///             tokio::select! {
-    ///                 biased; // what has arrived is answered first
-    ///                 read = socket.read_exact(&mut request) => read?,
-    ///                 () = &mut stopping => return Ok(()),
-    ///             };
-    ///             socket.write_all(&request).await?;
-    ///         }
+    ///         let stopping = socket.stopping();
+    ///         next(socket, stopping).await
     ///     }
+    /// }
+    ///
+    /// async fn next(mut stream: impl AsyncRead + AsyncWrite + Unpin, stopping: impl Future<Output = ()>) -> io::Result<()> {
+    ///     let (mut byte, mut stopping) = ([0], pin!(stopping));
+    ///     loop {
+    ///         let read = tokio::select! {
+    ///             biased; // what has arrived is answered first
+    ///             read = stream.read(&mut byte) => read?,
+    ///             () = &mut stopping => 0,
+    ///         };
+    ///         if read == 0 {
+    ///             return Ok(()); // the client has ended its input, or the server stops
+    ///         }
+    ///         stream.write_all(&[byte[0].wrapping_add(1)]).await?;
+    ///     }
+    /// }
+    ///
+    /// #[tokio::main(flavor = "current_thread")] // in your tests: #[tokio::test]
+    /// async fn main() -> io::Result<()> {
+    ///     let (mut client, server) = tokio::io::duplex(64);
+    ///     client.write_all(b"HAL").await?;
+    ///     next(server, ready(())).await?;
+    ///     let mut heard = String::new();
+    ///     client.read_to_string(&mut heard).await?;
+    ///     assert_eq!(heard, "IBM");
+    ///
+    ///     let (mut client, server) = tokio::io::duplex(64);
+    ///     client.shutdown().await?;
+    ///     next(server, pending()).await // it ends with its client
     /// }
     /// ```
     pub fn stopping(&self) -> impl Future<Output = ()> + use<> {

@@ -34,7 +34,10 @@ use futures_util::future::{join, join_all, select_all};
 use std::{
     iter,
     net::SocketAddr,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::{Duration, Instant, SystemTime},
 };
 use tokio::time::timeout;
@@ -54,6 +57,8 @@ pub(crate) struct Watched {
     counters: Vec<Arc<Counters>>,
     /// The Supervisor, and the Workers in the same order. Empty before the server runs.
     actors: OnceLock<(Recipient<Ping>, Vec<Recipient<Inspect>>)>,
+    /// Set when a stop is announced.
+    lame_duck: AtomicBool,
     stop: Mutex<Option<StopSoFar>>,
 }
 
@@ -81,6 +86,7 @@ impl Watched {
             news: News::new(),
             counters: (0..workers).map(|_| Arc::default()).collect(),
             actors: OnceLock::new(),
+            lame_duck: AtomicBool::new(false),
             stop: Mutex::new(None),
         })
     }
@@ -96,6 +102,23 @@ impl Watched {
         let _ = self.actors.set((supervisor, workers));
         let phase = Phase::Running;
         self.news.tell(|at_ms| Change::Phase { at_ms, phase, reason: None, owed: None, timeout_ms: None });
+    }
+
+    /// A stop is announced.
+    pub fn announce(&self, reason: StopReason) {
+        self.lame_duck.store(true, Relaxed);
+        self.news.tell(|at_ms| Change::Phase {
+            at_ms,
+            phase: Phase::LameDuck,
+            reason: Some(reason),
+            owed: None,
+            timeout_ms: None,
+        });
+    }
+
+    /// The settings were read again, and these keys have changed.
+    pub fn reload(&self, changed: &[&'static str]) {
+        self.news.tell(|at_ms| Change::Reload { at_ms, changed: changed.into() });
     }
 
     /// A stop has begun.
@@ -162,6 +185,7 @@ impl Watched {
         match &*self.stop() {
             Some(StopSoFar { report: Some(_), .. }) => Phase::Stopped,
             Some(_) => Phase::Stopping,
+            None if self.lame_duck.load(Relaxed) => Phase::LameDuck,
             None if self.actors.get().is_some() => Phase::Running,
             None => Phase::Bound,
         }

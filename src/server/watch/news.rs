@@ -122,7 +122,7 @@ impl Drop for Events {
 }
 
 /// Where the thread of one Worker counts, and tells its changes.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct WorkerNews {
     pub worker: WorkerId,
     pub counters: Arc<Counters>,

@@ -401,5 +401,5 @@ pub enum Change {
     /// The listening socket has changed.
     Listener { at_ms: u64, state: Listening, taken: usize },
     /// The settings were read again.
-    Reload { at_ms: u64, changed: Arc<[String]> },
+    Reload { at_ms: u64, changed: Arc<[&'static str]> },
 }
