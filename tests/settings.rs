@@ -80,7 +80,7 @@ fn an_unknown_key_is_refused_with_the_known_ones() {
 #[test]
 fn an_unknown_section_is_refused_with_the_known_ones() {
     let line = Place::new("section").file_refusal("[listner]\naddress = \"0.0.0.0:1\"\n");
-    assert_eq!(line, "unknown field `listner`, expected one of `listen`, `supervisor`, `connection`, `log`");
+    assert_eq!(line, "unknown field `listner`, expected one of `listen`, `supervisor`, `connection`, `admin`, `log`");
 }
 
 #[test]

@@ -9,8 +9,10 @@ pub fn read<S: Layered>(assignment: &str) -> Result<S, String> {
     let loaded = defaults().with_document("a.toml", &format!("[{section}]\n{key} = {value}\n"));
     loaded.map(|loaded| loaded.settings).map_err(|error| {
         let error = error.to_string();
-        let prefix = format!("a.toml: {section}.{key}: invalid ");
-        error.strip_prefix(&prefix).unwrap_or_else(|| panic!("{error}")).to_owned()
+        // Of a list the error names the element, such as `[0]`.
+        let rest = error.strip_prefix(&format!("a.toml: {section}.{key}"));
+        let problem = rest.and_then(|rest| rest.split_once(": invalid "));
+        problem.unwrap_or_else(|| panic!("{error}")).1.to_owned()
     })
 }
 

@@ -85,6 +85,24 @@ impl Record {
         self.context.settings.linger
     }
 
+    /// The service has read so many bytes.
+    pub fn count_received(&self, n: u64) {
+        self.received.set(self.received.get() + n);
+        self.context.news.counters.received.add(n);
+    }
+
+    /// The service has written so many bytes, and the system has taken them.
+    pub fn count_echoed(&self, n: u64) {
+        self.echoed.set(self.echoed.get() + n);
+        self.context.news.counters.echoed.add(n);
+    }
+
+    /// So many bytes were read after the service was done.
+    pub fn count_discarded(&self, n: u64) {
+        self.discarded.set(self.discarded.get() + n);
+        self.context.news.counters.discarded.add(n);
+    }
+
     /// Tells watchers that the connection is in this state.
     pub fn show(&self, state: ConnectionState) {
         let (news, connection, state) = (&self.context.news, self.connection(), state.into());

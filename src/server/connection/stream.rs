@@ -228,18 +228,19 @@ impl Stream {
         let due = usize::try_from(self.due.get()).unwrap_or(usize::MAX);
         match if self.input_has_ended() { due.min(buffer.len()) } else { buffer.len() } {
             0 => Ok(0),
-            most => self.receive(&mut buffer[..most], &self.record.received),
+            most => self.receive(&mut buffer[..most], Record::count_received),
         }
     }
 
-    fn receive(&self, buffer: &mut [u8], count: &Cell<u64>) -> io::Result<usize> {
+    fn receive(&self, buffer: &mut [u8], count: impl FnOnce(&Record, u64)) -> io::Result<usize> {
         // The bytes that are due are there, also where the reactor has not heard of them yet.
         let due = self.due.take();
         let n = if due > 0 { self.receive_now(buffer) } else { self.receive_if_ready(buffer) }?;
         self.due.set(if n == 0 { 0 } else { due.saturating_sub(n as u64) });
         self.paused.set(false);
         self.client_done.set(n == 0);
-        self.moved(count, n);
+        count(&self.record, n as u64);
+        self.touch();
         Ok(n)
     }
 
@@ -283,7 +284,8 @@ impl Stream {
             return Err(ErrorKind::BrokenPipe.into()); // the service's own doing, and not the client's
         }
         let n = self.note_failure(self.tcp.try_write(bytes))?;
-        self.moved(&self.record.echoed, n);
+        self.record.count_echoed(n as u64);
+        self.touch();
         Ok(n)
     }
 
@@ -298,11 +300,6 @@ impl Stream {
     /// Whether the socket has failed while the service ran.
     pub fn is_broken(&self) -> bool {
         self.broken.get()
-    }
-
-    fn moved(&self, count: &Cell<u64>, n: usize) {
-        count.set(count.get() + n as u64);
-        self.touch();
     }
 
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -359,7 +356,7 @@ impl Stream {
                 self.check()?;
                 break;
             }
-            match with_buffer(|buffer| self.receive(buffer, &self.record.discarded)) {
+            match with_buffer(|buffer| self.receive(buffer, Record::count_discarded)) {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 read => read?,
             };

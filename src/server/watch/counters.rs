@@ -70,9 +70,8 @@ pub(crate) struct Counters {
 }
 
 impl Counters {
-    pub fn close(&self, reason: CloseReason, discarded: u64) {
+    pub fn close(&self, reason: CloseReason) {
         self.closed[reason as usize].add(1);
-        self.discarded.add(discarded);
     }
 
     /// A client that has waited this long gets its slot.

@@ -150,7 +150,7 @@ impl WorkerNews {
     /// A connection has ended, with these bytes received, echoed and discarded. `from` is `None` if it was never told of.
     pub fn closed(&self, connection: ConnectionId, from: Option<State>, reason: CloseReason, bytes: [u64; 3]) {
         let [received, echoed, discarded] = bytes;
-        self.counters.close(reason, discarded);
+        self.counters.close(reason);
         if let Some(state) = from {
             self.counters.open[state as usize].subtract(1);
             self.tell(|worker, n, at_ms| Change::Closed {
