@@ -6,6 +6,7 @@
 use crate::{decisions::stop::StopReason, error::Error, logging::contained, stop::StopHandle};
 use slog::{Discard, Logger, o};
 use std::{
+    fmt,
     future::poll_fn,
     io,
     task::{Context, Poll},
@@ -26,7 +27,17 @@ enum Meaning {
 #[derive(Debug)]
 pub struct Signals {
     signals: Vec<(Signal, Meaning)>,
+    reload: Option<Reload>,
     log: Logger,
+}
+
+/// What a SIGHUP does instead of stopping.
+struct Reload(Box<dyn FnMut() + Send>);
+
+impl fmt::Debug for Reload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Reload")
+    }
 }
 
 impl Signals {
@@ -51,13 +62,19 @@ impl Signals {
         }
         let registered = meanings.into_iter().map(|(kind, meaning)| Ok((signal(kind)?, meaning)));
         let signals = registered.collect::<io::Result<_>>().map_err(Error::Signals)?;
-        Ok(Self { signals, log: Logger::root(Discard, o!()) })
+        Ok(Self { signals, reload: None, log: Logger::root(Discard, o!()) })
     }
 
     /// Logs the ignored signals to `log`.
     #[must_use]
     pub fn with_log(self, log: Logger) -> Self {
         Self { log: contained(log), ..self }
+    }
+
+    /// Makes SIGHUP reload the settings instead of stopping: `reload` is called for each one, on the calling thread.
+    #[must_use]
+    pub fn with_reload(self, reload: impl FnMut() + Send + 'static) -> Self {
+        Self { reload: Some(Reload(Box::new(reload))), ..self }
     }
 
     /// Forwards every signal that stops to the handle of a server or a client, as long as the calling thread's runtime runs.
@@ -67,6 +84,7 @@ impl Signals {
         tokio::spawn(async move {
             loop {
                 match poll_fn(|cx| self.poll_heard(cx)).await {
+                    Meaning::Stop(StopReason::Sighup) if let Some(Reload(reload)) = &mut self.reload => reload(),
                     Meaning::Stop(reason) => handle.shutdown(reason),
                     Meaning::Unheard => {}
                     Meaning::Ignored(name) => slog::info!(self.log, "signal ignored"; "signal" => name),

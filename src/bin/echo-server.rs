@@ -2,12 +2,15 @@
 //! code.
 //!
 //! Relies on `shared` for the settings, the log and the exit code.
-use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
+use std::{env, net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
+use sd_notify::NotifyState;
 use supervised_echo::{
-    Admin, Echo, InForce, Server, Settings, Signals, healthcheck, logging, resources,
-    settings::layers::{Flag, Loaded},
+    Admin, Echo, InForce, Phase, Server, Settings, Signals, healthcheck, logging, resources,
+    settings::layers::{self, Flag, Loaded, SettingsError},
+    slog,
+    watch::Watch,
 };
 
 mod shared;
@@ -66,6 +69,7 @@ fn main() -> ExitCode {
 }
 
 fn run(args: Args, flags: Vec<Flag>) -> Result<u8, ProgramError> {
+    let again = flags.clone();
     let settings = || args.shared.settings::<Settings>("echo-server", args.settings.as_deref(), flags);
     if args.shared.only_asks() {
         return settings().map(|_| 0);
@@ -78,25 +82,75 @@ fn run(args: Args, flags: Vec<Flag>) -> Result<u8, ProgramError> {
             let what = format!("healthcheck of {address}");
             checked.map(|()| 0).map_err(|source| ProgramError::Io { what, source })
         }
-        None => serve(settings),
+        None => {
+            let named = env::var_os("ECHO_SERVER_SETTINGS").is_some_and(|file| !file.is_empty());
+            let file = args.settings.clone();
+            let reload = move || layers::load::<Settings>(file.as_deref(), env::vars_os(), again.clone());
+            // Without a file a SIGHUP stops the server, as the end of its terminal should.
+            serve(settings, (named || args.settings.is_some()).then_some(reload))
+        }
     }
 }
 
-fn serve(settings: impl FnOnce() -> Result<Loaded<Settings>, ProgramError>) -> Result<u8, ProgramError> {
+fn serve(
+    settings: impl FnOnce() -> Result<Loaded<Settings>, ProgramError>,
+    reload: Option<impl Fn() -> Result<Loaded<Settings>, SettingsError> + Send + 'static>,
+) -> Result<u8, ProgramError> {
     // The signals come before anything that may take time: process 1 of a container loses those that come before it
     // registers.
     let system = resources::system()?;
-    let signals = system.block_on(async { Signals::register() })?;
+    let mut signals = system.block_on(async { Signals::register() })?;
     let loaded = settings()?;
     let in_force = InForce::default();
     in_force.set(&loaded, &[]);
     let settings = loaded.settings;
-    let (log, _written_to_the_end) = logging::logger(&settings.log, logging::Stream::Stdout)?;
+    let (log, written_to_the_end) = logging::logger(&settings.log, logging::Stream::Stdout)?;
     system.block_on(async {
-        let admin = settings.admin.clone();
+        let (admin, began) = (settings.admin.clone(), settings.clone());
         let server = Server::bind(settings, Echo)?.with_log(log.clone());
-        let admin = Admin::bind(&admin, server.watch())?.with_log(log.clone()).with_settings(in_force);
+        let admin = Admin::bind(&admin, server.watch())?.with_log(log.clone()).with_settings(in_force.clone());
+        if let Some(reload) = reload {
+            let (handle, threshold, log) = (server.handle(), written_to_the_end.threshold(), log.clone());
+            signals = signals.with_reload(move || {
+                tell_manager(&[NotifyState::Reloading, monotonic_now()]);
+                match reload() {
+                    Ok(loaded) => {
+                        threshold.set(loaded.settings.log.level);
+                        in_force.set(&loaded, &began.restart_needed(&loaded.settings));
+                        handle.reload(loaded.settings);
+                    }
+                    Err(error) => {
+                        slog::error!(log, "settings not reloaded"; "reason" => %error);
+                        in_force.refused();
+                    }
+                }
+                tell_manager(&[NotifyState::Ready]);
+            });
+        }
         signals.with_log(log).forward_to(server.handle());
+        actix::spawn(tell_manager_of_phases(server.watch()));
         Ok(admin.during(server.run()).await?.exit_code())
     })
+}
+
+/// Tells the service manager, such as systemd, where the server stands. Without one it does nothing.
+async fn tell_manager_of_phases(watch: Watch) {
+    watch.reached(Phase::Running).await;
+    tell_manager(&[NotifyState::Ready, NotifyState::Status("serving")]);
+    watch.reached(Phase::LameDuck).await;
+    if watch.phase() == Phase::LameDuck {
+        tell_manager(&[NotifyState::Status("lame duck: not ready, still serving")]);
+    }
+    watch.reached(Phase::Stopping).await;
+    let open = watch.stopping().map_or(0, |stopping| stopping.owed);
+    tell_manager(&[NotifyState::Stopping, NotifyState::Status(&format!("stopping, connections to drain: {open}"))]);
+}
+
+fn tell_manager(state: &[NotifyState<'_>]) {
+    // A manager that does not listen is no reason to serve no one.
+    let _ = sd_notify::notify(state);
+}
+
+fn monotonic_now() -> NotifyState<'static> {
+    NotifyState::monotonic_usec_now().unwrap_or(NotifyState::MonotonicUsec(0))
 }

@@ -11,9 +11,13 @@ mod program;
 mod queue;
 #[cfg(all(test, feature = "cli"))]
 mod testing;
+#[cfg(feature = "cli")]
+mod threshold;
 
 pub(crate) use contained::contained;
 #[cfg(feature = "cli")]
 pub use program::{Stream, logger};
 #[cfg(feature = "cli")]
 pub use queue::Guard;
+#[cfg(feature = "cli")]
+pub use threshold::Threshold;

@@ -7,13 +7,14 @@
 use super::{
     in_order::{InOrder, Whole},
     queue::{self, Guard},
+    threshold::Threshold,
 };
 use std::{
     io::{self, IsTerminal, Write},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use slog::{Drain, FnValue, Level, LevelFilter, Logger, PushFnValue, Record, o};
+use slog::{Drain, FnValue, Level, Logger, PushFnValue, Record, o};
 use slog_term::{Decorator, FullFormat, PlainDecorator, TermDecorator};
 
 use crate::{
@@ -75,8 +76,9 @@ pub(super) fn plain(settings: &LogSettings, out: impl Write + Send + 'static) ->
 
 /// Puts the queue before `drain`, and the level before the queue. So a record that is filtered out costs one comparison.
 fn queued(level: Level, drain: impl Drain + Send + 'static) -> Result<(Logger, Guard), Error> {
-    let (queue, guard) = queue::queue(QUEUE, drain.ignore_res())?;
-    Ok((Logger::root(LevelFilter::new(queue, level).ignore_res(), o!()), guard))
+    let threshold = Threshold::new(level);
+    let (queue, guard) = queue::queue(QUEUE, threshold.clone(), drain.ignore_res())?;
+    Ok((Logger::root(threshold.before(queue), o!()), guard))
 }
 
 fn text<D: Decorator>(decorator: D) -> InOrder<FullFormat<D>> {

@@ -3,6 +3,7 @@
 //! `slog_async` turns records into values that can be sent. Its own queue panics if no thread can be started; this one
 //! returns an error.
 
+use super::threshold::Threshold;
 use crate::{error::Error, resources};
 use slog::{Drain, Never, OwnedKVList, Record};
 use slog_async::AsyncRecord;
@@ -25,16 +26,24 @@ pub(super) struct Queue(SyncSender<Item>);
 pub struct Guard {
     queue: SyncSender<Item>,
     thread: Option<JoinHandle<()>>,
+    threshold: Threshold,
+}
+
+impl Guard {
+    /// The least severe level that is logged, to be changed while the program runs.
+    pub fn threshold(&self) -> Threshold {
+        self.threshold.clone()
+    }
 }
 
 /// A queue of `size` records before `drain`, and the thread between them.
-pub(super) fn queue<D>(size: usize, drain: D) -> Result<(Queue, Guard), Error>
+pub(super) fn queue<D>(size: usize, threshold: Threshold, drain: D) -> Result<(Queue, Guard), Error>
 where
     D: Drain<Ok = (), Err = Never> + Send + 'static,
 {
     let (queue, items) = sync_channel(size);
     let thread = resources::spawn("log", move || write(&items, &drain))?;
-    Ok((Queue(queue.clone()), Guard { queue, thread: Some(thread) }))
+    Ok((Queue(queue.clone()), Guard { queue, thread: Some(thread), threshold }))
 }
 
 fn write(items: &Receiver<Item>, drain: &impl Drain<Ok = (), Err = Never>) {

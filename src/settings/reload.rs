@@ -22,6 +22,11 @@ macro_rules! for_each_key {
 }
 
 impl Settings {
+    /// The keys in which these settings differ from `new`, and which are in force only after a restart.
+    pub fn restart_needed(&self, new: &Self) -> Vec<&'static str> {
+        self.clone().reload(new.clone()).at_restart
+    }
+
     /// Takes over what can be in force without a restart, and tells all that differs.
     pub(crate) fn reload(&mut self, mut new: Self) -> Changes {
         let mut changes = Changes::default();

@@ -34,13 +34,10 @@ use futures_util::future::{join, join_all, select_all};
 use std::{
     iter,
     net::SocketAddr,
-    sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::{Duration, Instant, SystemTime},
 };
-use tokio::time::timeout;
+use tokio::{sync::watch, time::timeout};
 
 /// How long a Worker may take to list its connections.
 const WORKER_PATIENCE: Duration = Duration::from_millis(250);
@@ -57,8 +54,7 @@ pub(crate) struct Watched {
     counters: Vec<Arc<Counters>>,
     /// The Supervisor, and the Workers in the same order. Empty before the server runs.
     actors: OnceLock<(Recipient<Ping>, Vec<Recipient<Inspect>>)>,
-    /// Set when a stop is announced.
-    lame_duck: AtomicBool,
+    phase: watch::Sender<Phase>,
     stop: Mutex<Option<StopSoFar>>,
 }
 
@@ -86,7 +82,7 @@ impl Watched {
             news: News::new(),
             counters: (0..workers).map(|_| Arc::default()).collect(),
             actors: OnceLock::new(),
-            lame_duck: AtomicBool::new(false),
+            phase: watch::Sender::new(Phase::Bound),
             stop: Mutex::new(None),
         })
     }
@@ -100,20 +96,14 @@ impl Watched {
     pub fn run(&self, supervisor: Recipient<Ping>, workers: Vec<Recipient<Inspect>>) {
         // It is called once, by `Server::run`.
         let _ = self.actors.set((supervisor, workers));
-        let phase = Phase::Running;
+        let phase = self.enter(Phase::Running);
         self.news.tell(|at_ms| Change::Phase { at_ms, phase, reason: None, owed: None, timeout_ms: None });
     }
 
     /// A stop is announced.
     pub fn announce(&self, reason: StopReason) {
-        self.lame_duck.store(true, Relaxed);
-        self.news.tell(|at_ms| Change::Phase {
-            at_ms,
-            phase: Phase::LameDuck,
-            reason: Some(reason),
-            owed: None,
-            timeout_ms: None,
-        });
+        let phase = self.enter(Phase::LameDuck);
+        self.news.tell(|at_ms| Change::Phase { at_ms, phase, reason: Some(reason), owed: None, timeout_ms: None });
     }
 
     /// The settings were read again, and these keys have changed.
@@ -135,9 +125,10 @@ impl Watched {
             stuck: Vec::new(),
             report: None,
         });
+        let phase = self.enter(Phase::Stopping);
         self.news.tell(|at_ms| Change::Phase {
             at_ms,
-            phase: Phase::Stopping,
+            phase,
             reason: Some(reason),
             owed: Some(census.connections + census.pending),
             timeout_ms: Some(timeout.as_millis() as u64),
@@ -171,24 +162,18 @@ impl Watched {
     /// The server has ended; without a report if the Supervisor has crashed.
     pub fn end(&self, report: Option<Report>) {
         self.stopping(|so_far| so_far.report = report);
-        self.news.tell(|at_ms| Change::Phase {
-            at_ms,
-            phase: Phase::Stopped,
-            reason: None,
-            owed: None,
-            timeout_ms: None,
-        });
+        let phase = self.enter(Phase::Stopped);
+        self.news.tell(|at_ms| Change::Phase { at_ms, phase, reason: None, owed: None, timeout_ms: None });
         self.news.end();
     }
 
     pub fn phase(&self) -> Phase {
-        match &*self.stop() {
-            Some(StopSoFar { report: Some(_), .. }) => Phase::Stopped,
-            Some(_) => Phase::Stopping,
-            None if self.lame_duck.load(Relaxed) => Phase::LameDuck,
-            None if self.actors.get().is_some() => Phase::Running,
-            None => Phase::Bound,
-        }
+        *self.phase.borrow()
+    }
+
+    fn enter(&self, phase: Phase) -> Phase {
+        self.phase.send_replace(phase);
+        phase
     }
 
     fn stopping(&self, change: impl FnOnce(&mut StopSoFar)) {
@@ -346,6 +331,12 @@ impl Watch {
     /// Where the server stands.
     pub fn phase(&self) -> Phase {
         self.0.phase()
+    }
+
+    /// Resolves when the server has come this far, or further.
+    pub async fn reached(&self, phase: Phase) {
+        // The sender is kept here, so it does not fail.
+        let _ = self.0.phase.subscribe().wait_for(|now| *now >= phase).await;
     }
 
     /// The stop so far; `None` while none has begun.

@@ -1,0 +1,196 @@
+//! SIGHUP reads the settings again while the server runs, and the service manager hears of it.
+
+mod common;
+
+use common::*;
+use std::{fs, os::unix::net::UnixDatagram, process::Command};
+
+/// A server with a settings file of its own.
+struct Reloadable {
+    server: Server,
+    place: Place,
+}
+
+impl Reloadable {
+    fn start(test: &str, settings: &str) -> Self {
+        Self::start_with(test, settings, |_| {})
+    }
+
+    fn start_with(test: &str, settings: &str, prepare: impl FnOnce(&mut Command)) -> Self {
+        let place = Place::new(test).with("a.toml", settings);
+        let mut command = program(&[]);
+        command.env("ECHO_SERVER_SETTINGS", place.path().join("a.toml"));
+        prepare(&mut command);
+        Self { server: Server::run(command), place }
+    }
+
+    fn reload(&mut self, settings: &str) {
+        fs::write(self.place.path().join("a.toml"), settings).unwrap();
+        self.server.signal(Signal::HUP);
+    }
+
+    /// Reloads, and gives the keys that the log says have changed.
+    fn reloaded(&mut self, settings: &str) -> String {
+        self.reload(settings);
+        self.server.log.wait("settings reloaded")["changed"].as_str().unwrap().to_owned()
+    }
+
+    fn refused(&mut self) -> String {
+        self.server.log.wait("settings not reloaded")["reason"].as_str().unwrap().to_owned()
+    }
+}
+
+#[test]
+fn a_raised_cap_serves_those_that_wait_and_a_lowered_one_throws_no_client_out() {
+    let caps = |slots: usize, places: usize| {
+        format!("supervisor.max_connections = {slots}\nsupervisor.max_pending = {places}\n")
+    };
+    let mut running = Reloadable::start("caps", &(caps(1, 2) + "log.level = \"debug\"\n"));
+    let mut served = running.server.connect_served();
+    let mut waits = [running.server.connect(), running.server.connect()];
+    waits.iter().for_each(|client| drop(running.server.log.wait_of("connection waiting", client)));
+    assert_eq!(running.reloaded(&caps(3, 0)), "supervisor.max_connections, supervisor.max_pending, log.level");
+    waits.iter_mut().for_each(round_trip);
+    assert_eq!(running.reloaded(&caps(1, 1)), "supervisor.max_connections, supervisor.max_pending");
+    round_trip(&mut served);
+    waits.iter_mut().for_each(round_trip);
+    drop((served, waits));
+    let mut next = running.server.connect();
+    round_trip(&mut next);
+    drop(next);
+    running.server.stop().log.assert_all_accounted_for();
+}
+
+#[test]
+fn each_key_that_can_be_in_force_at_once_is() {
+    let mut running = Reloadable::start("keys", "");
+    for (key, value) in [
+        ("supervisor.max_connections", "7"),
+        ("supervisor.max_pending", "7"),
+        ("supervisor.max_restarts", "7"),
+        ("supervisor.restart_window", "\"7s\""),
+        ("supervisor.lame_duck", "\"1ms\""),
+        ("supervisor.shutdown_timeout", "\"77s\""),
+        ("connection.idle_timeout", "\"7h\""),
+        ("connection.linger", "\"17s\""),
+        ("log.level", "\"debug\""),
+    ] {
+        let previous = running.reloaded(&format!("{key} = {value}\n"));
+        // What the file said before is the default again.
+        assert!(previous.contains(key), "{previous}");
+    }
+    // The log's new level is in force, and is reset by the next reading.
+    let client = running.server.connect();
+    running.server.log.wait_of("connection opened", &client);
+    assert_eq!(
+        running.reloaded("supervisor.lame_duck = \"1ms\"\nsupervisor.shutdown_timeout = \"77s\"\n").split(", ").count(),
+        3
+    );
+    running.server.signal(Signal::TERM);
+    assert_eq!(number(&running.server.log.wait("lame duck"), "for_ms"), 1);
+    assert_eq!(number(&running.server.log.wait("stopping"), "timeout_ms"), 77_000);
+    running.reload("");
+    assert_eq!(running.refused(), "the server stops");
+    drop(client);
+    assert_eq!(running.server.end().code, Some(0));
+}
+
+#[test]
+fn what_needs_a_restart_is_named_at_each_reload_and_stays_as_it_is() {
+    let mut running = Reloadable::start("restart", "supervisor.workers = 2\n");
+    for _ in 0..2 {
+        running.reload("supervisor.workers = 3\nlisten.backlog = 7\n");
+        assert_eq!(running.server.log.wait("settings reloaded")["changed"], "");
+        assert_eq!(running.server.log.wait("restart needed")["keys"], "listen.backlog, supervisor.workers");
+    }
+    let ended = running.server.stop();
+    assert_eq!(ended.log.of("worker stopped").len(), 2);
+}
+
+#[test]
+fn a_file_that_is_wrong_in_any_way_changes_nothing_and_says_why() {
+    let mut running = Reloadable::start("wrong", "supervisor.max_connections = 2\n");
+    for (content, why) in [
+        ("supervisor.max_connections = 0\n", "supervisor.max_connections"),
+        ("supervisor.max_conections = 3\n", "max_conections"),
+        ("[supervisor\n", "a.toml"),
+        ("log.level = \"loud\"\n", "log.level"),
+        ("connection.linger = 5\n", "connection.linger"),
+        ("\u{0}", "a.toml"),
+    ] {
+        running.reload(content);
+        let reason = running.refused();
+        assert!(reason.contains(why) && !reason.contains('\n'), "{content:?}: {reason}");
+    }
+    let file = running.place.path().join("a.toml");
+    fs::remove_file(&file).unwrap();
+    running.server.signal(Signal::HUP);
+    assert!(running.refused().contains("a.toml"));
+    fs::create_dir(&file).unwrap();
+    running.server.signal(Signal::HUP);
+    assert!(running.refused().contains("a.toml"));
+    round_trip(&mut running.server.connect());
+    assert_eq!(running.server.stop().code, Some(0));
+}
+
+#[test]
+fn a_storm_of_reloads_loses_no_message() {
+    let mut running = Reloadable::start("storm", "");
+    let address = running.server.address;
+    let load = Client::start(address, &["--connections", "20", "--messages", "0", "--duration", "2s"]);
+    for n in 0..200 {
+        running.reload(&format!("supervisor.max_connections = {}\n", 20 + n % 3));
+    }
+    // Signals that come together are one, so there are fewer records.
+    running.server.log.wait("settings reloaded");
+    let run = load.end();
+    assert_eq!((run.code, &run.report["lost"], &run.report["wrong"]), (0, &0.into(), &0.into()));
+    running.server.stop().log.assert_totals_add_up();
+}
+
+#[test]
+fn the_service_manager_hears_of_the_start_a_reload_and_the_stop() {
+    let place = Place::new("manager");
+    let path = place.path().join("notify");
+    let manager = UnixDatagram::bind(&path).unwrap();
+    manager.set_read_timeout(Some(PATIENCE)).unwrap();
+    let heard = || {
+        let mut message = [0; 1024];
+        let n = manager.recv(&mut message).unwrap();
+        String::from_utf8(message[..n].to_vec()).unwrap()
+    };
+    let mut running = Reloadable::start_with("managed", "", |command| {
+        command.env("NOTIFY_SOCKET", &path);
+    });
+    assert_eq!(heard(), "READY=1\nSTATUS=serving\n");
+    let mut client = running.server.connect();
+    round_trip(&mut client);
+    running.reload("supervisor.lame_duck = \"1h\"\n");
+    let reloading = heard();
+    let since = reloading.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").unwrap();
+    assert!(since.trim_end().parse::<u64>().unwrap() > 0, "{reloading}");
+    assert_eq!(heard(), "READY=1\n");
+    running.server.log.wait("settings reloaded");
+    running.server.signal(Signal::TERM);
+    assert_eq!(heard(), "STATUS=lame duck: not ready, still serving\n");
+    running.server.signal_again(Signal::TERM);
+    assert_eq!(heard(), "STOPPING=1\nSTATUS=stopping, connections to drain: 1\n");
+    drop(client);
+    assert_eq!(running.server.end().code, Some(0));
+}
+
+#[test]
+fn the_unit_file_is_one_that_systemd_takes() {
+    let unit = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/compose/systemd/echo-server.service")).unwrap();
+    // The program is not installed here.
+    let place = Place::new("unit").with("echo-server.service", unit.replace("/usr/local/bin/echo-server", SERVER));
+    let mut verify = Command::new("systemd-analyze");
+    verify.arg("verify").arg(place.path().join("echo-server.service"));
+    if Command::new("systemd-analyze").arg("--version").output().is_err() {
+        return eprintln!("not checked: there is no systemd-analyze");
+    }
+    let verified = finish(&mut verify);
+    // This type came with systemd 253.
+    let complaints = verified.err.lines().filter(|line| !line.contains("service type, ignoring: notify-reload"));
+    assert_eq!((complaints.collect::<Vec<_>>(), verified.code), (vec![], 0));
+}
