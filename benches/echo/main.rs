@@ -19,6 +19,7 @@ mod load;
 mod process;
 mod servers;
 mod table;
+mod workers;
 
 use criterion::{BenchmarkGroup, Criterion, SamplingMode, Throughput, measurement::WallTime};
 use load::{Load, Shape};
@@ -56,8 +57,12 @@ fn main() {
         table.extend(echoes(criterion.benchmark_group(group), &format!("{group}/{id}"), id, &shape));
     }
     table.extend(crowd(criterion.benchmark_group("idle")));
+    let workers = [workers::connects(&mut criterion), workers::balance(&mut criterion)];
     criterion.final_summary();
     print!("{table}");
+    for table in workers.iter().filter(|table| !table.is_empty()) {
+        print!("\n{table}");
+    }
 }
 
 /// The turns of one round, in the order of `Contender::ALL`.

@@ -1,7 +1,7 @@
 //! A server's process, seen from outside: started, measured, stopped.
 #![expect(unsafe_code, reason = "neither std nor rustix asks for the processor time of another process")]
 
-use crate::servers::{Contender, SERVER};
+use crate::servers::{Contender, SERVER, WORKERS};
 use rustix::{
     process::{Pid, Signal, kill_process},
     thread::{CpuSet, sched_getaffinity, sched_setaffinity},
@@ -44,8 +44,14 @@ pub struct Process {
 
 impl Process {
     pub fn start(contender: Contender) -> Self {
+        Self::start_with(contender, 1)
+    }
+
+    /// With so many Workers, if the contender has them.
+    pub fn start_with(contender: Contender, workers: usize) -> Self {
         let mut command = Command::new(env::current_exe().expect("it has a path"));
-        command.env(SERVER, contender.name()).stdin(Stdio::null()).stdout(Stdio::piped());
+        command.env(SERVER, contender.name()).env(WORKERS, workers.to_string());
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
         pin(Role::Server);
         let child = command.spawn();
         pin(Role::Load);

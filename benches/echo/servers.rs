@@ -21,6 +21,9 @@ use tokio::{
 /// The variable that makes this program a server, and says which.
 pub const SERVER: &str = "BENCH_SERVER";
 
+/// The variable that tells this server how many Workers to have.
+pub const WORKERS: &str = "BENCH_WORKERS";
+
 const BUFFER: usize = 16 * 1024;
 
 /// In the order in which figures are kept: ours first, as the others are what it is compared to.
@@ -59,11 +62,18 @@ impl Contender {
     }
 }
 
-fn supervised_echo() {
+/// The settings of this server.
+pub fn settings(workers: usize) -> Settings {
     let mut settings = Settings::default();
     settings.listen.address = (Ipv4Addr::LOCALHOST, 0).into();
-    settings.supervisor.workers = 1;
+    settings.supervisor.workers = workers;
     settings.supervisor.max_connections = 12_000;
+    settings
+}
+
+fn supervised_echo() {
+    let workers = env::var(WORKERS).ok().and_then(|workers| workers.parse().ok());
+    let settings = settings(workers.unwrap_or(1));
     let serve = async {
         let signals = Signals::register()?;
         let server = Server::bind(settings, Echo)?;
