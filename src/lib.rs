@@ -212,6 +212,7 @@ pub use server::{
         socket::Socket,
     },
     echo::Echo,
+    fault::FaultyEcho,
     handle::{Handle, Status},
     report::Report,
     service::{AtStop, Service},
