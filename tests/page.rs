@@ -39,6 +39,7 @@ fn main() -> ExitCode {
         the_page_is_dark_for_a_reader_who_wants_it_dark_and_can_be_read_in_both,
         every_cell_has_a_name_for_a_screen_reader,
         a_cell_shows_its_connection_at_a_click_and_at_a_key,
+        the_age_of_a_connection_counts_from_its_opening_whatever_state_it_is_in,
         the_list_shows_all_connections_page_by_page,
         of_more_than_512_connections_of_a_worker_the_rest_is_counted,
         a_phone_needs_no_scrolling_sideways,
@@ -346,6 +347,26 @@ fn a_cell_shows_its_connection_at_a_click_and_at_a_key() {
     page.press("#c3", ENTER);
     drop(clients);
     page.until_shown("#fields", "closed, client");
+}
+
+fn the_age_of_a_connection_counts_from_its_opening_whatever_state_it_is_in() {
+    let (server, page) = start(&[]);
+    // The page's own functions, given what a server could say.
+    let age = page.run(
+        "const connection = { connection: 7, peer: '10.0.0.9:40312', state: 'waiting', since_ms: 400 };
+        const worker = { worker: 1, n: 1, count: { waiting: 1, serving: 0 }, connections: [connection] };
+        const tree = treeOf({ server: { uptime_ms: 1000 }, workers: [worker] });
+        const change = { worker: 1, connection: 7 };
+        const { tree: next } = reduce(tree, [
+            { ...change, type: 'state', n: 2, state: 'serving', at_ms: 1100 },
+            { ...change, type: 'closed', n: 3, reason: 'client', at_ms: 1200 },
+        ]);
+        row = next.workers.get(1).connections.get(7);
+        drawRow();
+        return document.querySelector('#fields').textContent",
+    );
+    assert!(age.as_str().unwrap().contains("open for600 ms"), "{age}");
+    server.stop();
 }
 
 fn the_list_shows_all_connections_page_by_page() {

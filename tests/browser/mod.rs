@@ -141,7 +141,7 @@ impl Browser {
 
     /// A picture of the page, as PNG.
     pub fn picture(&self) -> Vec<u8> {
-        let picture = self.request("GET", "/screenshot", &Value::Null);
+        let picture = self.request("GET", "/screenshot", &json!({}));
         BASE64_STANDARD.decode(picture.as_str().unwrap()).unwrap()
     }
 }
