@@ -139,7 +139,12 @@ fn every_event_of_the_log_is_explained() {
     let files = folders.into_iter().flat_map(|folder| fs::read_dir(path(folder)).unwrap());
     let files = files.map(|file| file.unwrap().path()).filter(|file| file.extension().is_some_and(|end| end == "rs"));
     let text = |file| fs::read_to_string(file).unwrap();
-    let code: String = files.map(|file| text(file).split("\nmod tests {").next().unwrap().to_owned()).collect();
+    let lines = |file| {
+        let text = text(file);
+        let lines = text.lines().take_while(|line| *line != "mod tests {");
+        lines.filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
+    };
+    let code: String = files.map(lines).collect();
     let logged = code.split("slog::").skip(1).filter_map(|call| {
         let (level, rest) = call.split_once("!(")?;
         let is_level = ["debug", "info", "warn", "error", "$level"].contains(&level);
