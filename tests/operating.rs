@@ -5,7 +5,7 @@ mod common;
 
 use common::*;
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::{
     collections::BTreeSet,
     fs,
@@ -16,9 +16,10 @@ use std::{
 };
 
 /// Each test, and the program that it needs.
-const TESTS: [(&str, Option<&str>, fn()); 7] = [
+const TESTS: [(&str, Option<&str>, fn()); 8] = [
     ("the_metrics_are_as_prometheus_wants_them", Some("promtool"), the_metrics_are_as_prometheus_wants_them),
     ("the_alerts_are_ones_that_prometheus_takes", Some("promtool"), the_alerts_are_ones_that_prometheus_takes),
+    ("the_queries_are_ones_that_prometheus_takes", Some("promtool"), the_queries_are_ones_that_prometheus_takes),
     ("the_unit_file_is_one_that_systemd_takes", Some("systemd-analyze"), the_unit_file_is_one_that_systemd_takes),
     ("every_metric_that_is_named_is_in_a_scrape", None, every_metric_that_is_named_is_in_a_scrape),
     ("the_answers_to_questions_of_health_are_as_shown", Some("curl"), the_answers_to_questions_of_health_are_as_shown),
@@ -70,6 +71,26 @@ fn the_metrics_are_as_prometheus_wants_them() {
 fn the_alerts_are_ones_that_prometheus_takes() {
     let mut check = Command::new("promtool");
     let checked = finish(check.args(["check", "rules"]).arg(path("docs/operating/alerts.yaml")));
+    assert_eq!(checked.code, 0, "{checked:?}");
+}
+
+/// Those of the document and of the dashboard, as rules: so Prometheus's tool reads them.
+fn the_queries_are_ones_that_prometheus_takes() {
+    let text = read("docs/operating.md");
+    let (block, _) = text.split_once("```promql\n").unwrap().1.split_once("```").unwrap();
+    let dashboard: Value = serde_json::from_str(&read("docs/operating/dashboard.json")).unwrap();
+    let targets = dashboard["panels"].as_array().unwrap().iter().flat_map(|panel| panel["targets"].as_array().unwrap());
+    let queries: Vec<_> = block.split("\n\n").chain(targets.map(|target| target["expr"].as_str().unwrap())).collect();
+    assert!(queries.len() > 13, "{queries:?}");
+    let rules: Vec<_> = (0..)
+        .zip(queries)
+        .map(|(n, query): (u32, _)| json!({ "record": format!("query:{n}"), "expr": query }))
+        .collect();
+    // YAML takes JSON as it is.
+    let file = json!({ "groups": [{ "name": "queries", "rules": rules }] }).to_string();
+    let place = Place::new("queries").with("rules.yaml", file);
+    let mut check = Command::new("promtool");
+    let checked = finish(check.args(["check", "rules"]).arg(place.path().join("rules.yaml")));
     assert_eq!(checked.code, 0, "{checked:?}");
 }
 
