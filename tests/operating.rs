@@ -15,8 +15,10 @@ use std::{
     process::{Command, ExitCode},
 };
 
-/// Each test, and the program that it needs.
-const TESTS: [(&str, Option<&str>, fn()); 8] = [
+/// The name of a test, the program that it needs, and the test.
+type Test = (&'static str, Option<&'static str>, fn());
+
+const TESTS: [Test; 8] = [
     ("the_metrics_are_as_prometheus_wants_them", Some("promtool"), the_metrics_are_as_prometheus_wants_them),
     ("the_alerts_are_ones_that_prometheus_takes", Some("promtool"), the_alerts_are_ones_that_prometheus_takes),
     ("the_queries_are_ones_that_prometheus_takes", Some("promtool"), the_queries_are_ones_that_prometheus_takes),
