@@ -58,6 +58,10 @@ fn echo_what_is_there(socket: &Socket) -> io::Result<Pause> {
             if written < n {
                 return Ok(Pause::Owing(buffer[written..n].into()));
             }
+            // A short read has emptied the socket, and a second one would find nothing.
+            if n < buffer.len() {
+                return Ok(Pause::Quiet);
+            }
         }
         Ok(Pause::OthersTurn)
     })
