@@ -187,7 +187,8 @@ impl Stream {
         // A header is nothing that is due. If it is refused, the connection's own task finds that too.
         let _ = self.try_header(More::Open);
         let (time, before) = (self.last_word(), self.state());
-        let may_wait = !time.is_zero() && self.arrived() == 0;
+        let nothing_is_due = self.expects_header() || self.arrived() == 0;
+        let may_wait = !time.is_zero() && nothing_is_due;
         if before.stop(may_wait) != ConnectionState::LastWord {
             self.end_input(Ending::Stopped);
             return None;
