@@ -158,7 +158,7 @@ fn a_connection_with_a_wrong_header_is_reset_and_the_log_says_why() {
         let mut client = connect_with(&server, sent);
         assert!(is_reset(&mut client), "{error}");
         let close = server.log.wait_of("connection closed", &client);
-        assert_eq!((&close["reason"], &close["level"]), (&"header".into(), &"warn".into()));
+        assert_eq!((&close["reason"], &close["level"]), (&"header".into(), &"WARN".into()));
         assert_eq!((&close["error"], &close["received"]), (&error.into(), &0.into()));
         let closed = get(server.admin.unwrap(), "/v1/tree").json()["totals"]["closed"]["header"].clone();
         assert_eq!(closed, 1);
