@@ -214,7 +214,7 @@ pub use server::{
     echo::Echo,
     fault::FaultyEcho,
     handle::{Handle, Status},
-    report::Report,
+    report::{Report, TotalBytes},
     service::{AtStop, Service},
 };
 pub use settings::Settings;
