@@ -7,12 +7,16 @@ mod connect;
 mod connection;
 mod exchange;
 pub mod healthcheck;
+mod outage;
 mod record;
 pub(crate) mod report;
 mod session;
 mod supervisor;
+mod tally;
 #[cfg(test)]
 mod testing;
+mod timeline;
+mod times;
 mod verify;
 
 use crate::{
