@@ -8,7 +8,7 @@ mod connection;
 mod exchange;
 pub mod healthcheck;
 mod record;
-pub(crate) mod report;
+pub mod report;
 mod session;
 mod supervisor;
 #[cfg(test)]
