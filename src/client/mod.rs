@@ -9,7 +9,7 @@ mod exchange;
 pub mod healthcheck;
 mod outage;
 mod record;
-pub(crate) mod report;
+pub mod report;
 mod session;
 mod supervisor;
 mod tally;

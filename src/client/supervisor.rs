@@ -29,9 +29,9 @@ pub(super) struct ClientSupervisor<C: Connect> {
     server: Rc<C>,
     connections: Roster<usize, Addr<ConnectionActor<C>>>,
     tally: Rc<RefCell<Tally>>,
-    unreachable: usize,
+    unreachable: u64,
     obstacle: Option<String>,
-    crashed: usize,
+    crashed: u64,
     stopped: Option<StopReason>,
     echoes: Echoes,
     started: Instant,
@@ -72,8 +72,7 @@ impl<C: Connect> ClientSupervisor<C> {
             crashed: self.crashed,
             stopped: self.stopped,
             forced: self.connections.ordered() == Some(Stop::Abort),
-            elapsed: self.started.elapsed(),
-            ..ClientReport::new(self.plan.id.clone(), &self.tally.borrow())
+            ..ClientReport::new(self.plan.id.clone(), &self.tally.borrow()).with_elapsed(self.started.elapsed())
         };
         // This fails if the program has stopped waiting for `run`. Then no one wants the report.
         let _ = report_to.send(report);

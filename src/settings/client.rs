@@ -4,9 +4,10 @@
 
 use super::{
     fields::*,
+    limits::{Limits, limits},
     log::{LogFormat, LogSettings},
 };
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use std::time::Duration;
 
 /// The settings of the client. `ClientSettings::default()` is the built-in `client.toml`.
@@ -20,6 +21,10 @@ pub struct ClientSettings {
     pub client: IdentitySettings,
     /// What it sends.
     pub traffic: TrafficSettings,
+    /// What makes a run fail besides its echoes.
+    pub verdict: VerdictSettings,
+    /// How the report is shown.
+    pub report: ReportSettings,
     /// What is logged, and how.
     pub log: LogSettings,
 }
@@ -75,6 +80,52 @@ pub struct TrafficSettings {
     pub timeout: Duration,
 }
 
+/// What makes a run fail besides its echoes.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a section of keys")]
+#[non_exhaustive]
+pub struct VerdictSettings {
+    /// Limits, separated by commas, that must not be so at the end: `p99 > 5ms, outage > 1s`.
+    #[serde(deserialize_with = "limits")]
+    pub fail_if: Limits,
+}
+
+/// How the report is shown.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a section of keys")]
+#[non_exhaustive]
+pub struct ReportSettings {
+    /// The shape of the report on standard output.
+    #[serde(deserialize_with = "format")]
+    pub format: ReportFormat,
+}
+
+/// The shape of the report on standard output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ReportFormat {
+    /// Lines for people.
+    Table,
+    /// The lines, and bars of the times.
+    Chart,
+    /// One line that holds a JSON object.
+    Json,
+    /// A page for a browser.
+    Html,
+}
+
+fn format<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ReportFormat, D::Error> {
+    parsed(deserializer, "table, chart, json or html", |text| {
+        Some(match text {
+            "table" => ReportFormat::Table,
+            "chart" => ReportFormat::Chart,
+            "json" => ReportFormat::Json,
+            "html" => ReportFormat::Html,
+            _ => return None,
+        })
+    })
+}
+
 impl Default for ClientSettings {
     fn default() -> Self {
         Self {
@@ -89,6 +140,8 @@ impl Default for ClientSettings {
                 message: "[CLIENT {id}] Message N°{n}".into(),
                 timeout: Duration::from_secs(5),
             },
+            verdict: VerdictSettings { fail_if: Limits::default() },
+            report: ReportSettings { format: ReportFormat::Table },
             log: LogSettings { level: slog::Level::Info, format: LogFormat::Auto },
         }
     }
@@ -112,6 +165,26 @@ mod tests {
         ] {
             check_range::<ClientSettings>(key, least, below, most, above);
         }
+    }
+
+    #[test]
+    fn a_wrong_limit_is_refused_with_what_is_expected_at_which_character() {
+        let settings = read::<ClientSettings>(r#"verdict.fail_if = "p99 > 5ms, lost>0.1%""#).unwrap();
+        assert_eq!(settings.verdict.fail_if.to_string(), "p99 > 5ms, lost > 0.1%");
+        let error = read::<ClientSettings>(r#"verdict.fail_if = "p99 > 5ms, lost > 5ms""#).unwrap_err();
+        assert!(error.contains("expected a count such as 10, or a share of what was due such as 0.1%, or"), "{error}");
+        assert!(error.ends_with("at character 19"), "{error}");
+    }
+
+    #[test]
+    fn the_report_has_four_shapes() {
+        use ReportFormat::*;
+        for (name, format) in [("table", Table), ("chart", Chart), ("json", Json), ("html", Html)] {
+            let settings = read::<ClientSettings>(&format!("report.format = {name:?}")).unwrap();
+            assert_eq!(settings.report.format, format);
+        }
+        let error = read::<ClientSettings>(r#"report.format = "yaml""#).unwrap_err();
+        assert!(error.ends_with("expected table, chart, json or html"), "{error}");
     }
 
     #[test]
