@@ -16,6 +16,8 @@ pub(crate) struct Outage {
     pub from: Duration,
     /// When the first verified echo came back that was sent after `from`, or the end of the run.
     pub to: Duration,
+    /// Whether it was not over when the run ended.
+    pub open: bool,
     /// Attempts that failed and had begun in it.
     pub failed: u64,
     /// Why they failed, and how often each.
@@ -27,7 +29,7 @@ pub(crate) struct Outage {
 
 impl Outage {
     fn new(from: Duration) -> Self {
-        Self { from, to: from, failed: 0, reasons: BTreeMap::new(), since_verified: None }
+        Self { from, to: from, open: false, failed: 0, reasons: BTreeMap::new(), since_verified: None }
     }
 
     fn add(&mut self, why: &'static str) {
@@ -81,20 +83,20 @@ impl Outages {
     /// The echo of a message that was sent at `sent` has come back at `back`, verified.
     pub fn verified(&mut self, sent: Duration, back: Duration) {
         if self.open.as_ref().is_some_and(|outage| sent > outage.from) {
-            self.close(back);
+            self.close(back, false);
         }
         self.last_verified = self.last_verified.max(Some(sent));
     }
 
     /// The run is over.
     pub fn finish(&mut self, at: Duration) {
-        self.close(at);
+        self.close(at, true);
     }
 
-    fn close(&mut self, at: Duration) {
+    fn close(&mut self, at: Duration, open: bool) {
         let Some(outage) = self.open.take() else { return };
         let since_verified = self.last_verified.map(|sent| outage.from.saturating_sub(sent));
-        let outage = Outage { to: at.max(outage.from), since_verified, ..outage };
+        let outage = Outage { to: at.max(outage.from), open, since_verified, ..outage };
         self.count += 1;
         self.total += outage.length();
         self.longest = self.longest.max(outage.length());
@@ -173,7 +175,8 @@ mod tests {
     #[test]
     fn an_outage_tells_since_when_the_server_may_have_been_away() {
         let first = outages(&[(3, Failed(2)), (9, Verified(8))], 100);
-        assert_eq!(first.windows[0].since_verified, None);
+        assert_eq!((first.windows[0].since_verified, first.windows[0].open), (None, false));
+        assert!(outages(&[(3, Failed(2))], 100).windows[0].open);
         let later = outages(&[(4, Verified(3)), (7, Failed(5)), (9, Verified(8))], 100);
         assert_eq!(later.windows[0].since_verified, Some(ms(2)));
     }

@@ -127,9 +127,7 @@ pub(crate) struct Moments {
     pub due: Duration,
     /// When its connection had room for it.
     pub room: Duration,
-    /// Its first byte, for the first time.
-    pub first: Duration,
-    /// Its first byte, for the last time: later than `first` if it was sent again.
+    /// Its first byte, for the last time if it was sent again.
     pub sent: Duration,
 }
 
@@ -161,6 +159,8 @@ pub(crate) struct Tally {
     pub usage: Usage,
     /// Messages that were due before this are counted but not timed.
     warmup: Duration,
+    /// Tries to connect that never got out of this machine.
+    pub local_failures: u64,
     /// How many connections are open now.
     open: u64,
 }
@@ -183,11 +183,12 @@ impl Tally {
         }
     }
 
-    pub fn verified(&mut self, message: &Moments, back: Duration) {
+    /// The round trip is given, because it may have begun before T0.
+    pub fn verified(&mut self, message: &Moments, round_trip: Duration, back: Duration) {
         self.verified += 1;
         self.outages.verified(message.sent, back);
         let timed = message.due >= self.warmup;
-        let (round_trip, response) = (back - message.first, back.saturating_sub(message.due));
+        let response = back.saturating_sub(message.due);
         let row = self.timeline.row(message.due);
         row.verified += 1;
         if timed {
@@ -232,10 +233,10 @@ impl Tally {
         }
     }
 
-    pub fn connected(&mut self, server: SocketAddr, begun: Duration, at: Duration) {
+    pub fn connected(&mut self, server: SocketAddr, took: Duration, at: Duration) {
         self.connections.made += 1;
         self.servers.entry(server).or_default().connections += 1;
-        self.connect.record(at.saturating_sub(begun));
+        self.connect.record(took);
         self.open += 1;
         self.timeline.connections(at, self.open);
     }
@@ -250,7 +251,7 @@ impl Tally {
                 self.connections.unanswered += 1;
                 self.outages.failed(begun, "unanswered");
             }
-            NotConnected::Local => {}
+            NotConnected::Local => self.local_failures += 1,
         }
     }
 
