@@ -171,7 +171,8 @@ mod tests {
     use crate::client::tally::Moments;
 
     fn report(verified: u64, wrong: u64, lost: u64) -> ClientReport {
-        let mut tally = Tally { wrong, lost, ..Tally::default() };
+        let mut tally = Tally::default();
+        (tally.wrong, tally.lost) = (wrong, lost);
         let mut verify = |micros| tally.verified(&Moments::default(), Duration::from_micros(micros), Duration::ZERO);
         (1..=verified).for_each(&mut verify);
         ClientReport::new("c-1".into(), &tally)

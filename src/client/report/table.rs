@@ -45,7 +45,8 @@ mod tests {
     use std::time::Duration;
 
     fn report(verified: u64, wrong: u64, lost: u64) -> ClientReport {
-        let mut tally = Tally { wrong, lost, ..Tally::default() };
+        let mut tally = Tally::default();
+        (tally.wrong, tally.lost) = (wrong, lost);
         (1..=verified).for_each(|n| tally.verified(&Moments::default(), Duration::from_micros(n), Duration::ZERO));
         ClientReport::new("c-1".into(), &tally)
     }
