@@ -2,11 +2,19 @@
 //!
 //! A report is one document. `parts` and `times` say what is in it, the other files here show it or make one out of many.
 
+mod merge;
 mod parts;
+mod read;
+mod rows;
 mod table;
+#[cfg(test)]
+mod testing;
 mod times;
+mod verdict;
 
+pub use merge::merge;
 pub use parts::*;
+pub use read::{ReadError, read};
 pub use times::{Hdr, Times};
 
 use crate::{decisions::stop::StopReason, text::one_line};
@@ -170,6 +178,16 @@ impl ClientReport {
             (_, _, true) => 4,
             _ => 0,
         }
+    }
+
+    /// Echoes verified a second; `None` if the run took no time.
+    pub fn rate(&self) -> Option<f64> {
+        (self.elapsed_ms > 0).then(|| self.verified as f64 * 1e3 / self.elapsed_ms as f64)
+    }
+
+    /// The times of the echoes as they are first looked at: the response if there is a rate, else the round trip.
+    pub fn echo_times(&self) -> &Times {
+        if self.response.count > 0 { &self.response } else { &self.round_trip }
     }
 
     /// What went wrong beside the echoes, in one line.

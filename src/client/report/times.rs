@@ -16,6 +16,11 @@ use std::{fmt, time::Duration};
 pub struct Hdr(Histogram<u64>);
 
 impl Hdr {
+    /// To one digit: little memory, for the many rows of a timeline.
+    pub(crate) fn coarse() -> Self {
+        Self(Histogram::new(1).expect("one digit is within its range"))
+    }
+
     /// Counts one time.
     pub fn record(&mut self, time: Duration) {
         self.record_n(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX), 1);
