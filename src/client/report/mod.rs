@@ -2,10 +2,16 @@
 //!
 //! A report is one document. `parts` and `times` say what is in it, the other files here show it or make one out of many.
 
+mod baseline;
+mod chart;
+mod charts;
 mod merge;
+mod page;
 mod parts;
+mod picture;
 mod read;
 mod rows;
+mod save;
 mod table;
 #[cfg(test)]
 mod testing;
@@ -15,6 +21,7 @@ mod verdict;
 pub use merge::merge;
 pub use parts::*;
 pub use read::{ReadError, read};
+pub use save::{SaveError, SaveTo};
 pub use times::{Hdr, Times};
 
 use crate::{decisions::stop::StopReason, text::one_line};

@@ -47,6 +47,10 @@ impl Hdr {
         self.0.value_at_quantile(share)
     }
 
+    pub(crate) fn histogram(&self) -> &Histogram<u64> {
+        &self.0
+    }
+
     /// Its buckets that are not empty: the longest time of each in nanoseconds, and how many there are.
     pub(crate) fn buckets(&self) -> impl Iterator<Item = (u64, u64)> {
         self.0.iter_recorded().map(|bucket| (bucket.value_iterated_to(), bucket.count_since_last_iteration()))
