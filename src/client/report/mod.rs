@@ -24,36 +24,9 @@ pub use read::{ReadError, read};
 pub use save::{SaveError, SaveTo};
 pub use times::{Hdr, Times};
 
-use crate::{decisions::stop::StopReason, text::one_line};
+use crate::{client::tally::Tally, decisions::stop::StopReason, text::one_line};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, time::Duration};
-
-/// The outcome of every message of every connection.
-#[derive(Default)]
-pub(crate) struct Tally {
-    verified: u64,
-    pub wrong: u64,
-    pub lost: u64,
-    pub given_up: u64,
-    /// The shortest and the longest round trip. The histogram would give only the edges of their buckets.
-    extremes: Option<(Duration, Duration)>,
-    round_trips: Hdr,
-}
-
-impl Tally {
-    pub fn verified(&mut self, elapsed: Duration) {
-        self.verified += 1;
-        let (min, max) = self.extremes.unwrap_or((elapsed, elapsed));
-        self.extremes = Some((min.min(elapsed), max.max(elapsed)));
-        self.round_trips.record(elapsed);
-    }
-
-    /// A verified echo is wrong after all. Its round trip stays, because it was one.
-    pub fn take_back(&mut self) {
-        self.verified -= 1;
-        self.wrong += 1;
-    }
-}
 
 /// What a client has done, or many clients together: the document that `docs/report.schema.json` describes, field by field.
 /// Displayed, it is a table for people.
@@ -156,8 +129,9 @@ impl ClientReport {
     pub(crate) fn new(client: String, tally: &Tally) -> Self {
         let &Tally { verified, wrong, lost, given_up, .. } = tally;
         let due = verified + wrong + lost;
-        let round_trip = Times::of(&tally.round_trips, tally.extremes);
-        let hdr = Histograms { round_trip: tally.round_trips.clone(), ..Histograms::default() };
+        let round_trip_hdr = Hdr::from(tally.round_trip.histogram().clone());
+        let round_trip = Times::of(&round_trip_hdr, tally.round_trip.extremes());
+        let hdr = Histograms { round_trip: round_trip_hdr, ..Histograms::default() };
         Self { client, sent: due, verified, wrong, lost, given_up, due, hdr, ..Self::default() }
             .with_round_trip(round_trip)
     }
@@ -219,10 +193,12 @@ impl ClientReport {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::client::tally::Moments;
 
     fn report(verified: u64, wrong: u64, lost: u64) -> ClientReport {
         let mut tally = Tally { wrong, lost, ..Tally::default() };
-        (1..=verified).for_each(|n| tally.verified(Duration::from_micros(n)));
+        let mut verify = |micros| tally.verified(&Moments::default(), Duration::from_micros(micros), Duration::ZERO);
+        (1..=verified).for_each(&mut verify);
         ClientReport::new("c-1".into(), &tally)
     }
 
@@ -307,8 +283,8 @@ mod tests {
     #[test]
     fn an_echo_that_is_taken_back_is_wrong_instead() {
         let mut tally = Tally::default();
-        tally.verified(Duration::from_micros(7));
-        tally.take_back();
+        tally.verified(&Moments::default(), Duration::from_micros(7), Duration::ZERO);
+        tally.take_back(Duration::ZERO);
         let report = ClientReport::new(String::new(), &tally);
         assert_eq!((report.sent, report.verified, report.wrong), (1, 0, 1));
     }

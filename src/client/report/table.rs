@@ -38,12 +38,15 @@ pub(super) fn readable(micros: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{client::report::Tally, decisions::stop::StopReason};
+    use crate::{
+        client::tally::{Moments, Tally},
+        decisions::stop::StopReason,
+    };
     use std::time::Duration;
 
     fn report(verified: u64, wrong: u64, lost: u64) -> ClientReport {
         let mut tally = Tally { wrong, lost, ..Tally::default() };
-        (1..=verified).for_each(|n| tally.verified(Duration::from_micros(n)));
+        (1..=verified).for_each(|n| tally.verified(&Moments::default(), Duration::from_micros(n), Duration::ZERO));
         ClientReport::new("c-1".into(), &tally)
     }
 

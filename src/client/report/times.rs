@@ -72,6 +72,12 @@ impl Hdr {
     }
 }
 
+impl From<Histogram<u64>> for Hdr {
+    fn from(nanos: Histogram<u64>) -> Self {
+        Self(nanos)
+    }
+}
+
 impl Default for Hdr {
     fn default() -> Self {
         Self(Histogram::new(3).expect("three digits are within its range"))
