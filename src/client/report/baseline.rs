@@ -3,7 +3,11 @@
 //! A figure that differs may differ by chance. So beside each ratio stands whether the ranges of the two overlap: the range
 //! over the clients of a merge, or else over the middle half of the timeline's rows.
 
-use super::{ClientReport, Part, Row, table::readable};
+use super::{
+    document::ClientReport,
+    parts::{Part, Row},
+    table::readable,
+};
 use std::fmt::Write as _;
 
 /// The range in which a figure lay, from its parts.
@@ -92,7 +96,8 @@ impl ClientReport {
         for figure in FIGURES {
             let (then, now) = ((figure.whole)(baseline), (figure.whole)(self));
             let shown = |value: Option<f64>| value.map_or_else(|| "-".into(), figure.shown);
-            let ratio = then.zip(now).filter(|(then, _)| *then > 0.0).map(|(then, now)| format!("  {:.2}x", now / then));
+            let ratio =
+                then.zip(now).filter(|(then, _)| *then > 0.0).map(|(then, now)| format!("  {:.2}x", now / then));
             let overlap = figure.range(baseline).zip(figure.range(self)).is_some_and(|(a, b)| a.0 <= b.1 && b.0 <= a.1);
             let same = if then == now || overlap { "  same" } else { "" };
             let ratio = ratio.unwrap_or_default();
@@ -128,7 +133,10 @@ lost                 204          204  1.00x  same
         slow.lost = 0;
         let beside = slow.beside(&sample());
         assert!(beside.contains("9.90 ms     19.80 ms  2.00x\n"), "{beside}");
-        assert!(beside.contains("5.00 ms      5.00 ms  1.00x  same\n") || beside.contains("5.01 ms  1.00x  same\n"), "{beside}");
+        assert!(
+            beside.contains("5.00 ms      5.00 ms  1.00x  same\n") || beside.contains("5.01 ms  1.00x  same\n"),
+            "{beside}"
+        );
         assert!(beside.ends_with("204            0  0.00x\n"), "{beside}");
     }
 

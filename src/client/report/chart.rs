@@ -2,7 +2,7 @@
 //!
 //! Plain text without colours. A bar is as long as its share of the longest.
 
-use super::{ClientReport, Hdr, table::readable};
+use super::{document::ClientReport, table::readable, times::Hdr};
 use std::{collections::BTreeMap, fmt::Write as _};
 
 const WIDTH: f64 = 40.0;
@@ -14,8 +14,11 @@ impl ClientReport {
     /// The table, and below it bars of the times and a line of each interval's p99 and echoes.
     pub fn to_chart(&self) -> String {
         let mut chart = self.to_string();
-        let (name, hdr) =
-            if self.response.count > 0 { ("response", &self.hdr.response) } else { ("round trip", &self.hdr.round_trip) };
+        let (name, hdr) = if self.response.count > 0 {
+            ("response", &self.hdr.response)
+        } else {
+            ("round trip", &self.hdr.round_trip)
+        };
         if hdr.count() > 0 {
             let _ = write!(chart, "\n{name}\n{}", bars(hdr));
         }

@@ -3,8 +3,10 @@
 //! Relies on `picture` for the drawing. Each takes the report and is a whole `<svg>`.
 
 use super::{
-    ClientReport, Hdr, Row,
-    picture::{Picture, Scale},
+    document::ClientReport,
+    parts::{Row, Step},
+    picture::{Picture, Scale, escaped},
+    times::Hdr,
 };
 use std::collections::BTreeMap;
 
@@ -33,8 +35,12 @@ impl ClientReport {
         let windows = self.outages.windows.iter();
         let empty = windows.fold(Picture::new(label, x, y), |picture, window| {
             // The reasons are words of this program, though a report may be read from a file.
-            let title = super::page::escaped(&window.why);
-            picture.band(window.from_s, window.to_s, &format!("{:.2} s to {:.2} s: {title}", window.from_s, window.to_s))
+            let title = escaped(&window.why);
+            picture.band(
+                window.from_s,
+                window.to_s,
+                &format!("{:.2} s to {:.2} s: {title}", window.from_s, window.to_s),
+            )
         });
         empty.across(shown).below(&x.ticks(), seconds)
     }
@@ -55,9 +61,12 @@ pub(super) fn percentiles(report: &ClientReport) -> String {
     let at = |hdr: &Hdr, place: f64| hdr.at(1.0 - 10_f64.powf(-place)) as f64 / 1e3;
     let values = hdrs.clone().flat_map(|(_, hdr)| [at(hdr, 0.0), at(hdr, nines)]);
     let ticks: Vec<f64> = (0..=nines as i32).map(f64::from).collect();
-    let frame = Picture::new("response and round trip by percentile", Scale::between(0.0, nines), Scale::powers(values))
-        .across(time)
-        .below(&ticks, |place| if place == 0.0 { "0 %".into() } else { format!("{} %", 100.0 - 100.0 / 10_f64.powf(place)) });
+    let frame =
+        Picture::new("response and round trip by percentile", Scale::between(0.0, nines), Scale::powers(values))
+            .across(time)
+            .below(&ticks, |place| {
+                if place == 0.0 { "0 %".into() } else { format!("{} %", 100.0 - 100.0 / 10_f64.powf(place)) }
+            });
     hdrs.fold(frame, |picture, (class, hdr)| {
         picture.line(class, places.clone().map(|place| (place, Some(at(hdr, place)))))
     })
@@ -114,7 +123,7 @@ pub(super) fn heat(report: &ClientReport) -> String {
 
 /// p50 and p99 of the response at each rate.
 pub(super) fn steps(report: &ClientReport) -> String {
-    let figures = |step: &super::Step| [("a", step.response.p50_us), ("b", step.response.p99_us)];
+    let figures = |step: &Step| [("a", step.response.p50_us), ("b", step.response.p99_us)];
     let values = report.steps.iter().flat_map(figures).filter_map(|(_, micros)| micros).map(|micros| micros as f64);
     let x = Scale::linear(report.steps.iter().map(|step| step.rate).fold(0.0, f64::max));
     let frame = Picture::new("response by rate", x, Scale::powers(values))
@@ -129,7 +138,7 @@ pub(super) fn steps(report: &ClientReport) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Step, Times, testing::sample};
+    use super::super::{testing::sample, times::Times};
     use super::*;
     use std::{env, fs};
 

@@ -3,7 +3,11 @@
 //! Counts and histograms add, and every percentile is read from the histogram of all. Clients that began at different times
 //! are laid on one time by `started`, so it relies on their clocks to agree to about a second.
 
-use super::{ClientReport, Connections, Histograms, LostBy, Outages, Part, ServerShare, Step, Timeline, Times, Window};
+use super::{
+    document::ClientReport,
+    parts::{Connections, Histograms, LostBy, Outages, Part, ServerShare, Step, Timeline, Window},
+    times::Times,
+};
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::{Duration, SystemTime},
@@ -225,5 +229,152 @@ fn agree(sum: &mut ClientReport, reports: &[ClientReport]) {
     }
     if !unlike.is_empty() {
         sum.notes.push(format!("the clients' settings differ in {}", unlike.join(", ")));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{
+        parts::{Judged, Own, Row, Verdict},
+        testing::sample,
+        times::Hdr,
+    };
+    use super::*;
+    use proptest::prelude::*;
+
+    fn named(client: &str) -> ClientReport {
+        ClientReport { client: client.into(), run: client.into(), ..sample() }
+    }
+
+    fn window(from_s: f64, to_s: f64) -> Window {
+        Window { from_s, to_s, why: "refused".into(), ..Window::default() }
+    }
+
+    #[test]
+    fn counts_add_and_the_extremes_are_those_of_all() {
+        let mut slow = named("b");
+        slow.round_trip.max_us = Some(7_777);
+        let merged = merge([named("a"), slow], 2);
+        assert_eq!((&*merged.client, merged.due, merged.verified, merged.lost), ("2 clients", 20_000, 19_592, 408));
+        assert_eq!((merged.lost_by.timeout, merged.connections.refused), (400, 1_200));
+        assert_eq!(merged.servers["10.0.0.3:12345"].verified, 19_592);
+        assert_eq!((merged.max_us, merged.round_trip.count), (Some(7_777), 19_592));
+        assert_eq!((merged.missing, merged.verdict, merged.exit_code()), (0, Verdict::Failed, 1));
+        assert_eq!(merged.notes, [String::new(); 0]);
+    }
+
+    #[test]
+    fn the_same_run_counts_once_also_if_it_was_merged_before() {
+        let pair = merge([named("a"), named("b")], 2);
+        let merged = merge([named("a"), named("a")], 1);
+        assert_eq!((merged.clients.len(), merged.due), (1, 10_000));
+        let merged = merge([pair.clone(), pair, named("a"), named("c")], 3);
+        let clients: Vec<_> = merged.clients.iter().map(|part| &*part.client).collect();
+        assert_eq!((clients, merged.due, merged.missing), (vec!["a", "b", "c"], 30_000, 0));
+    }
+
+    #[test]
+    fn fewer_reports_than_expected_are_a_failure() {
+        let clean = |client| ClientReport { lost: 0, ..named(client) };
+        let merged = merge([clean("a"), clean("b")], 3);
+        assert_eq!((merged.missing, merged.exit_code()), (1, 1));
+        assert_eq!(merge([clean("a"), clean("b")], 2).exit_code(), 0);
+        let none = merge([], 2);
+        assert_eq!((none.missing, none.exit_code(), none.problem()), (2, 1, Some("there is no report".into())));
+    }
+
+    #[test]
+    fn what_one_client_met_is_told_with_its_name() {
+        let mut bad = ClientReport { obstacle: Some("cannot connect".into()), ..named("b") };
+        bad.own = Own { cpu: 0.9, throttled_ms: 3, notes: vec!["it was busy".into()] };
+        bad.limits = ["p99 > 1ms", "p50 > 1s"]
+            .map(|limit| Judged {
+                limit: limit.into(),
+                value: "9.90 ms".into(),
+                broken: limit == "p99 > 1ms",
+                client: None,
+            })
+            .into();
+        let merged = merge([named("a"), bad], 2);
+        assert_eq!(merged.problem().unwrap(), "b: cannot connect");
+        assert_eq!((merged.own.cpu, merged.own.throttled_ms, &*merged.own.notes[0]), (0.9, 3, "b: it was busy"));
+        let [limit] = &merged.limits[..] else { panic!("{:?}", merged.limits) };
+        assert_eq!((&*limit.limit, limit.client.as_deref()), ("p99 > 1ms", Some("b")));
+    }
+
+    #[test]
+    fn unlike_settings_and_versions_are_noted_and_a_name_is_not() {
+        let mut other = named("b");
+        other.settings.get_mut("traffic").unwrap().insert("rate".into(), "500/s".into());
+        other.settings.insert("client".into(), BTreeMap::from([("id".into(), "b".into())]));
+        other.version = "9.9.9".into();
+        let merged = merge([named("a"), other], 2);
+        let notes =
+            ["the clients are of different versions: 0.2.0, 9.9.9", "the clients' settings differ in traffic.rate"];
+        assert_eq!(merged.notes, notes);
+        assert!(merged.settings["traffic"].is_empty());
+    }
+
+    #[test]
+    fn clients_that_began_later_are_laid_on_the_same_time() {
+        let late = ClientReport { started: "2026-11-24T09:00:03.000Z".into(), ..named("b") };
+        let merged = merge([late, named("a")], 2);
+        assert_eq!((&*merged.started, merged.elapsed_ms), ("2026-11-24T09:00:00.000Z", 13_000));
+        let due: Vec<_> = merged.timeline.rows.iter().map(|row| row.due).collect();
+        assert_eq!(due, [1_000, 1_000, 1_000, 2_000, 2_000, 2_000, 2_000, 2_000, 2_000, 2_000, 1_000, 1_000, 1_000]);
+        let from: Vec<_> = merged.outages.windows.iter().map(|window| (window.from_s * 10.0).round() / 10.0).collect();
+        assert_eq!(from, [2.1, 5.1]);
+        // The second is out from 5.1 s on, the first until 5.12 s.
+        assert_eq!(merged.outages.all_at_once_ms, 20);
+    }
+
+    #[test]
+    fn all_are_out_at_once_where_as_many_outages_as_clients_lie_over_each_other() {
+        for (windows, clients, expected) in [
+            (&[][..], 2, 0),
+            (&[(1.0, 4.0)], 1, 3_000),
+            (&[(1.0, 4.0)], 2, 0),
+            (&[(1.0, 4.0), (2.0, 3.0)], 2, 1_000),
+            (&[(1.0, 4.0), (4.0, 5.0)], 2, 0),
+            (&[(1.0, 4.0), (2.0, 3.0), (2.5, 9.0)], 3, 500),
+            (&[(1.0, 2.0), (1.0, 2.0), (5.0, 9.0), (6.0, 9.0)], 2, 3_000),
+        ] {
+            let windows: Vec<_> = windows.iter().map(|&(from, to)| window(from, to)).collect();
+            assert_eq!(all_at_once(&windows, clients), expected, "{windows:?}");
+        }
+    }
+
+    /// The report of a run whose messages, each with the second in which it was due, took so long.
+    fn run(name: &str, nanos: &[(u64, u64)]) -> ClientReport {
+        let (mut hdr, mut rows) = (Histograms::default(), BTreeMap::<u64, (Row, Hdr)>::new());
+        for &(at_s, nanos) in nanos {
+            hdr.round_trip.record_n(nanos, 1);
+            let (row, row_hdr) = rows.entry(at_s).or_insert_with(|| (Row { at_s, ..Row::default() }, Hdr::coarse()));
+            row_hdr.record_n(nanos, 1);
+            (row.due, row.verified) = (row.due + 1, row.verified + 1);
+            row.max_us = row.max_us.max(Some(nanos / 1_000));
+        }
+        let settled = |(row, hdr): (Row, Hdr)| Row { buckets_ns: hdr.buckets().collect(), ..row }.settled();
+        let micros = || nanos.iter().map(|(_, nanos)| nanos / 1_000);
+        let times = Times::within(&hdr.round_trip, micros().min().zip(micros().max()));
+        let timeline = Timeline { interval_s: 1, rows: rows.into_values().map(settled).collect() };
+        let n = nanos.len() as u64;
+        ClientReport { run: name.into(), sent: n, due: n, verified: n, hdr, timeline, ..ClientReport::default() }
+            .with_round_trip(times)
+    }
+
+    proptest! {
+        #[test]
+        fn the_merge_of_a_split_run_equals_the_whole_bucket_for_bucket(
+            nanos in prop::collection::vec((0..20_u64, 0..1_u64 << 36), 1..200), parts in 1..6_usize,
+        ) {
+            let whole = run("whole", &nanos);
+            let share = |n| nanos.iter().skip(n).step_by(parts).copied().collect::<Vec<_>>();
+            let merged = merge((0..parts).map(|n| run(&n.to_string(), &share(n))), parts as u64);
+            prop_assert!(merged.hdr.round_trip.buckets().eq(whole.hdr.round_trip.buckets()));
+            prop_assert_eq!(merged.round_trip, whole.round_trip);
+            prop_assert_eq!(merged.timeline, whole.timeline);
+            prop_assert_eq!((merged.due, merged.verified), (whole.due, whole.verified));
+        }
     }
 }

@@ -2,24 +2,17 @@
 //!
 //! Relies on `charts` for the pictures. Every text that comes from a report is escaped, because it may come from a file.
 
-use super::{ClientReport, Part, Times, Verdict, charts, table::readable};
-use crate::text::one_line;
+use super::{
+    charts,
+    document::ClientReport,
+    parts::{Part, Verdict},
+    picture::escaped,
+    table::readable,
+    times::Times,
+};
 use std::fmt::Write as _;
 
 const STYLE: &str = include_str!("page.css");
-
-/// A text that stands in HTML as it is, in an attribute too.
-pub(super) fn escaped(text: &str) -> String {
-    let escape = |c: char| match c {
-        '&' => "&amp;".into(),
-        '<' => "&lt;".into(),
-        '>' => "&gt;".into(),
-        '"' => "&quot;".into(),
-        '\'' => "&#39;".into(),
-        c => c.to_string(),
-    };
-    one_line(text).chars().map(escape).collect()
-}
 
 /// A number with a comma between thousands.
 fn thousands(number: u64) -> String {
@@ -63,7 +56,8 @@ impl ClientReport {
 
     /// The pictures, and whether there is something to see in each.
     fn pictures(&self) -> [(bool, &'static str, &'static str, String); 5] {
-        const SPANS: &str = "<b class=a>response</b> from when a message was due · <b class=b>round trip</b> from when it was sent";
+        const SPANS: &str =
+            "<b class=a>response</b> from when a message was due · <b class=b>round trip</b> from when it was sent";
         let over_time = !self.timeline.rows.is_empty();
         [
             (self.round_trip.count > 0, "Times by percentile", SPANS, charts::percentiles(self)),
@@ -84,12 +78,15 @@ impl ClientReport {
         let mut said = Vec::new();
         let counts = [("due", self.due), ("lost", self.lost), ("wrong", self.wrong), ("reports missing", self.missing)];
         let counts = counts.into_iter().filter(|&(name, count)| count > 0 || name == "due");
-        said.push(counts.map(|(name, count)| format!("{} {name}", thousands(count))).collect::<Vec<_>>().join(", ") + ".");
+        said.push(
+            counts.map(|(name, count)| format!("{} {name}", thousands(count))).collect::<Vec<_>>().join(", ") + ".",
+        );
         let rate = self.rate().map(|rate| format!(", {rate:.1} a second")).unwrap_or_default();
         said.push(format!("Server {}; started {}, {:.1} s{rate}.", self.server, self.started, self.elapsed_s));
         if self.outages.count > 0 {
             let (count, longest) = (self.outages.count, self.outages.longest_ms as f64 / 1e3);
-            let longest_window = self.outages.windows.iter().max_by(|a, b| (a.to_s - a.from_s).total_cmp(&(b.to_s - b.from_s)));
+            let longest_window =
+                self.outages.windows.iter().max_by(|a, b| (a.to_s - a.from_s).total_cmp(&(b.to_s - b.from_s)));
             let why = longest_window.map_or("", |window| &window.why);
             said.push(format!("Outages: {count}; the longest {longest:.2} s ({why})."));
             if self.clients.len() > 1 {
@@ -112,14 +109,18 @@ impl ClientReport {
             ("connect", &self.connect),
         ];
         let rows = times.into_iter().filter(|(_, times)| times.count > 0).map(|(name, times)| {
-            let Times { count, min_us, mean_us, p50_us, p90_us, p99_us, p99_9_us, p99_99_us, p99_999_us, max_us } = *times;
+            let Times { count, min_us, mean_us, p50_us, p90_us, p99_us, p99_9_us, p99_99_us, p99_999_us, max_us } =
+                *times;
             let figures = [min_us, mean_us, p50_us, p90_us, p99_us, p99_9_us, p99_99_us, p99_999_us, max_us];
             [name.into(), thousands(count)].into_iter().chain(figures.map(figure)).collect()
         });
         let head = ["", "count", "min", "mean", "p50", "p90", "p99", "p99.9", "p99.99", "p99.999", "max"];
         let mut tables = table("Times", &head, rows.collect());
         if !self.clients.is_empty() {
-            let head = ["client", "verdict", "due", "verified", "lost", "wrong", "rate", "p50", "p99", "max", "late p99", "outages", "longest"];
+            let head = [
+                "client", "verdict", "due", "verified", "lost", "wrong", "rate", "p50", "p99", "max", "late p99",
+                "outages", "longest",
+            ];
             tables += &table("Clients", &head, self.clients.iter().map(client).collect());
         }
         tables
@@ -138,10 +139,14 @@ fn client(part: &Part) -> Vec<String> {
 
 /// A table of cells that are HTML already.
 fn table(title: &str, head: &[&str], rows: Vec<Vec<String>>) -> String {
-    let cells = |tag: &str, cells: &[String]| cells.iter().map(|cell| format!("<{tag}>{cell}</{tag}>")).collect::<String>();
+    let cells =
+        |tag: &str, cells: &[String]| cells.iter().map(|cell| format!("<{tag}>{cell}</{tag}>")).collect::<String>();
     let head: Vec<_> = head.iter().map(ToString::to_string).collect();
     let rows: String = rows.iter().map(|row| format!("<tr>{}</tr>\n", cells("td", row))).collect();
-    format!("<section class=wide>\n<h2>{title}</h2>\n<table>\n<tr>{}</tr>\n{rows}</table>\n</section>\n", cells("th", &head))
+    format!(
+        "<section class=wide>\n<h2>{title}</h2>\n<table>\n<tr>{}</tr>\n{rows}</table>\n</section>\n",
+        cells("th", &head)
+    )
 }
 
 #[cfg(test)]
@@ -152,7 +157,10 @@ mod tests {
     #[test]
     fn the_page_says_what_followed_first() {
         let page = sample().to_html();
-        assert!(page.contains("<span data-verdict=failed>✗ failed</span> · demo · 9,796 echoes verified</h1>"), "{page}");
+        assert!(
+            page.contains("<span data-verdict=failed>✗ failed</span> · demo · 9,796 echoes verified</h1>"),
+            "{page}"
+        );
         assert!(page.contains("<p>10,000 due, 204 lost.</p>"), "{page}");
         assert!(page.contains("<p>Outages: 1; the longest 3.02 s (refused).</p>"), "{page}");
         let passed = ClientReport { lost: 0, ..sample() }.judged(&"p99 > 1s".parse().unwrap(), None).to_html();

@@ -1,8 +1,9 @@
 //! Pictures as SVG: a frame with two axes, and lines, bars, bands and cells in it.
 //!
 //! Colours are classes, so that one style sheet makes them light, dark or for print. A picture draws only what it is given:
-//! numbers, and labels that need no escaping.
+//! numbers, and labels that are escaped.
 
+use crate::text::one_line;
 use std::fmt::Write as _;
 
 const WIDTH: f64 = 860.0;
@@ -11,6 +12,19 @@ const LEFT: f64 = 64.0;
 const RIGHT: f64 = 844.0;
 const TOP: f64 = 12.0;
 const BOTTOM: f64 = 186.0;
+
+/// A text that stands in HTML as it is, in an attribute too.
+pub(super) fn escaped(text: &str) -> String {
+    let escape = |c: char| match c {
+        '&' => "&amp;".into(),
+        '<' => "&lt;".into(),
+        '>' => "&gt;".into(),
+        '"' => "&quot;".into(),
+        '\'' => "&#39;".into(),
+        c => c.to_string(),
+    };
+    one_line(text).chars().map(escape).collect()
+}
 
 /// An axis: which values it shows, and whether equal ratios are equally far apart.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -35,7 +49,9 @@ impl Scale {
 
     /// Whole powers of ten around the values. Zero is shown as the least of them.
     pub fn powers(values: impl Iterator<Item = f64>) -> Self {
-        let (low, high) = values.map(|value| value.max(1.0)).fold((f64::MAX, 1.0_f64), |(low, high), value| (low.min(value), high.max(value)));
+        let (low, high) = values
+            .map(|value| value.max(1.0))
+            .fold((f64::MAX, 1.0_f64), |(low, high), value| (low.min(value), high.max(value)));
         let low = 10_f64.powf(low.min(high).log10().floor());
         let high = 10_f64.powf(high.log10().ceil());
         Self { low, high: high.max(10.0 * low), logarithmic: true }
@@ -117,7 +133,9 @@ impl Picture {
     pub fn band(mut self, from: f64, to: f64, title: &str) -> Self {
         let ((left, _), (right, _)) = (self.at(from, self.y.low), self.at(to, self.y.low));
         let (width, height) = ((right - left).max(1.0), BOTTOM - TOP);
-        self.put(format_args!("<rect class=out x={left:.1} y={TOP} width={width:.1} height={height}><title>{title}</title></rect>"));
+        self.put(format_args!(
+            "<rect class=out x={left:.1} y={TOP} width={width:.1} height={height}><title>{title}</title></rect>"
+        ));
         self
     }
 
@@ -143,7 +161,9 @@ impl Picture {
         let ((left, bottom), (right, top)) = (self.at(x.0, y.0), self.at(x.1, y.1));
         let (width, height) = ((right - left - 0.5).max(0.5), (bottom - top).max(0.5));
         let opacity = if share < 1.0 { format!(" fill-opacity={share:.2}") } else { String::new() };
-        self.put(format_args!("<rect class=cell x={left:.1} y={top:.1} width={width:.1} height={height:.1}{opacity} />"));
+        self.put(format_args!(
+            "<rect class=cell x={left:.1} y={top:.1} width={width:.1} height={height:.1}{opacity} />"
+        ));
         self
     }
 

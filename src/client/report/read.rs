@@ -3,7 +3,7 @@
 //! A report is a document of its own, or one line among others, as in the logs of a container. What is no report is skipped;
 //! what begins as one and cannot be read is an error.
 
-use super::ClientReport;
+use super::document::ClientReport;
 use std::{
     fs,
     io::{self, Read},

@@ -2,7 +2,10 @@
 //!
 //! Relies on the buckets of a row, which add up as those of a histogram do. Its p50 and p99 are always read from them.
 
-use super::{Hdr, Row, Timeline};
+use super::{
+    parts::{Row, Timeline},
+    times::Hdr,
+};
 use std::collections::BTreeMap;
 
 impl Row {

@@ -2,8 +2,11 @@
 //!
 //! Relies on the file system to rename a file at once: a reader sees the old file or the whole new one.
 
-use super::{ClientReport, Hdr};
-use hdrhistogram::serialization::{V2DeflateSerializer, interval_log::{IntervalLogWriterBuilder, Tag}};
+use super::{document::ClientReport, times::Hdr};
+use hdrhistogram::serialization::{
+    V2DeflateSerializer,
+    interval_log::{IntervalLogWriterBuilder, Tag},
+};
 use std::{
     fs, io,
     path::{Path, PathBuf},
@@ -103,7 +106,7 @@ impl ClientReport {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{read, testing::sample};
+    use super::super::{read::read, testing::sample};
     use super::*;
     use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
 

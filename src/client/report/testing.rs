@@ -1,6 +1,7 @@
 //! A report for the unit tests: of a run with an outage.
 
-use super::*;
+use super::{document::ClientReport, parts::*, times::*};
+use std::{collections::BTreeMap, time::Duration};
 
 /// 10,000 were due in 10 s; 204 were lost in an outage of 3.02 s. Responses take 1 to 10 ms, round trips a tenth of that.
 pub(super) fn sample() -> ClientReport {

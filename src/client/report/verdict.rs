@@ -3,7 +3,11 @@
 //! Relies on the settings for the grammar of the limits. A metric without data breaks its limit: what was not measured was not
 //! kept.
 
-use super::{ClientReport, Judged, Verdict, table::readable};
+use super::{
+    document::ClientReport,
+    parts::{Judged, Verdict},
+    table::readable,
+};
 use crate::settings::{Bound, Count, Figure, Limit, Limits, Metric, Of, Side};
 
 impl ClientReport {
