@@ -6,7 +6,7 @@
 use crate::{
     client::{
         alarm::Until,
-        connect::{Connect, FIRST_PAUSE, keep_trying, no_answer},
+        connect::{Connect, FIRST_PAUSE, LONGEST_PAUSE, MEASURING_PAUSE, keep_trying, no_answer},
         exchange::{Failure, Pipeline, unasked},
         message::Content,
         record::{Closed, End, Message, Record},
@@ -287,8 +287,9 @@ impl<'a, C: Connect> Session<'a, C> {
             if !pause.is_zero() {
                 sleep_until(begun.min(deadline)).await;
             }
+            let longest_pause = if self.pace().is_some() { MEASURING_PAUSE } else { LONGEST_PAUSE };
             let failed = |error: &_, begun, is_first| self.record.not_connected(error, begun, is_first);
-            keep_trying(self.server, deadline, failed).await
+            keep_trying(self.server, deadline, longest_pause, failed).await
         };
         let connected = tokio::select! {
             biased;

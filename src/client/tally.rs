@@ -158,11 +158,11 @@ pub(crate) struct Tally {
     pub outages: Outages,
     pub usage: Usage,
     /// Messages that were due before this are counted but not timed.
-    warmup: Duration,
+    pub warmup: Duration,
     /// Tries to connect that never got out of this machine.
     pub local_failures: u64,
     /// How many connections are open now.
-    open: u64,
+    pub open: u64,
 }
 
 impl Tally {
