@@ -29,7 +29,7 @@ use crate::{
     error::Error,
     logging::contained,
     resources,
-    settings::ClientSettings,
+    settings::{ClientSettings, LogSettings},
     stop::{Shutdown, StopHandle},
 };
 use actix::prelude::*;
@@ -109,6 +109,10 @@ impl Client {
         let ClientSettings { server, client, traffic, verdict, .. } = self.settings;
         let id = if client.id.is_empty() { host_name() } else { client.id };
         let log = self.log.new(o!("client" => id.clone()));
+        if !traffic.rate.is_empty() && level.is_at_least(slog::Level::Info) {
+            // A log that is slower than the rate holds the client up.
+            slog::warn!(log, "every echo is logged"; "level" => level.as_str());
+        }
         // Each connection takes a descriptor. If raising the limit fails, the system reports the lack when none is left.
         resources::raise_descriptors();
 
