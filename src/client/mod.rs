@@ -106,12 +106,12 @@ impl Client {
     /// [`Error::NoSystem`] where there is no actix [`System`]; [`Error::Supervisor`] if the root of the tree itself crashed.
     pub async fn run(self) -> Result<ClientReport, Error> {
         System::try_current().ok_or(Error::NoSystem)?;
-        let ClientSettings { server, client, traffic, verdict, .. } = self.settings;
+        let ClientSettings { server, client, traffic, verdict, log: LogSettings { level, .. }, .. } = self.settings;
         let id = if client.id.is_empty() { host_name() } else { client.id };
         let log = self.log.new(o!("client" => id.clone()));
         if !traffic.rate.is_empty() && level.is_at_least(slog::Level::Info) {
             // A log that is slower than the rate holds the client up.
-            slog::warn!(log, "every echo is logged"; "level" => level.as_str());
+            slog::warn!(log, "every echo is logged"; "logged" => level.as_str());
         }
         // Each connection takes a descriptor. If raising the limit fails, the system reports the lack when none is left.
         resources::raise_descriptors();
