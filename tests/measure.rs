@@ -265,7 +265,7 @@ fn a_silent_server_has_what_was_sent_time_out_and_what_had_no_room_was_never_sen
 
 #[test]
 fn a_server_that_is_away_is_one_outage_from_its_end_to_its_return() {
-    let address = free_address();
+    let address = closed_port();
     let away = Arc::new(Mutex::new(None));
     let seen = away.clone();
     thread::spawn(move || {
