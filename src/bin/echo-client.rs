@@ -131,7 +131,10 @@ impl shared::CommandLine for Args {
     type Settings = ClientSettings;
 
     fn flags(&mut self) -> Vec<Flag> {
+        // A length alone says that there is no end by count.
+        let is_endless = self.messages.is_none() && self.duration.as_deref().is_some_and(|duration| duration != "0s");
         let own = [
+            ("--duration", "traffic.messages", is_endless.then(|| "0".into())),
             ("--server", "server.address", self.server.take()),
             ("--id", "client.id", self.id.take()),
             ("--connections", "traffic.connections", self.connections.take()),
