@@ -168,7 +168,7 @@ pub struct Window {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Judged {
-    /// The limit, as it was written.
+    /// The limit, in the form in which all limits are shown.
     pub limit: String,
     /// The value that it was held against, in the unit of people; `-` if there was none.
     pub value: String,

@@ -160,17 +160,9 @@ pub(super) fn readable(micros: u64) -> String {
 mod tests {
     use super::*;
     use crate::{
-        client::report::testing::sample,
-        client::tally::{Moments, Tally},
+        client::report::testing::{report, sample},
         decisions::stop::StopReason,
     };
-    use std::time::Duration;
-
-    fn report(verified: u64, wrong: u64, lost: u64) -> ClientReport {
-        let mut tally = Tally { wrong, lost, ..Tally::default() };
-        (1..=verified).for_each(|n| tally.verified(&Moments::default(), Duration::from_micros(n), Duration::ZERO));
-        ClientReport::new("c-1".into(), &tally)
-    }
 
     #[test]
     fn the_table_names_every_count_and_the_unit_of_every_time() {
