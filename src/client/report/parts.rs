@@ -164,6 +164,13 @@ pub struct Window {
     pub open: bool,
 }
 
+impl Window {
+    /// How long it was, in seconds.
+    pub fn length_s(&self) -> f64 {
+        self.to_s - self.from_s
+    }
+}
+
 /// One limit of `fail_if`, and what it met.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[non_exhaustive]
