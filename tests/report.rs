@@ -11,7 +11,8 @@ use std::{fs, process::Stdio};
 fn client_in(place: &Place, server: &Server, args: &[&str]) -> Finished {
     let mut client = command(CLIENT);
     client.current_dir(place.path()).args(["--server", &server.address.to_string(), "--log-level", "critical"]);
-    finish(client.args(["--messages", "20", "--period", "0s"]).args(args))
+    client.env("ECHO_CLIENT_TRAFFIC__MESSAGES", "20").env("ECHO_CLIENT_TRAFFIC__PERIOD", "0s");
+    finish(client.args(args))
 }
 
 fn merge_in(place: &Place, args: &[&str]) -> Finished {
