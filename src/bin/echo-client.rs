@@ -2,7 +2,7 @@
 //! The subcommand `merge` makes one report out of many.
 //!
 //! Relies on `shared` for the settings, the log and the exit code, and on the library for all that a report can be.
-use std::{path::PathBuf, process::ExitCode};
+use std::{io, path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 use supervised_echo::{
@@ -11,7 +11,7 @@ use supervised_echo::{
     resources,
     settings::{
         ClientSettings, Limits, ReportFormat,
-        layers::{Flag, Loaded, load},
+        layers::{Flag, Loaded, SettingsError, load},
     },
 };
 
@@ -201,11 +201,15 @@ impl ReportArgs {
     fn baseline(&self, limits: &Limits) -> Result<Option<ClientReport>, ProgramError> {
         let Some(path) = &self.baseline else {
             let lacks = limits.need_baseline();
-            return if lacks { Err(ProgramError::NoBaseline(limits.clone())) } else { Ok(None) };
+            let problem = || format!("{limits}: a multiple needs --baseline");
+            return if lacks { Err(SettingsError::new("verdict.fail_if", problem()).into()) } else { Ok(None) };
         };
         match <[_; 1]>::try_from(report::read(path)?) {
             Ok([baseline]) => Ok(Some(baseline)),
-            Err(found) => Err(ProgramError::Baseline { path: path.clone(), found: found.len() }),
+            Err(found) => {
+                let source = io::Error::other(format!("expected one report, found {}", found.len()));
+                Err(ProgramError::Io { what: path.display().to_string(), source })
+            }
         }
     }
 }

@@ -61,7 +61,8 @@ pub type Flag = (&'static str, &'static str, Option<String>);
 pub struct SettingsError(String);
 
 impl SettingsError {
-    fn new(origin: &str, problem: impl fmt::Display) -> Self {
+    /// The problem of a value that came from `origin`: a file, a variable, a flag or a key.
+    pub fn new(origin: &str, problem: impl fmt::Display) -> Self {
         Self(one_line(&format!("{origin}: {problem}")))
     }
 }

@@ -14,7 +14,7 @@ use std::{
 };
 
 /// Merges reports into one. The same run counts once. A report that was merged itself counts as its clients. `expected` is
-/// how many clients there should be; those that are missing make a failure. Limits are not held: see
+/// how many clients there should be; those that are missing make a failure. With 0 only those count that an earlier merge missed. Limits are not held: see
 /// [`ClientReport::judged`].
 pub fn merge(reports: impl IntoIterator<Item = ClientReport>, expected: u64) -> ClientReport {
     let mut runs = BTreeSet::new();
@@ -37,7 +37,9 @@ pub fn merge(reports: impl IntoIterator<Item = ClientReport>, expected: u64) -> 
     sum.timeline = Timeline::sum(&timelines);
     sum.outages.windows.sort_by(|one, other| one.from_s.total_cmp(&other.from_s));
     sum.outages.all_at_once_ms = all_at_once(&sum.outages.windows, sum.clients.len());
-    sum.missing = expected.saturating_sub(sum.clients.len() as u64);
+    if expected > 0 {
+        sum.missing = expected.saturating_sub(sum.clients.len() as u64);
+    }
     if reports.is_empty() {
         sum.obstacle = Some("there is no report".into());
     }
@@ -279,6 +281,8 @@ mod tests {
         let merged = merge([clean("a"), clean("b")], 3);
         assert_eq!((merged.missing, merged.exit_code()), (1, 1));
         assert_eq!(merge([clean("a"), clean("b")], 2).exit_code(), 0);
+        assert_eq!(merge([merged.clone()], 0).missing, 1);
+        assert_eq!(merge([merged, clean("c")], 3).missing, 0);
         let none = merge([], 2);
         assert_eq!((none.missing, none.exit_code(), none.problem()), (2, 1, Some("there is no report".into())));
     }

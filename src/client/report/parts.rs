@@ -164,11 +164,18 @@ pub struct Window {
     pub open: bool,
 }
 
+impl Window {
+    /// How long it was, in seconds.
+    pub fn length_s(&self) -> f64 {
+        self.to_s - self.from_s
+    }
+}
+
 /// One limit of `fail_if`, and what it met.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Judged {
-    /// The limit, as it was written.
+    /// The limit, in the form in which all limits are shown.
     pub limit: String,
     /// The value that it was held against, in the unit of people; `-` if there was none.
     pub value: String,
