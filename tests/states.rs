@@ -91,6 +91,12 @@ fn a_slot_comes_back_from_every_client_in_every_state() {
 }
 
 #[test]
+fn a_slot_comes_back_from_every_client_in_every_state_also_where_a_stop_waits_for_last_words() {
+    let cells = cells().into_iter().filter(|cell| !cell.is_long() && cell.is_stopped());
+    prove_all("the table", cells.map(|cell| Cell { last_word: cell::LAST_WORD, ..cell }).collect(), 128);
+}
+
+#[test]
 fn a_client_that_vanishes_while_it_is_owed_bytes_is_given_up_and_a_paused_reader_is_not() {
     let cells: Vec<_> = cells().into_iter().filter(Cell::is_long).collect();
     let all = cells.len();

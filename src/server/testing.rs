@@ -42,7 +42,7 @@ pub(crate) fn news() -> WorkerNews {
 /// A Worker's context for connections, and what it hears of their ends.
 pub(crate) fn context(idle_timeout: Duration) -> (Rc<ConnectionContext>, UnboundedReceiver<ConnectionStopped>) {
     let (parent, heard) = probe();
-    let settings = ConnectionSettings { idle_timeout, linger: Duration::from_secs(60) };
+    let settings = ConnectionSettings { idle_timeout, linger: Duration::from_secs(60), last_word: Duration::ZERO };
     let log = Logger::root(slog::Discard, o!());
     (Rc::new(ConnectionContext { news: news(), settings, log, parent, orphaned: Rc::default() }), heard)
 }

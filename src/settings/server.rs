@@ -86,6 +86,11 @@ pub struct ConnectionSettings {
     /// How long a stopped connection waits for the client's FIN once the client's kernel has everything echoed.
     #[serde(deserialize_with = "duration")]
     pub linger: Duration,
+    /// How long a stop waits for the next bytes of a client to whom nothing is due. They are answered, and FIN follows in the
+    /// same segment. Without them FIN is sent when the time is over. Zero sends FIN at once. It is for services whose input
+    /// ends: see [`AtStop::EndOfInput`](crate::AtStop::EndOfInput).
+    #[serde(deserialize_with = "duration")]
+    pub last_word: Duration,
 }
 
 /// What is asked over HTTP: the live page, health, metrics. [`Admin`](crate::Admin) answers.
@@ -105,17 +110,19 @@ pub struct AdminSettings {
 impl Settings {
     /// Warnings about settings that are allowed but hardly meant, one line each, with the consequence.
     pub fn warnings(&self) -> Vec<String> {
-        let (timeout, linger) = (self.supervisor.shutdown_timeout, self.connection.linger);
+        let ConnectionSettings { linger, last_word, .. } = self.connection;
+        let timeout = self.supervisor.shutdown_timeout;
         let told = format!("supervisor.shutdown_timeout, {}, is shorter than", format_duration(timeout));
         if timeout < HANDSHAKES {
             let handshakes = format_duration(HANDSHAKES);
             vec![format!(
                 "{told} the {handshakes} that a stop may wait for handshakes: a stop resets clients that come last or do not end their connections by then, and exits with 3"
             )]
-        } else if timeout < linger {
-            let linger = format_duration(linger);
+        } else if timeout < last_word + linger {
+            let of = if last_word.is_zero() { "" } else { "connection.last_word and " };
+            let wait = format_duration(last_word + linger);
             vec![format!(
-                "{told} connection.linger, {linger}: a stop resets clients that do not end their connections by then, and exits with 3"
+                "{told} {of}connection.linger, {wait}: a stop resets clients that do not end their connections by then, and exits with 3"
             )]
         } else {
             Vec::new()
@@ -136,7 +143,11 @@ impl Default for Settings {
                 lame_duck: Duration::ZERO,
                 shutdown_timeout: Duration::from_secs(8),
             },
-            connection: ConnectionSettings { idle_timeout: Duration::ZERO, linger: Duration::from_secs(1) },
+            connection: ConnectionSettings {
+                idle_timeout: Duration::ZERO,
+                linger: Duration::from_secs(1),
+                last_word: Duration::ZERO,
+            },
             admin: AdminSettings { address: None, hosts: Vec::new() },
             log: LogSettings { level: slog::Level::Info, format: LogFormat::Auto },
         }
@@ -162,6 +173,7 @@ mod tests {
             ("supervisor.shutdown_timeout", r#""0s""#, r#""-1s""#, year, r#""365days 1ns""#),
             ("connection.idle_timeout", r#""0s""#, r#""-1s""#, year, r#""365days 1ns""#),
             ("connection.linger", r#""0s""#, r#""-1s""#, year, r#""365days 1ns""#),
+            ("connection.last_word", r#""0s""#, r#""-1s""#, year, r#""365days 1ns""#),
         ] {
             check_range::<Settings>(key, least, below, most, above);
         }

@@ -17,7 +17,7 @@ mod stream;
 use crate::{
     decisions::{
         admission::Place,
-        connection::{CloseReason, ConnectionState, Ending},
+        connection::{CloseReason, ConnectionState},
         stop::Stop,
     },
     server::{
@@ -40,7 +40,7 @@ use std::{
     rc::{Rc, Weak},
     sync::Arc,
 };
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, time::sleep};
 
 /// The actor of one client.
 pub(crate) struct ConnectionActor {
@@ -95,7 +95,15 @@ impl Handler<Stop> for ConnectionActor {
     fn handle(&mut self, stop: Stop, ctx: &mut Self::Context) {
         match stop {
             Stop::Accepting => {}
-            Stop::Drain | Stop::Finish => self.stream.end_input(Ending::Stopped),
+            Stop::Drain | Stop::Finish => {
+                if let Some(time) = self.stream.stop() {
+                    let stream = Rc::downgrade(&self.stream);
+                    actix_rt::spawn(async move {
+                        sleep(time).await;
+                        stream.upgrade().iter().for_each(|stream| stream.end_last_word());
+                    });
+                }
+            }
             Stop::Abort => {
                 self.end(CloseReason::Forced);
                 ctx.stop();

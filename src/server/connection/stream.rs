@@ -1,5 +1,5 @@
 //! One client's stream and what is known of it. The two planes of its connection share it: the actor gives orders, and the
-//! service moves bytes. Both run on the thread that accepted it, so cells are enough.
+//! service moves bytes. Both run on one thread, so cells are enough.
 
 use crate::{
     buffer::{READS_IN_A_ROW, with_buffer},
@@ -87,16 +87,53 @@ impl Stream {
 
     // Orders.
 
+    /// The server stops. Gives the time for the client's last word, if this begins the wait for it.
+    pub fn stop(&self) -> Option<Duration> {
+        let (time, before) = (self.last_word(), self.state());
+        let may_wait = !time.is_zero() && self.arrived() == 0;
+        if before.stop(may_wait) != ConnectionState::LastWord {
+            self.end_input(Ending::Stopped);
+            return None;
+        }
+        self.set_state(ConnectionState::LastWord);
+        self.wake_service();
+        (before != ConnectionState::LastWord).then_some(time)
+    }
+
+    /// How long a stop waits for a last word. A service that is notified asks its client itself.
+    fn last_word(&self) -> Duration {
+        if self.notify { Duration::ZERO } else { self.record.context.settings.last_word }
+    }
+
+    /// The time for the last word is over.
+    pub fn end_last_word(&self) {
+        if self.state() == ConnectionState::LastWord {
+            self.end_input(Ending::Stopped);
+        }
+    }
+
     /// The server wants the service to end. The input ends after what has arrived by now, so a client that keeps sending
     /// cannot keep it open. The input of a service that asked to be notified stays open, but pauses at that point.
     pub fn end_input(&self, ending: Ending) {
         let before = self.state();
         self.set_state(before.end_input(ending));
-        if before.ending().is_some() || self.state().ending().is_none() {
+        if before.input_has_ended() || !self.state().input_has_ended() {
             return;
         }
-        // A socket that cannot tell is broken, and the next read reports it.
-        self.due.set(ioctl_fionread(&self.tcp).unwrap_or(0));
+        if ending == Ending::Stopped && !self.last_word().is_zero() {
+            // The last bytes wait for FIN, so that no message of the client comes between them.
+            let _ = SockRef::from(&self.tcp).set_tcp_cork(true);
+        }
+        self.due.set(self.arrived());
+        self.wake_service();
+    }
+
+    /// Bytes that have arrived and are not read. A socket that cannot tell is broken, and the next read reports it.
+    fn arrived(&self) -> u64 {
+        ioctl_fionread(&self.tcp).unwrap_or(0)
+    }
+
+    fn wake_service(&self) {
         self.reader.take().into_iter().for_each(Waker::wake);
         self.ring();
     }
@@ -124,7 +161,7 @@ impl Stream {
     }
 
     fn input_has_ended(&self) -> bool {
-        !self.notify && self.state().ending().is_some()
+        !self.notify && self.state().input_has_ended()
     }
 
     fn wake_at_the_end(&self, cx: &Context<'_>) {
@@ -155,7 +192,8 @@ impl Stream {
 
     /// Whether the service runs: it has begun and is not over.
     pub fn is_in_service(&self) -> bool {
-        matches!(self.state(), ConnectionState::Serving | ConnectionState::Draining(_))
+        use ConnectionState::{Draining, LastWord, Serving};
+        matches!(self.state(), Serving | LastWord | Draining(_))
     }
 
     /// When a byte last moved in either direction, if an idle timeout is set.
@@ -181,7 +219,7 @@ impl Stream {
             return Poll::Ready(Ok(()));
         }
         self.wake_at_the_end(cx);
-        if self.state().ending().is_some() && !self.paused.replace(true) {
+        if self.state().input_has_ended() && !self.paused.replace(true) {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
@@ -241,6 +279,9 @@ impl Stream {
         self.client_done.set(n == 0);
         count(&self.record, n as u64);
         self.touch();
+        if n > 0 && self.state() == ConnectionState::LastWord {
+            self.end_input(Ending::Stopped);
+        }
         Ok(n)
     }
 
