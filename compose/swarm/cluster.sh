@@ -4,7 +4,7 @@
 #
 #     sh compose/swarm/cluster.sh 3 echo-server echo-client echo-haproxy
 #     docker exec echo-nodes-node-1 docker node ls
-#     docker compose -f compose/swarm/nodes.yaml down --volumes
+#     docker compose -f compose/swarm/nodes.yaml down
 set -eu
 cd "$(dirname "$0")"
 

@@ -18,7 +18,7 @@ case ${1-} in
 esac
 
 say() { echo "try: $*"; }
-down() { docker compose -f compose/swarm/nodes.yaml down --volumes --timeout 0 >/dev/null 2>&1; }
+down() { docker compose -f compose/swarm/nodes.yaml down --timeout 0 >/dev/null 2>&1; }
 
 # have IMAGE ARGUMENT…: builds the image if it is missing.
 have() {
