@@ -213,7 +213,7 @@ pub use server::{
     },
     echo::Echo,
     handle::{Handle, Status},
-    report::Report,
+    report::{Report, TotalBytes},
     service::{AtStop, Service},
 };
 pub use settings::Settings;

@@ -3,11 +3,14 @@
 //! It uses the client's own exchange once. A message that no other client sends must come back whole and unchanged. It
 //! relies on nothing of the server but its protocol.
 
-use crate::client::{
-    connect::{Connect, TcpServer},
-    exchange::{Failure, echo},
-    record::Lost,
-    verify::Difference,
+use crate::{
+    client::{
+        connect::{Connect, TcpServer},
+        exchange::{Failure, echo},
+        record::Lost,
+        verify::Difference,
+    },
+    decisions::health_check,
 };
 use std::{
     io::{self, ErrorKind},
@@ -76,8 +79,7 @@ fn reachable(address: SocketAddr) -> SocketAddr {
 
 /// The message differs from that of every other check. So a server that answers from a script or a cache is found out.
 fn unique_message() -> String {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    format!("healthcheck {} {}\n", process::id(), now.as_nanos())
+    health_check::message(process::id(), SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
 }
 
 #[cfg(test)]

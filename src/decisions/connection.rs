@@ -25,12 +25,14 @@ pub enum CloseReason {
     Crashed,
     /// It was still open at the deadline, at a second signal or at an abort. The client sees a reset.
     Forced,
+    /// Its PROXY header was malformed, too long, too slow, missing or not to be trusted. The client sees a reset.
+    Header,
 }
 
 impl CloseReason {
     /// All of them, in the order in which they are declared.
-    pub const ALL: [Self; 7] =
-        [Self::Client, Self::Stopped, Self::Idle, Self::Reset, Self::Failed, Self::Crashed, Self::Forced];
+    pub const ALL: [Self; 8] =
+        [Self::Client, Self::Stopped, Self::Idle, Self::Reset, Self::Failed, Self::Crashed, Self::Forced, Self::Header];
 
     /// The word in the log.
     pub fn as_str(self) -> &'static str {
@@ -42,6 +44,7 @@ impl CloseReason {
             Self::Failed => "failed",
             Self::Crashed => "crashed",
             Self::Forced => "forced",
+            Self::Header => "header",
         }
     }
 }

@@ -9,6 +9,7 @@ mod fields;
 #[cfg(feature = "cli")]
 pub mod layers;
 mod log;
+mod network;
 pub(crate) mod reload;
 mod server;
 #[cfg(all(test, feature = "cli"))]
@@ -16,7 +17,8 @@ mod testing;
 
 pub use client::{ClientSettings, IdentitySettings, ServerSettings, TrafficSettings};
 pub use log::{LogFormat, LogSettings};
-pub use server::{AdminSettings, ConnectionSettings, ListenSettings, Settings, SupervisorSettings};
+pub use network::{Network, NotANetwork};
+pub use server::{AdminSettings, ConnectionSettings, ListenSettings, ProxyProtocol, Settings, SupervisorSettings};
 
 #[cfg(test)]
 mod tests {

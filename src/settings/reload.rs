@@ -17,6 +17,7 @@ macro_rules! for_each_key {
         $what!(in_force: supervisor.max_connections, supervisor.max_pending, supervisor.max_restarts);
         $what!(in_force: supervisor.restart_window, supervisor.lame_duck, supervisor.shutdown_timeout);
         $what!(in_force: connection.idle_timeout, connection.linger, connection.last_word, log.level);
+        $what!(in_force: listen.proxy_protocol, listen.proxy_trusted);
         $what!(at_restart: listen.address, listen.backlog, supervisor.workers, admin.address, admin.hosts, log.format);
     };
 }

@@ -5,11 +5,15 @@
 use super::{
     fields::*,
     log::{LogFormat, LogSettings},
+    network::Network,
 };
 use crate::decisions::stop::HANDSHAKES;
 use humantime::format_duration;
-use serde::Deserialize;
-use std::{net::SocketAddr, time::Duration};
+use serde::{Deserialize, Deserializer};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 /// The settings of the server. `Settings::default()` is the built-in `server.toml`.
 ///
@@ -44,6 +48,44 @@ pub struct ListenSettings {
     /// Connections that the kernel holds before they are accepted, 1 to 65535. Linux caps it at `net.core.somaxconn`.
     #[serde(deserialize_with = "integer::<1, 65_535, _, _>")]
     pub backlog: u32,
+    /// Whether a balancer tells the client's address in a PROXY header.
+    #[serde(deserialize_with = "proxy_protocol")]
+    pub proxy_protocol: ProxyProtocol,
+    /// From where a PROXY header is believed; empty means from everywhere.
+    #[serde(deserialize_with = "networks")]
+    pub proxy_trusted: Vec<Network>,
+}
+
+/// Whether a connection begins with a header of the PROXY protocol, version 1 or 2, which tells the client's address. The bytes
+/// of the header are taken away and counted nowhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ProxyProtocol {
+    /// None does. What looks like a header is data.
+    Off,
+    /// One may. A connection without it is served as it is, and so is one that comes from no network that is trusted. The
+    /// service begins when the client's first bytes have come, or after five seconds.
+    Optional,
+    /// Each does. A connection without it, or from no network that is trusted, is reset.
+    Required,
+}
+
+fn proxy_protocol<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ProxyProtocol, D::Error> {
+    parsed(deserializer, "off, optional or required", |text| {
+        Some(match text {
+            "off" => ProxyProtocol::Off,
+            "optional" => ProxyProtocol::Optional,
+            "required" => ProxyProtocol::Required,
+            _ => return None,
+        })
+    })
+}
+
+impl ListenSettings {
+    /// Whether a PROXY header from this address is believed.
+    pub(crate) fn trusts(&self, address: IpAddr) -> bool {
+        self.proxy_trusted.is_empty() || self.proxy_trusted.iter().any(|network| network.contains(address))
+    }
 }
 
 /// The supervision of Workers and connections.
@@ -133,7 +175,12 @@ impl Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            listen: ListenSettings { address: ([0, 0, 0, 0], 12345).into(), backlog: 4096 },
+            listen: ListenSettings {
+                address: ([0, 0, 0, 0], 12345).into(),
+                backlog: 4096,
+                proxy_protocol: ProxyProtocol::Off,
+                proxy_trusted: Vec::new(),
+            },
             supervisor: SupervisorSettings {
                 workers: 0,
                 max_connections: 1024,
@@ -188,6 +235,28 @@ mod tests {
         for bad in ["localhost:12345", "0.0.0.0", ":12345", "::1:12345", "0.0.0.0:65536", ""] {
             let error = read::<Settings>(&format!("listen.address = {bad:?}")).unwrap_err();
             assert!(error.contains(r#""0.0.0.0:12345""#), "{bad}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_proxy_header_is_off_optional_or_required_and_believed_from_networks() {
+        for (name, is) in
+            [("off", ProxyProtocol::Off), ("optional", ProxyProtocol::Optional), ("required", ProxyProtocol::Required)]
+        {
+            let settings = read::<Settings>(&format!("listen.proxy_protocol = {name:?}")).unwrap();
+            assert_eq!(settings.listen.proxy_protocol, is);
+        }
+        for bad in ["\"on\"", "true", "\"\""] {
+            let error = read::<Settings>(&format!("listen.proxy_protocol = {bad}")).unwrap_err();
+            assert!(error.ends_with("expected off, optional or required"), "{bad}: {error}");
+        }
+        let [anyone, trusted] = ["[]", r#"["10.0.0.0/8", "::1"]"#]
+            .map(|networks| read::<Settings>(&format!("listen.proxy_trusted = {networks}")).unwrap().listen);
+        let [ours, other] = ["10.1.2.3", "192.0.2.1"].map(|address| address.parse().unwrap());
+        assert!(anyone.trusts(other) && trusted.trusts(ours) && !trusted.trusts(other));
+        for bad in [r#""10.0.0.0/8""#, "[1]", r#"["10.0.0.0/33"]"#, r#"["host"]"#] {
+            let error = read::<Settings>(&format!("listen.proxy_trusted = {bad}")).unwrap_err();
+            assert!(error.ends_with(r#"expected a list of networks such as ["10.0.0.0/8", "::1"]"#), "{bad}: {error}");
         }
     }
 
