@@ -196,7 +196,7 @@ pub use admin::{Admin, InForce};
 #[cfg(feature = "client")]
 pub use client::{
     Client, healthcheck,
-    report::{ClientReport, RoundTrip},
+    report::{self, ClientReport},
 };
 pub use decisions::{
     connection::{CloseReason, Ending},

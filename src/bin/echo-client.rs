@@ -50,6 +50,25 @@ struct Args {
     /// How long one echo may take
     #[arg(long, value_name = "D")]
     timeout: Option<String>,
+    /// Messages a second over all connections, on time whatever the server does; 500/s,1000/s: steps; 0/s: each connection at
+    /// its own pace
+    #[arg(long, value_name = "RATE")]
+    rate: Option<String>,
+    /// Messages of one connection that may be out at once
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pipeline: Option<String>,
+    /// Verify and count for so long before times are taken
+    #[arg(long, value_name = "D")]
+    warmup: Option<String>,
+    /// Binary messages of so many bytes; 0: the text
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    size: Option<String>,
+    /// The age at which a connection is replaced, between two messages; 0s: never
+    #[arg(long, value_name = "D")]
+    renew: Option<String>,
+    /// How often a message is sent again whose connection was closed before a byte of its echo came
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    resend: Option<String>,
     /// How long to keep trying to connect
     #[arg(long, value_name = "D")]
     connect_timeout: Option<String>,
@@ -74,6 +93,12 @@ impl shared::CommandLine for Args {
             ("--reconnect", "traffic.reconnect", self.reconnect.then(|| "true".into())),
             ("--message", "traffic.message", self.message.take()),
             ("--timeout", "traffic.timeout", self.timeout.take()),
+            ("--rate", "traffic.rate", self.rate.take()),
+            ("--pipeline", "traffic.pipeline", self.pipeline.take()),
+            ("--warmup", "traffic.warmup", self.warmup.take()),
+            ("--size", "traffic.size", self.size.take()),
+            ("--renew", "traffic.renew", self.renew.take()),
+            ("--resend", "traffic.resend", self.resend.take()),
             ("--connect-timeout", "server.connect_timeout", self.connect_timeout.take()),
         ];
         own.into_iter().chain(self.shared.flags()).collect()

@@ -7,7 +7,7 @@ use crate::{
     client::{
         connect::{Connect, TcpServer},
         exchange::{Failure, echo},
-        record::Lost,
+        tally::Lost,
         verify::Difference,
     },
     decisions::health_check,
@@ -63,7 +63,8 @@ fn reason(failure: Failure) -> io::Error {
         Failure::Lost(Lost::Reset) => {
             io::Error::new(ErrorKind::ConnectionReset, "the server reset the connection before the whole echo")
         }
-        Failure::Lost(Lost::Timeout) => ErrorKind::TimedOut.into(),
+        // One message is neither behind another nor waits for room.
+        Failure::Lost(Lost::Timeout | Lost::Unsent | Lost::Abandoned) => ErrorKind::TimedOut.into(),
     }
 }
 

@@ -3,20 +3,29 @@
 //! All of it runs on the thread that calls it. Each connection is a [`ConnectionActor`]. This module starts it, tells it to
 //! stop, waits for it and counts its end.
 
+mod alarm;
 mod connect;
 mod connection;
 mod exchange;
 pub mod healthcheck;
+mod message;
+mod outage;
 mod record;
-pub(crate) mod report;
+pub mod report;
+mod run;
 mod session;
 mod supervisor;
+mod tally;
 #[cfg(test)]
 mod testing;
+mod timeline;
+mod times;
+mod timetable;
+mod usage;
 mod verify;
 
 use crate::{
-    client::{connect::TcpServer, report::ClientReport, session::Plan},
+    client::{connect::TcpServer, report::ClientReport, run::Run, session::Plan},
     error::Error,
     logging::contained,
     resources,
@@ -93,13 +102,14 @@ impl Client {
         // Each connection takes a descriptor. If raising the limit fails, the system reports the lack when none is left.
         resources::raise_descriptors();
 
+        let run = Run::new(&traffic).map_err(Error::Runtime)?;
         let tcp = Rc::new(TcpServer::new(server.address.clone()));
         let plan = Plan { id, server: server.address, traffic, connect_timeout: server.connect_timeout };
         let (report_to, report) = oneshot::channel();
         let mut orders = self.orders.1;
         ClientSupervisor::create(|ctx| {
             ctx.add_stream(futures_util::stream::poll_fn(move |cx| orders.poll_recv(cx)));
-            ClientSupervisor::new(plan, tcp, report_to, log.clone())
+            ClientSupervisor::new(plan, tcp, run, report_to, log.clone())
         });
         let report = report.await.map_err(|_| Error::Supervisor)?;
         slog::info!(log, "finished"; "sent" => report.sent, "verified" => report.verified, "wrong" => report.wrong,
@@ -146,9 +156,10 @@ mod tests {
         pause_clock();
         let ((server, clients), (log, logged)) = (scripted(), log());
         let ((handle, mut orders), (report_to, report)) = (StopHandle::new(), oneshot::channel());
+        let run = Run::new(&traffic).unwrap();
         ClientSupervisor::create(|ctx| {
             ctx.add_stream(futures_util::stream::poll_fn(move |cx| orders.poll_recv(cx)));
-            ClientSupervisor::new(plan(traffic), server.clone(), report_to, log)
+            ClientSupervisor::new(plan(traffic), server.clone(), run, report_to, log)
         });
         Bench { server, clients, handle, log: logged, report }
     }

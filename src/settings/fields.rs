@@ -105,6 +105,19 @@ pub(super) fn positive_duration<'de, D: Deserializer<'de>>(deserializer: D) -> R
     parsed(deserializer, expected, |text| parse_duration(text).filter(|duration| !duration.is_zero()))
 }
 
+/// Reads `500/s`, or steps of such. `0/s` is no rate.
+pub(super) fn rates<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<f64>, D::Error> {
+    let expected =
+        r#"messages a second such as "500/s", from 0.001 to 10^9, or steps such as "500/s, 1000/s"; "0/s" for none"#;
+    let step =
+        |text: &str| text.trim().strip_suffix("/s")?.parse::<f64>().ok().filter(|rate| (0.001..=1e9).contains(rate));
+    parsed(
+        deserializer,
+        expected,
+        |text| if text == "0/s" { Some(Vec::new()) } else { text.split(',').map(step).collect() },
+    )
+}
+
 pub(super) fn socket_address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
     let expected = r#"an IP address and a port such as "0.0.0.0:12345" or "[::]:12345""#;
     parsed(deserializer, expected, |text| text.parse().ok())

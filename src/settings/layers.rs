@@ -46,6 +46,10 @@ impl Layered for Settings {
 impl Layered for ClientSettings {
     const DEFAULTS: &'static str = include_str!("client.toml");
     const PREFIX: &'static str = "ECHO_CLIENT_";
+
+    fn warnings(&self) -> Vec<String> {
+        self.warnings()
+    }
 }
 
 /// A flag that sets a key: its name (`--listen`), the key (`listen.address`) and the value, if it was given.

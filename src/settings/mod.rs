@@ -8,6 +8,7 @@ mod client;
 mod fields;
 #[cfg(feature = "cli")]
 pub mod layers;
+mod limits;
 mod log;
 mod network;
 pub(crate) mod reload;
@@ -15,7 +16,12 @@ mod server;
 #[cfg(all(test, feature = "cli"))]
 mod testing;
 
-pub use client::{ClientSettings, IdentitySettings, ServerSettings, TrafficSettings};
+pub use client::{
+    ClientSettings, IdentitySettings, ReportFormat, ReportSettings, ServerSettings, TrafficSettings, VerdictSettings,
+};
+#[cfg(feature = "client")]
+pub(crate) use limits::{Bound, Count, Figure, Limit, Metric, Of, Side};
+pub use limits::{Limits, LimitsError};
 pub use log::{LogFormat, LogSettings};
 pub use network::{Network, NotANetwork};
 pub use server::{AdminSettings, ConnectionSettings, ListenSettings, ProxyProtocol, Settings, SupervisorSettings};
