@@ -34,7 +34,10 @@ use crate::{
 };
 use actix::prelude::*;
 use slog::{Discard, Logger, o};
-use std::rc::Rc;
+use std::{
+    hash::{BuildHasher, Hasher, RandomState},
+    rc::Rc,
+};
 use supervisor::ClientSupervisor;
 use tokio::sync::{mpsc, oneshot};
 
@@ -65,6 +68,7 @@ use tokio::sync::{mpsc, oneshot};
 /// ```
 pub struct Client {
     settings: ClientSettings,
+    baseline: Option<ClientReport>,
     orders: (StopHandle, mpsc::UnboundedReceiver<Shutdown>),
     log: Logger,
 }
@@ -72,13 +76,19 @@ pub struct Client {
 impl Client {
     /// A client that has not started yet.
     pub fn new(settings: ClientSettings) -> Self {
-        Self { settings, orders: StopHandle::new(), log: Logger::root(Discard, o!()) }
+        Self { settings, baseline: None, orders: StopHandle::new(), log: Logger::root(Discard, o!()) }
     }
 
     /// Logs to `log`; without it nothing is logged.
     #[must_use]
     pub fn with_log(self, log: Logger) -> Self {
         Self { log: contained(log), ..self }
+    }
+
+    /// Holds limits such as `p99 > 1.2x` against an earlier report; without it they are broken.
+    #[must_use]
+    pub fn with_baseline(self, baseline: ClientReport) -> Self {
+        Self { baseline: Some(baseline), ..self }
     }
 
     /// Gives a handle that stops the client from any thread, also before it runs. The client waits for an outstanding echo
@@ -96,7 +106,7 @@ impl Client {
     /// [`Error::NoSystem`] where there is no actix [`System`]; [`Error::Supervisor`] if the root of the tree itself crashed.
     pub async fn run(self) -> Result<ClientReport, Error> {
         System::try_current().ok_or(Error::NoSystem)?;
-        let ClientSettings { server, client, traffic, .. } = self.settings;
+        let ClientSettings { server, client, traffic, verdict, .. } = self.settings;
         let id = if client.id.is_empty() { host_name() } else { client.id };
         let log = self.log.new(o!("client" => id.clone()));
         // Each connection takes a descriptor. If raising the limit fails, the system reports the lack when none is left.
@@ -114,8 +124,15 @@ impl Client {
         let report = report.await.map_err(|_| Error::Supervisor)?;
         slog::info!(log, "finished"; "sent" => report.sent, "verified" => report.verified, "wrong" => report.wrong,
             "lost" => report.lost);
-        Ok(report)
+        let report = ClientReport { run: run_name(), version: env!("CARGO_PKG_VERSION").into(), ..report };
+        Ok(report.judged(&verdict.fail_if, self.baseline.as_ref()))
     }
+}
+
+/// A name that no other run has, as far as chance goes.
+fn run_name() -> String {
+    // Each has keys of its own, and their beginning is random.
+    format!("{:016x}", RandomState::new().build_hasher().finish())
 }
 
 fn host_name() -> String {

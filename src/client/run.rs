@@ -9,7 +9,7 @@ use crate::{
 use std::{
     cell::{Cell, RefCell},
     io,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 use tokio::{sync::Notify, time::Instant};
 
@@ -66,6 +66,11 @@ impl Run {
             }
             begun.await;
         }
+    }
+
+    /// T0 by the clock on the wall; `None` before it.
+    pub fn began(&self) -> Option<SystemTime> {
+        self.t0.get().and_then(|t0| SystemTime::now().checked_sub(t0.elapsed()))
     }
 
     /// From T0 to `at`; zero before.

@@ -21,7 +21,7 @@ use crate::{
 };
 use actix::prelude::*;
 use slog::Logger;
-use std::rc::Rc;
+use std::{rc::Rc, time::SystemTime};
 use tokio::{sync::oneshot, time::Instant};
 
 /// The root of the client's tree. It starts the ConnectionActors, turns `Shutdown` into a broadcast `Stop`, collects
@@ -38,6 +38,8 @@ pub(super) struct ClientSupervisor<C: Connect> {
     stopped: Option<StopReason>,
     echoes: Echoes,
     started: Instant,
+    /// `started`, by the clock on the wall.
+    began: SystemTime,
     report_to: Option<oneshot::Sender<ClientReport>>,
     log: Logger,
 }
@@ -56,6 +58,7 @@ impl<C: Connect> ClientSupervisor<C> {
             stopped: None,
             echoes: Echoes::default(),
             started: Instant::now(),
+            began: SystemTime::now(),
             report_to: Some(report_to),
             log,
         }
@@ -79,6 +82,8 @@ impl<C: Connect> ClientSupervisor<C> {
             crashed: self.crashed,
             stopped: self.stopped,
             forced: self.connections.ordered() == Some(Stop::Abort),
+            server: self.plan.server.clone(),
+            started: humantime::format_rfc3339_millis(self.run.began().unwrap_or(self.began)).to_string(),
             ..ClientReport::new(self.plan.id.clone(), &tally).with_elapsed(self.started.elapsed())
         };
         drop(tally);

@@ -165,6 +165,16 @@ impl<S: Layered> Loaded<S> {
         Some(self.leaf(section, key)?.to_string())
     }
 
+    /// All values, by section and key, in any type that a string, number, boolean or list of strings can become.
+    pub fn values<T: From<String> + From<i64> + From<bool> + FromIterator<T>>(
+        &self,
+    ) -> BTreeMap<String, BTreeMap<String, T>> {
+        let sections = table(&self.merged.cache).into_iter().flatten();
+        let values =
+            |section| table(section).into_iter().flatten().map(|(key, value)| (key.clone(), plain(&value.kind)));
+        sections.map(|(name, section)| (name.clone(), values(section).collect())).collect()
+    }
+
     /// Adds the TOML text of a file.
     pub(crate) fn with_document(self, origin: &str, text: &str) -> Result<Self, SettingsError> {
         let document = FileFormat::Toml.parse(Some(&origin.to_owned()), text);
@@ -251,6 +261,15 @@ impl Serialize for Plain<'_> {
             ValueKind::Array(items) => serializer.collect_seq(items.iter().map(|item| Plain(&item.kind))),
             other => serializer.collect_str(other),
         }
+    }
+}
+
+fn plain<T: From<String> + From<i64> + From<bool> + FromIterator<T>>(value: &ValueKind) -> T {
+    match value {
+        ValueKind::Boolean(value) => (*value).into(),
+        ValueKind::I64(value) => (*value).into(),
+        ValueKind::Array(items) => items.iter().map(|item| plain::<T>(&item.kind)).collect(),
+        other => other.to_string().into(),
     }
 }
 

@@ -2,7 +2,10 @@
 //!
 //! Relies on `fields` for how a duration is written. The report says what each metric came to.
 
-use super::fields::{parse_duration, text};
+use super::{
+    fields::{parse_duration, text},
+    metric::Metric,
+};
 use serde::{
     Deserialize, Deserializer,
     de::{Error, Unexpected},
@@ -30,60 +33,6 @@ pub(crate) struct Limit {
     pub bound: Bound,
 }
 
-/// What is held against a bound.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Metric {
-    Time(Of, Figure),
-    Count(Count),
-    /// The longest outage.
-    Outage,
-    /// All outages together.
-    Downtime,
-    /// Echoes verified a second.
-    Rate,
-}
-
-/// Which times.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Of {
-    /// The response if there is a rate, else the round trip.
-    Echo,
-    Response,
-    RoundTrip,
-    Late,
-    Connect,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Figure {
-    Min,
-    Mean,
-    P50,
-    P90,
-    P99,
-    P999,
-    P9999,
-    P99999,
-    Max,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Count {
-    Due,
-    Verified,
-    Wrong,
-    Lost,
-    GivenUp,
-    Resent,
-    Unreachable,
-    Refused,
-    Unanswered,
-    ClosedByServer,
-    Reset,
-    Reconnects,
-    Outages,
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Side {
     Above,
@@ -103,60 +52,10 @@ pub(crate) enum Bound {
     Ratio(f64),
 }
 
-/// The names are those of the report's JSON.
-const SPANS: [(&str, Of); 5] = [
-    ("response.", Of::Response),
-    ("round_trip.", Of::RoundTrip),
-    ("late.", Of::Late),
-    ("connect.", Of::Connect),
-    ("", Of::Echo),
-];
-const FIGURES: [(&str, Figure); 9] = [
-    ("min", Figure::Min),
-    ("mean", Figure::Mean),
-    ("p50", Figure::P50),
-    ("p90", Figure::P90),
-    ("p99", Figure::P99),
-    ("p99.9", Figure::P999),
-    ("p99.99", Figure::P9999),
-    ("p99.999", Figure::P99999),
-    ("max", Figure::Max),
-];
-const OTHERS: [(&str, Metric); 16] = [
-    ("due", Metric::Count(Count::Due)),
-    ("verified", Metric::Count(Count::Verified)),
-    ("wrong", Metric::Count(Count::Wrong)),
-    ("lost", Metric::Count(Count::Lost)),
-    ("given_up", Metric::Count(Count::GivenUp)),
-    ("resent", Metric::Count(Count::Resent)),
-    ("unreachable", Metric::Count(Count::Unreachable)),
-    ("refused", Metric::Count(Count::Refused)),
-    ("unanswered", Metric::Count(Count::Unanswered)),
-    ("closed_by_server", Metric::Count(Count::ClosedByServer)),
-    ("reset", Metric::Count(Count::Reset)),
-    ("reconnects", Metric::Count(Count::Reconnects)),
-    ("outages", Metric::Count(Count::Outages)),
-    ("outage", Metric::Outage),
-    ("downtime", Metric::Downtime),
-    ("rate", Metric::Rate),
-];
 /// The longer ones first, as each is looked for at the beginning of a text.
 const SIDES: [(&str, Side); 4] = [(">=", Side::AtLeast), ("<=", Side::AtMost), (">", Side::Above), ("<", Side::Below)];
 
-fn named<T: Copy>(names: &[(&str, T)], name: &str) -> Option<T> {
-    names.iter().find(|(known, _)| *known == name).map(|(_, meant)| *meant)
-}
-
-fn name_of<T: Copy + PartialEq>(names: &[(&'static str, T)], meant: T) -> &'static str {
-    names.iter().find(|(_, known)| *known == meant).map_or("", |(name, _)| name)
-}
-
 impl Metric {
-    fn parse(name: &str) -> Option<Self> {
-        let time = |(span, of): &(&str, Of)| Some(Self::Time(*of, named(&FIGURES, name.strip_prefix(span)?)?));
-        SPANS.iter().find_map(time).or_else(|| named(&OTHERS, name))
-    }
-
     /// What its bound looks like.
     fn bounds(self) -> &'static str {
         match self {
@@ -252,11 +151,8 @@ impl fmt::Display for Limits {
 
 impl fmt::Display for Limit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.metric {
-            Metric::Time(of, figure) => write!(f, "{}{}", name_of(&SPANS, of), name_of(&FIGURES, figure))?,
-            other => f.write_str(name_of(&OTHERS, other))?,
-        }
-        write!(f, " {} ", name_of(&SIDES, self.side))?;
+        let sign = SIDES.iter().find(|(_, side)| *side == self.side).map_or("", |(sign, _)| sign);
+        write!(f, "{} {sign} ", self.metric)?;
         match self.bound {
             Bound::Time(time) => humantime::format_duration(time).fmt(f),
             Bound::Number(number) => number.fmt(f),
@@ -281,6 +177,7 @@ impl<'de> Deserialize<'de> for Limits {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::settings::metric::{FIGURES, OTHERS, SPANS};
     use proptest::prelude::*;
 
     #[test]

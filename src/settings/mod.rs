@@ -10,6 +10,7 @@ mod fields;
 pub mod layers;
 mod limits;
 mod log;
+mod metric;
 mod network;
 pub(crate) mod reload;
 mod server;
@@ -20,11 +21,14 @@ pub use client::{
     ClientSettings, IdentitySettings, ReportFormat, ReportSettings, ServerSettings, TrafficSettings, VerdictSettings,
 };
 #[cfg(feature = "client")]
-pub(crate) use limits::{Bound, Count, Figure, Limit, Metric, Of, Side};
+pub(crate) use limits::{Bound, Limit, Side};
 pub use limits::{Limits, LimitsError};
 pub use log::{LogFormat, LogSettings};
+#[cfg(feature = "client")]
+pub(crate) use metric::{Count, Figure, Metric, Of};
 pub use network::{Network, NotANetwork};
 pub use server::{AdminSettings, ConnectionSettings, ListenSettings, ProxyProtocol, Settings, SupervisorSettings};
+pub use server::{AdminSettings, ConnectionSettings, ListenSettings, Settings, SupervisorSettings};
 
 #[cfg(test)]
 mod tests {

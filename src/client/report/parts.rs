@@ -193,6 +193,17 @@ pub enum Verdict {
     Forced,
 }
 
+impl Verdict {
+    /// The word in the JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Passed => "passed",
+            Self::Failed => "failed",
+            Self::Forced => "forced",
+        }
+    }
+}
+
 /// One of the clients whose reports were merged.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -223,6 +234,13 @@ pub struct Part {
     pub outages: u64,
     /// How long the longest was.
     pub longest_outage_ms: u64,
+}
+
+impl Part {
+    /// As [`ClientReport::echo_times`](super::ClientReport::echo_times).
+    pub fn echo_times(&self) -> &Times {
+        if self.response.count > 0 { &self.response } else { &self.round_trip }
+    }
 }
 
 /// The histograms that the times of a report are read from.

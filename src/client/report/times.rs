@@ -16,6 +16,11 @@ use std::{fmt, time::Duration};
 pub struct Hdr(Histogram<u64>);
 
 impl Hdr {
+    /// To one digit: little memory, for the many rows of a timeline.
+    pub(crate) fn coarse() -> Self {
+        Self(Histogram::new(1).expect("one digit is within its range"))
+    }
+
     /// Counts one time.
     pub fn record(&mut self, time: Duration) {
         self.record_n(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX), 1);
@@ -40,6 +45,10 @@ impl Hdr {
     /// The time, in nanoseconds, that this share of all, 0 to 1, does not exceed; 0 if there is none.
     pub fn at(&self, share: f64) -> u64 {
         self.0.value_at_quantile(share)
+    }
+
+    pub(crate) fn histogram(&self) -> &Histogram<u64> {
+        &self.0
     }
 
     /// Its buckets that are not empty: the longest time of each in nanoseconds, and how many there are.
