@@ -28,7 +28,6 @@ pub use log::{LogFormat, LogSettings};
 pub(crate) use metric::{Count, Figure, Metric, Of};
 pub use network::{Network, NotANetwork};
 pub use server::{AdminSettings, ConnectionSettings, ListenSettings, ProxyProtocol, Settings, SupervisorSettings};
-pub use server::{AdminSettings, ConnectionSettings, ListenSettings, Settings, SupervisorSettings};
 
 #[cfg(test)]
 mod tests {
