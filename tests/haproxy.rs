@@ -68,7 +68,7 @@ fn a_server_that_is_drained_under_traffic_loses_nothing() {
     let [mut first, mut second, mut third] = [1, 2, 3].map(|nth| start(nth, &[("supervisor.lame_duck", "300s")]));
     let haproxy = Haproxy::start(1024, &[1, 2, 3]);
     haproxy.wait_until("three servers are up", |haproxy| haproxy.up().len() == 3);
-    let client = client(&["--connections", "6", "--reconnect", "--period", "1ms"]);
+    let client = client(&["--connections", "6", "--renew", "1s", "--period", "1ms"]);
     for server in [&mut first, &mut second, &mut third] {
         server.log.wait("connection closed");
     }
@@ -91,11 +91,13 @@ fn a_server_that_is_drained_under_traffic_loses_nothing() {
 
 fn a_full_house_takes_no_server_down_and_its_next_client_gets_the_next_server() {
     let settings = [("supervisor.max_connections", "2"), ("supervisor.max_pending", "0")];
-    let _first = start(1, &settings);
+    let mut first = start(1, &settings);
     let haproxy = Haproxy::start(2, &[1]);
     haproxy.wait_until("one server is up", |haproxy| haproxy.up() == [address(1)]);
     let mut guests = [(); 2].map(|()| connect(BALANCER.parse().unwrap()));
     guests.iter_mut().for_each(round_trip);
+    // HAProxy told whose connections they are.
+    guests.iter().for_each(|guest| drop(first.log.wait_of("connection opened", guest)));
     assert_eq!(get(admin(1), "/readyz").status, 503, "it is full");
 
     let mut next = connect(BALANCER.parse().unwrap());
@@ -154,7 +156,8 @@ fn admin(nth: u8) -> SocketAddr {
 
 fn start(nth: u8, settings: &[(&str, &str)]) -> Server {
     let (listen, admin) = (format!("{}:12345", address(nth)), admin(nth).to_string());
-    let own = [("listen.address", &*listen), ("admin.address", &*admin), ("log.level", "debug")];
+    let proxy = ("listen.proxy_protocol", "required");
+    let own = [("listen.address", &*listen), proxy, ("admin.address", &*admin), ("log.level", "debug")];
     Server::start(&[&own, settings].concat())
 }
 

@@ -11,7 +11,6 @@ use serde_json::{Value, json};
 use serde_norway::Deserializer;
 use std::{fs, path::Path, process::Command, time::Duration};
 
-const BASE: &str = "compose/kubernetes/base";
 const VERIFY: &str = "compose/kubernetes/verify";
 /// What a client that never reads costs at most in the server's process.
 const BUFFER: u64 = 64 * 1024;
@@ -151,13 +150,15 @@ fn the_manifests_hold_the_settings_of_the_checkout_and_name_no_others() {
 
 #[test]
 fn a_pod_has_the_time_that_its_stop_takes_and_its_lame_duck_outlasts_the_news() {
-    let manifests = manifests(BASE);
+    let manifests = manifests(VERIFY);
     let server = of_kind(&manifests, "Deployment");
     let settings = kubernetes_settings(SERVER, server);
     assert!(seconds(&server["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]) > settings.longest_stop());
     let probe = &container(server)["readinessProbe"];
     let noticed = seconds(&probe["periodSeconds"]) * probe["failureThreshold"].as_u64().unwrap() as u32;
     assert!(settings.duration("supervisor.lame_duck") > noticed + seconds(&probe["timeoutSeconds"]));
+    let client = kubernetes_settings(CLIENT, of_kind(&manifests, "Job"));
+    assert!(settings.duration("supervisor.lame_duck") > client.duration("traffic.renew") * 5 / 4);
     let update = &server["spec"]["strategy"]["rollingUpdate"];
     assert_eq!(update, &json!({ "maxUnavailable": 0, "maxSurge": 1 }));
     assert!(seconds(&server["spec"]["minReadySeconds"]) > Duration::ZERO);
@@ -295,6 +296,9 @@ fn haproxy_fits_the_servers_of_the_stack() {
     let noticed = duration(&option(" inter ")) + duration(&option(" fastinter "));
     assert!(server.duration("supervisor.lame_duck") > noticed);
     assert_eq!(option(" fall "), "2");
+    assert!(balancer("fall 2 rise 1 ").contains("send-proxy-v2") && server.get("listen.proxy_protocol") == "optional");
     let client = stack_settings(CLIENT, &services["client"]);
     assert_eq!(client.get("server.address"), "haproxy:12345");
+    // With its jitter of a quarter.
+    assert!(client.duration("traffic.renew") * 5 / 4 < duration(&option("hard-stop-after ")));
 }
