@@ -41,6 +41,7 @@ fn main() -> ExitCode {
     static OBSTACLE: LazyLock<Option<String>> = LazyLock::new(obstacle);
     let tests = tests![
         a_server_that_is_drained_under_traffic_loses_nothing,
+        a_server_that_stops_under_traffic_has_a_last_word_and_loses_nothing,
         a_full_house_takes_no_server_down_and_its_next_client_gets_the_next_server,
         a_killed_server_costs_the_messages_that_it_had_and_the_verdict_names_them,
     ];
@@ -65,28 +66,42 @@ fn obstacle() -> Option<String> {
 }
 
 fn a_server_that_is_drained_under_traffic_loses_nothing() {
-    let [mut first, mut second, mut third] = [1, 2, 3].map(|nth| start(nth, &[("supervisor.lame_duck", "300s")]));
+    // The lame duck serves until its last client has made a new connection, to another server. So its stop finds none.
+    let first = stop_the_first(&["--renew", "1s"], || wait_until("the first is empty", || connections_of(1) == 0));
+    assert_eq!(number(first.one("stopping"), "connections"), 0, "{first:?}");
+}
+
+fn a_server_that_stops_under_traffic_has_a_last_word_and_loses_nothing() {
+    let first = stop_the_first(&[], || ());
+    assert_eq!(number(first.one("stopped"), "acknowledged"), 2, "{first:?}");
+}
+
+/// Stops one of three servers under the traffic of a client with six connections: first it is a lame duck, and `meanwhile` ends that.
+/// Asserts that nothing is lost. Gives the log of the stopped server.
+fn stop_the_first(args: &[&str], meanwhile: impl FnOnce()) -> Records {
+    let settings = [("supervisor.lame_duck", "300s"), ("connection.last_word", "5s")];
+    let [mut first, mut second, mut third] = [1, 2, 3].map(|nth| start(nth, &settings));
     let haproxy = Haproxy::start(1024, &[1, 2, 3]);
     haproxy.wait_until("three servers are up", |haproxy| haproxy.up().len() == 3);
-    let client = client(&["--connections", "6", "--renew", "1s", "--period", "1ms"]);
+    let client = client(&[&["--connections", "6", "--period", "0s"], args].concat());
     for server in [&mut first, &mut second, &mut third] {
-        server.log.wait("connection closed");
+        (0..2).for_each(|_| drop(server.log.wait("connection opened")));
     }
 
     first.signal(Signal::TERM);
     haproxy.wait_until("the first is down", |haproxy| haproxy.up() == [address(2), address(3)]);
-    // The lame duck serves until its last client has gone. So its stop finds none.
-    wait_until("the first is empty", || connections_of(1) == 0);
-    first.signal_again(Signal::TERM);
-    let first = first.end();
-    assert_eq!((first.code, number(first.log.one("stopping"), "connections")), (Some(0), 0), "{:?}", first.log);
+    meanwhile();
+    let first = end(first);
 
     client.process.signal(Signal::TERM);
     let (code, [sent, verified, wrong, lost]) = client.end().outcome();
     assert_eq!((code, sent, wrong, lost), (0, verified, 0, 0));
-    let logs = [first.log, stop_at_once(second), stop_at_once(third)];
+    [&second, &third].iter().for_each(|server| server.signal(Signal::TERM));
+    let logs = [first, end(second), end(third)];
     assert_eq!(echoed(&logs), verified * (MESSAGE.len() as u64 + 1), "{logs:?}");
     haproxy.stop();
+    let [first, ..] = logs;
+    first
 }
 
 fn a_full_house_takes_no_server_down_and_its_next_client_gets_the_next_server() {
@@ -167,11 +182,10 @@ fn connections_of(nth: u8) -> u64 {
     number(&tree["admission"], "served")
 }
 
-/// Stops a server that begins with a lame duck.
-fn stop_at_once(server: Server) -> Records {
-    server.signal(Signal::TERM);
-    server.signal_again(Signal::TERM);
-    let ended = server.end();
+/// Ends a lame duck.
+fn end(lame_duck: Server) -> Records {
+    lame_duck.signal_again(Signal::TERM);
+    let ended = lame_duck.end();
     assert_eq!(ended.code, Some(0), "{:?}", ended.log);
     ended.log
 }
