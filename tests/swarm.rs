@@ -23,6 +23,8 @@ use std::{
 
 /// The longest that Swarm may take for a change. It is longer than `PATIENCE`: it replaces one server after the other.
 const CHANGE: Duration = Duration::from_secs(240);
+/// The pause between two questions to Swarm: each of them starts a process in a node.
+const BETWEEN: Duration = Duration::from_millis(200);
 /// What the clients send, with its newline: each message as long as the others, so that messages can be compared with bytes.
 const MESSAGE: &str = "0123456789\n";
 
@@ -225,7 +227,7 @@ impl Cluster {
                     self.manager("service ps --no-trunc echo_server echo_haproxy echo_client")
                 );
             }
-            thread::yield_now();
+            thread::sleep(BETWEEN);
         }
     }
 
