@@ -28,7 +28,7 @@ pub fn merge(reports: impl IntoIterator<Item = ClientReport>, expected: u64) -> 
 
     let mut sum = ClientReport { version: env!("CARGO_PKG_VERSION").into(), ..ClientReport::default() };
     reports.iter().for_each(|report| sum.add(report, later(report)));
-    sum.client = format!("{} clients", sum.clients.len());
+    sum.client = format!("{} client{}", sum.clients.len(), if sum.clients.len() == 1 { "" } else { "s" });
     sum.run = reports.iter().map(|report| &*report.run).collect::<Vec<_>>().join("+");
     sum.started =
         first.map(|first: SystemTime| humantime::format_rfc3339_millis(first).to_string()).unwrap_or_default();
