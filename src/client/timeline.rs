@@ -87,7 +87,8 @@ impl Timeline {
     }
 
     fn index(&self, at: Duration) -> usize {
-        (at.as_nanos() / self.interval.as_nanos()) as usize
+        // An interval is a number of whole seconds.
+        (at.as_secs() / self.interval.as_secs()) as usize
     }
 
     /// Makes each two rows one.

@@ -96,7 +96,8 @@ impl ClientReport {
             limit.client.get_or_insert_with(|| other.client.clone());
             limit
         }));
-        self.clients.extend(if other.clients.is_empty() { vec![Part::of(other)] } else { other.clients.clone() });
+        let parts = if other.clients.is_empty() { vec![Part::of(other)] } else { other.clients.clone() };
+        self.clients.extend(parts.into_iter().map(|part| part.moved(later.as_secs_f64())));
     }
 
     fn add_times(&mut self, other: &Self) {
