@@ -55,8 +55,11 @@ fn every_link_leads_somewhere() {
 fn every_test_that_is_named_exists() {
     let sources = ["src", "tests", "examples"].into_iter().flat_map(|folder| files(folder, ".rs"));
     let code: String = sources.map(|path| fs::read_to_string(path).unwrap()).collect();
+    // The names of metrics look alike.
     let is_test = |word: &&str| {
-        word.matches('_').count() > 2 && word.chars().all(|c| c == '_' || c.is_ascii_lowercase() || c.is_ascii_digit())
+        !word.starts_with("echo_server_")
+            && word.matches('_').count() > 2
+            && word.chars().all(|c| c == '_' || c.is_ascii_lowercase() || c.is_ascii_digit())
     };
     for (path, text) in documents() {
         for name in text.split('`').filter(is_test) {

@@ -8,9 +8,11 @@
 mod common;
 mod docker;
 
-use common::PATIENCE;
 use docker::{Checkout, Running, build, containers, must};
-use std::{fs, path::Path, process::ExitCode};
+use std::{fs, path::Path, process::ExitCode, time::Duration};
+
+/// The longest that a step lasts. A swarm that replaces servers one after the other takes minutes on a busy machine.
+const STEP: Duration = Duration::from_secs(10 * 60);
 
 fn main() -> ExitCode {
     let chapters = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/walkthrough");
@@ -66,7 +68,7 @@ fn follow(chapter: &str) {
             running.wait_until(&commands, |lines| missing(lines, &shown).is_empty());
             running.interrupt();
         }
-        let status = running.exit(PATIENCE);
+        let status = running.exit(STEP);
         let output = running.output();
         assert!(ctrl_c || status.success(), "{commands}\n{status}\n{output}");
         let lines: Vec<_> = output.lines().map(str::to_owned).collect();

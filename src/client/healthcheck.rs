@@ -3,11 +3,14 @@
 //! It uses the client's own exchange once. A message that no other client sends must come back whole and unchanged. It
 //! relies on nothing of the server but its protocol.
 
-use crate::client::{
-    connect::{Connect, TcpServer},
-    exchange::{Failure, echo},
-    record::Lost,
-    verify::Difference,
+use crate::{
+    client::{
+        connect::{Connect, TcpServer},
+        exchange::{Failure, echo},
+        tally::Lost,
+        verify::Difference,
+    },
+    decisions::health_check,
 };
 use std::{
     io::{self, ErrorKind},
@@ -60,7 +63,8 @@ fn reason(failure: Failure) -> io::Error {
         Failure::Lost(Lost::Reset) => {
             io::Error::new(ErrorKind::ConnectionReset, "the server reset the connection before the whole echo")
         }
-        Failure::Lost(Lost::Timeout) => ErrorKind::TimedOut.into(),
+        // One message is neither behind another nor waits for room.
+        Failure::Lost(Lost::Timeout | Lost::Unsent | Lost::Abandoned) => ErrorKind::TimedOut.into(),
     }
 }
 
@@ -76,8 +80,7 @@ fn reachable(address: SocketAddr) -> SocketAddr {
 
 /// The message differs from that of every other check. So a server that answers from a script or a cache is found out.
 fn unique_message() -> String {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    format!("healthcheck {} {}\n", process::id(), now.as_nanos())
+    health_check::message(process::id(), SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
 }
 
 #[cfg(test)]

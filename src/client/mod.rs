@@ -3,29 +3,41 @@
 //! All of it runs on the thread that calls it. Each connection is a [`ConnectionActor`]. This module starts it, tells it to
 //! stop, waits for it and counts its end.
 
+mod alarm;
 mod connect;
 mod connection;
 mod exchange;
 pub mod healthcheck;
+mod message;
+mod outage;
 mod record;
-pub(crate) mod report;
+pub mod report;
+mod run;
 mod session;
 mod supervisor;
+mod tally;
 #[cfg(test)]
 mod testing;
+mod timeline;
+mod times;
+mod timetable;
+mod usage;
 mod verify;
 
 use crate::{
-    client::{connect::TcpServer, report::ClientReport, session::Plan},
+    client::{connect::TcpServer, report::ClientReport, run::Run, session::Plan},
     error::Error,
     logging::contained,
     resources,
-    settings::ClientSettings,
+    settings::{ClientSettings, LogSettings},
     stop::{Shutdown, StopHandle},
 };
 use actix::prelude::*;
 use slog::{Discard, Logger, o};
-use std::rc::Rc;
+use std::{
+    hash::{BuildHasher, Hasher, RandomState},
+    rc::Rc,
+};
 use supervisor::ClientSupervisor;
 use tokio::sync::{mpsc, oneshot};
 
@@ -56,6 +68,7 @@ use tokio::sync::{mpsc, oneshot};
 /// ```
 pub struct Client {
     settings: ClientSettings,
+    baseline: Option<ClientReport>,
     orders: (StopHandle, mpsc::UnboundedReceiver<Shutdown>),
     log: Logger,
 }
@@ -63,13 +76,19 @@ pub struct Client {
 impl Client {
     /// A client that has not started yet.
     pub fn new(settings: ClientSettings) -> Self {
-        Self { settings, orders: StopHandle::new(), log: Logger::root(Discard, o!()) }
+        Self { settings, baseline: None, orders: StopHandle::new(), log: Logger::root(Discard, o!()) }
     }
 
     /// Logs to `log`; without it nothing is logged.
     #[must_use]
     pub fn with_log(self, log: Logger) -> Self {
         Self { log: contained(log), ..self }
+    }
+
+    /// Holds limits such as `p99 > 1.2x` against an earlier report; without it they are broken.
+    #[must_use]
+    pub fn with_baseline(self, baseline: ClientReport) -> Self {
+        Self { baseline: Some(baseline), ..self }
     }
 
     /// Gives a handle that stops the client from any thread, also before it runs. The client waits for an outstanding echo
@@ -87,25 +106,37 @@ impl Client {
     /// [`Error::NoSystem`] where there is no actix [`System`]; [`Error::Supervisor`] if the root of the tree itself crashed.
     pub async fn run(self) -> Result<ClientReport, Error> {
         System::try_current().ok_or(Error::NoSystem)?;
-        let ClientSettings { server, client, traffic, .. } = self.settings;
+        let ClientSettings { server, client, traffic, verdict, log: LogSettings { level, .. }, .. } = self.settings;
         let id = if client.id.is_empty() { host_name() } else { client.id };
         let log = self.log.new(o!("client" => id.clone()));
+        if !traffic.rate.is_empty() && level.is_at_least(slog::Level::Info) {
+            // A log that is slower than the rate holds the client up.
+            slog::warn!(log, "every echo is logged"; "logged" => level.as_str());
+        }
         // Each connection takes a descriptor. If raising the limit fails, the system reports the lack when none is left.
         resources::raise_descriptors();
 
+        let run = Run::new(&traffic).map_err(Error::Runtime)?;
         let tcp = Rc::new(TcpServer::new(server.address.clone()));
         let plan = Plan { id, server: server.address, traffic, connect_timeout: server.connect_timeout };
         let (report_to, report) = oneshot::channel();
         let mut orders = self.orders.1;
         ClientSupervisor::create(|ctx| {
             ctx.add_stream(futures_util::stream::poll_fn(move |cx| orders.poll_recv(cx)));
-            ClientSupervisor::new(plan, tcp, report_to, log.clone())
+            ClientSupervisor::new(plan, tcp, run, report_to, log.clone())
         });
         let report = report.await.map_err(|_| Error::Supervisor)?;
         slog::info!(log, "finished"; "sent" => report.sent, "verified" => report.verified, "wrong" => report.wrong,
             "lost" => report.lost);
-        Ok(report)
+        let report = ClientReport { run: run_name(), version: env!("CARGO_PKG_VERSION").into(), ..report };
+        Ok(report.judged(&verdict.fail_if, self.baseline.as_ref()))
     }
+}
+
+/// A name that no other run has, as far as chance goes.
+fn run_name() -> String {
+    // Each has keys of its own, and their beginning is random.
+    format!("{:016x}", RandomState::new().build_hasher().finish())
 }
 
 fn host_name() -> String {
@@ -146,9 +177,10 @@ mod tests {
         pause_clock();
         let ((server, clients), (log, logged)) = (scripted(), log());
         let ((handle, mut orders), (report_to, report)) = (StopHandle::new(), oneshot::channel());
+        let run = Run::new(&traffic).unwrap();
         ClientSupervisor::create(|ctx| {
             ctx.add_stream(futures_util::stream::poll_fn(move |cx| orders.poll_recv(cx)));
-            ClientSupervisor::new(plan(traffic), server.clone(), report_to, log)
+            ClientSupervisor::new(plan(traffic), server.clone(), run, report_to, log)
         });
         Bench { server, clients, handle, log: logged, report }
     }
