@@ -150,7 +150,7 @@
 //! main thread
 //! └── Supervisor                 root: owns the listening socket and the gate, broadcasts Stop, reports
 //!     ├── Worker 1               one per thread: supervises what runs on it
-//!     │   ├── Acceptor           accepts from the one shared listening socket
+//!     │   ├── Acceptor           accepts from the one shared listening socket (on Workers 1 and 2)
 //!     │   ├── ConnectionActor    one per client
 //!     │   └── ConnectionActor …
 //!     └── Worker N
@@ -212,6 +212,7 @@ pub use server::{
         socket::Socket,
     },
     echo::Echo,
+    fault::FaultyEcho,
     handle::{Handle, Status},
     report::Report,
     service::{AtStop, Service},

@@ -549,7 +549,9 @@ fn a_watcher_sees_the_tree_then_its_changes_and_at_the_end_the_report() {
     ];
     let places: Vec<_> = order.iter().map(at).collect();
     assert!(places.is_sorted(), "{places:?} {changes:?}");
-    let report = &heard.last().unwrap().1;
+    // The last sums are those of the whole life.
+    let [.., (name, sums), (_, report)] = &heard[..] else { panic!("{heard:?}") };
+    assert_eq!((&**name, &sums["totals"]["closed"]["stopped"]), ("totals", &json!(1)));
     assert_eq!((number(report, "exit_code"), number(report, "acknowledged")), (code.unwrap() as u64, 1));
     heard.into_iter().for_each({
         let mut watcher = Watcher::default();

@@ -21,15 +21,21 @@ use tokio::io::AsyncWriteExt;
 pub struct Echo;
 
 impl Service for Echo {
-    async fn serve(&self, socket: &mut Socket) -> io::Result<()> {
-        loop {
-            // Bound, as in a `match` the future would keep its place until the end of the arms: 128 bytes per connection.
-            let pause = poll_fn(|cx| poll_echo(socket, cx)).await?;
-            match pause {
-                Pause::OthersTurn => tokio::task::yield_now().await,
-                // Boxed, because it is rare: an idle connection keeps no room for it.
-                Pause::Owing(bytes) => Box::pin(socket.write_all(&bytes)).await?,
-                Pause::End => return Ok(()),
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "it would keep its arguments twice, and a connection's task has no room for that"
+    )]
+    fn serve(&self, socket: &mut Socket) -> impl Future<Output = io::Result<()>> {
+        async move {
+            loop {
+                // Bound, as in a `match` the future would keep its place until the end of the arms: 128 bytes per connection.
+                let pause = poll_fn(|cx| poll_echo(socket, cx)).await?;
+                match pause {
+                    Pause::OthersTurn => tokio::task::yield_now().await,
+                    // Boxed, because it is rare: an idle connection keeps no room for it.
+                    Pause::Owing(bytes) => Box::pin(socket.write_all(&bytes)).await?,
+                    Pause::End => return Ok(()),
+                }
             }
         }
     }

@@ -16,7 +16,7 @@ mod testing;
 
 pub use client::{ClientSettings, IdentitySettings, ServerSettings, TrafficSettings};
 pub use log::{LogFormat, LogSettings};
-pub use server::{AdminSettings, ConnectionSettings, ListenSettings, Settings, SupervisorSettings};
+pub use server::{AdminSettings, ConnectionSettings, FaultSettings, ListenSettings, Settings, SupervisorSettings};
 
 #[cfg(test)]
 mod tests {

@@ -1,5 +1,5 @@
 //! One client's stream and what is known of it. The two planes of its connection share it: the actor gives orders, and the
-//! service moves bytes. Both run on the thread that accepted it, so cells are enough.
+//! service moves bytes. Both run on one thread, so cells are enough.
 
 use crate::{
     buffer::{READS_IN_A_ROW, with_buffer},
