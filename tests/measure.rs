@@ -291,7 +291,7 @@ fn a_server_that_is_away_is_one_outage_from_its_end_to_its_return() {
     let away = away.lock().unwrap().expect("it came back").as_millis() as u64;
     assert_eq!(number(&run.report, "/outages/count"), 1, "{}", run.report);
     let longest = number(&run.report, "/outages/longest_ms");
-    // The client knows of it by a message that it sends, which is due every 10 ms, and looks again at least every 200 ms.
+    // The client knows of it by a message that it sends, which is due every 10 ms, and looks again at least every 100 ms.
     assert!(longest > away / 2 && longest < 3 * away, "{longest} of {away} ms");
     let window = &run.report["outages"]["windows"][0];
     assert!(number(&run.report, "/connections/refused") > 0 && number(window, "/reasons/refused") > 0, "{window}");

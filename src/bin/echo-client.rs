@@ -137,15 +137,16 @@ impl shared::CommandLine for Args {
     type Settings = ClientSettings;
 
     fn flags(&mut self) -> Vec<Flag> {
-        // A length alone says that there is no end by count.
-        let is_endless = self.messages.is_none() && self.duration.as_deref().is_some_and(|duration| duration != "0s");
+        let duration = self.duration.take();
+        // A length alone says that there is no end by count. A count is read after it.
+        let endless = duration.as_deref().filter(|duration| *duration != "0s").map(|_| "0".to_owned());
         let own = [
-            ("--duration", "traffic.messages", is_endless.then(|| "0".into())),
             ("--server", "server.address", self.server.take()),
             ("--id", "client.id", self.id.take()),
             ("--connections", "traffic.connections", self.connections.take()),
+            ("--duration", "traffic.duration", duration),
+            ("--duration", "traffic.messages", endless),
             ("--messages", "traffic.messages", self.messages.take()),
-            ("--duration", "traffic.duration", self.duration.take()),
             ("--period", "traffic.period", self.period.take()),
             ("--reconnect", "traffic.reconnect", self.reconnect.then(|| "true".into())),
             ("--message", "traffic.message", self.message.take()),

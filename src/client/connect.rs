@@ -26,7 +26,7 @@ pub(crate) const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// The longest pause between two tries.
 pub(crate) const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// The same where a rate is set: an outage is measured, and its end is known no better than this.
-pub(crate) const MEASURING_PAUSE: Duration = Duration::from_millis(200);
+pub(crate) const MEASURING_PAUSE: Duration = Duration::from_millis(100);
 /// The longest time that one address may take. One repeated SYN fits into it. After that the name may well have another
 /// address.
 const ADDRESS_TIMEOUT: Duration = Duration::from_secs(2);

@@ -119,7 +119,7 @@ impl Client {
         let ClientSettings { server, client, traffic, verdict, log: LogSettings { level, .. }, .. } = self.settings;
         let id = if client.id.is_empty() { host_name() } else { client.id };
         let log = self.log.new(o!("client" => id.clone()));
-        if !traffic.rate.is_empty() && level.is_at_least(slog::Level::Info) {
+        if !traffic.rate.is_empty() && slog::Level::Info.is_at_least(level) {
             // A log that is slower than the rate holds the client up.
             slog::warn!(log, "every echo is logged"; "logged" => level.as_str());
         }

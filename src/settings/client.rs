@@ -105,7 +105,7 @@ impl ClientSettings {
     pub fn warnings(&self) -> Vec<String> {
         let TrafficSettings { rate, duration, .. } = &self.traffic;
         let mut warnings = Vec::new();
-        if !rate.is_empty() && self.log.level.is_at_least(slog::Level::Info) {
+        if !rate.is_empty() && slog::Level::Info.is_at_least(self.log.level) {
             let level = self.log.level.as_str().to_lowercase();
             warnings.push(format!(
                 "traffic.rate with log.level {level}: each echo is a line of the log, and the client waits for the log: use warn to measure"
