@@ -267,3 +267,17 @@ fn at_a_stop_without_last_words_a_client_without_a_header_gets_its_end_at_once()
     drop(clients);
     assert_eq!(server.report().acknowledged, 3);
 }
+
+#[test]
+fn a_health_check_sends_the_header_that_its_settings_require() {
+    let server = start(Required, |_| {});
+    let check = |required: &str| {
+        let mut check = command(SERVER);
+        check.env("ECHO_SERVER_LISTEN__PROXY_PROTOCOL", required);
+        finish(check.args(["healthcheck", &server.address.to_string()])).code
+    };
+    assert_eq!((check("required"), check("off")), (0, 1));
+    server.handle.stop();
+    let report = server.report();
+    assert_eq!((report.total.received, report.total.echoed), (0, 0), "a health check is in no sum");
+}

@@ -48,11 +48,6 @@ impl Times {
         let _ = self.histogram.add(&other.histogram);
     }
 
-    /// How many there are.
-    pub fn count(&self) -> u64 {
-        self.histogram.len()
-    }
-
     /// The shortest and the longest.
     pub fn extremes(&self) -> Option<(Duration, Duration)> {
         self.extremes
@@ -92,7 +87,7 @@ mod tests {
             prop_assert_eq!((min.as_nanos() as u64, max.as_nanos() as u64), (*exact.0.unwrap(), *exact.1.unwrap()));
             let at = [0.0, 0.5, 0.99, 0.999_99].map(|share| times.at(share).unwrap());
             prop_assert!(at.is_sorted() && min <= at[0] && at[3] <= max);
-            prop_assert_eq!(times.count(), nanos.len() as u64);
+            prop_assert_eq!(times.histogram().len(), nanos.len() as u64);
         }
 
         #[test]

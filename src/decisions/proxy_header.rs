@@ -15,6 +15,9 @@ const V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 /// What comes before the part of a header of version 2 whose length it tells.
 const V2_FIXED: usize = 16;
 
+/// A header of version 2 that speaks for no other client: what comes behind it is said by the other end of the connection itself.
+pub const LOCAL: [u8; V2_FIXED] = *b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
+
 /// What is to be done with a connection whose first bytes have come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
@@ -125,7 +128,7 @@ mod tests {
 
     fn headers() -> impl Strategy<Value = (Vec<u8>, SocketAddr)> {
         let v4 = (any::<[u8; 4]>(), any::<u16>());
-        let v1 = v4.clone().prop_map(|(ip, port)| {
+        let v1 = v4.prop_map(|(ip, port)| {
             let client = SocketAddr::from((ip, port));
             (format!("PROXY TCP4 {} 10.0.0.1 {port} 80\r\n", client.ip()).into_bytes(), client)
         });
