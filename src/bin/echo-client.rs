@@ -263,7 +263,7 @@ fn send(
     let settings = loaded.settings;
     let (log, _written_to_the_end) = logging::logger(&settings.log, logging::Stream::Stderr)?;
     // A log of each echo tells of the progress itself.
-    let told = io::stderr().is_terminal() && !settings.log.level.is_at_least(slog::Level::Info);
+    let told = io::stderr().is_terminal() && settings.log.level.is_at_least(slog::Level::Warning);
     let report = system.block_on(async {
         let client = Client::new(settings).with_log(log.clone());
         let client = baseline.into_iter().fold(client, Client::with_baseline);
