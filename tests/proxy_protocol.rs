@@ -158,7 +158,7 @@ fn a_connection_with_a_wrong_header_is_reset_and_the_log_says_why() {
         let mut client = connect_with(&server, sent);
         assert!(is_reset(&mut client), "{error}");
         let close = server.log.wait_of("connection closed", &client);
-        assert_eq!((&close["reason"], &close["level"]), (&"header".into(), &"warn".into()));
+        assert_eq!((&close["reason"], &close["level"]), (&"header".into(), &"WARN".into()));
         assert_eq!((&close["error"], &close["received"]), (&error.into(), &0.into()));
         let closed = get(server.admin.unwrap(), "/v1/tree").json()["totals"]["closed"]["header"].clone();
         assert_eq!(closed, 1);
@@ -253,11 +253,17 @@ fn a_client_in_the_queue_is_known_by_its_header_and_at_a_stop_its_header_is_not_
 
 #[test]
 fn at_a_stop_without_last_words_a_client_without_a_header_gets_its_end_at_once() {
-    let server = start(Required, |_| {});
-    let mut silent = connect(server.address);
+    let server = start(Required, |settings| {
+        settings.supervisor.max_connections = 1;
+        settings.supervisor.max_pending = 1;
+    });
+    let served = connect(server.address);
     wait_until("it is accepted", || server.handle.status().served == 1);
+    let waits = connect(server.address);
+    wait_until("it is accepted", || server.handle.status().waiting == 1);
+    let mut clients = [served, waits, connect(server.address)];
     server.handle.stop();
-    assert_eq!(read_to_eof(&mut silent), b"");
-    drop(silent);
-    assert_eq!(server.report().acknowledged, 1);
+    clients.iter_mut().for_each(|client| assert_eq!(read_to_eof(client), b""));
+    drop(clients);
+    assert_eq!(server.report().acknowledged, 3);
 }

@@ -2,7 +2,12 @@
 //! The subcommand `merge` makes one report out of many.
 //!
 //! Relies on `shared` for the settings, the log and the exit code, and on the library for all that a report can be.
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    fmt::Display,
+    io::{self, IsTerminal as _, Write as _},
+    path::PathBuf,
+    process::ExitCode,
+};
 
 use clap::{Parser, Subcommand};
 use supervised_echo::{
@@ -11,8 +16,9 @@ use supervised_echo::{
     resources,
     settings::{
         ClientSettings, Limits, ReportFormat,
-        layers::{Flag, Loaded, load},
+        layers::{Flag, Loaded, SettingsError, load},
     },
+    slog,
 };
 
 mod shared;
@@ -131,7 +137,10 @@ impl shared::CommandLine for Args {
     type Settings = ClientSettings;
 
     fn flags(&mut self) -> Vec<Flag> {
+        // A length alone says that there is no end by count.
+        let is_endless = self.messages.is_none() && self.duration.as_deref().is_some_and(|duration| duration != "0s");
         let own = [
+            ("--duration", "traffic.messages", is_endless.then(|| "0".into())),
             ("--server", "server.address", self.server.take()),
             ("--id", "client.id", self.id.take()),
             ("--connections", "traffic.connections", self.connections.take()),
@@ -198,11 +207,15 @@ impl ReportArgs {
     fn baseline(&self, limits: &Limits) -> Result<Option<ClientReport>, ProgramError> {
         let Some(path) = &self.baseline else {
             let lacks = limits.need_baseline();
-            return if lacks { Err(ProgramError::NoBaseline(limits.clone())) } else { Ok(None) };
+            let problem = || format!("{limits}: a multiple needs --baseline");
+            return if lacks { Err(SettingsError::new("verdict.fail_if", problem()).into()) } else { Ok(None) };
         };
         match <[_; 1]>::try_from(report::read(path)?) {
             Ok([baseline]) => Ok(Some(baseline)),
-            Err(found) => Err(ProgramError::Baseline { path: path.clone(), found: found.len() }),
+            Err(found) => {
+                let source = io::Error::other(format!("expected one report, found {}", found.len()));
+                Err(ProgramError::Io { what: path.display().to_string(), source })
+            }
         }
     }
 }
@@ -231,6 +244,11 @@ fn finish(
     Ok(report.exit_code())
 }
 
+/// Puts a text in the place of the terminal's last line.
+fn overwrite(text: &dyn Display) {
+    let _ = write!(io::stderr(), "\r{text}\x1b[K");
+}
+
 /// Runs a client with the settings, and the baseline that its limits are held against.
 fn send(
     settings: impl FnOnce() -> Result<(Loaded<ClientSettings>, Option<ClientReport>), ProgramError>,
@@ -243,14 +261,18 @@ fn send(
     let in_force = loaded.values();
     let settings = loaded.settings;
     let (log, _written_to_the_end) = logging::logger(&settings.log, logging::Stream::Stderr)?;
+    // A log of each echo tells of the progress itself.
+    let told = io::stderr().is_terminal() && !settings.log.level.is_at_least(slog::Level::Info);
     let report = system.block_on(async {
         let client = Client::new(settings).with_log(log.clone());
-        let client = match baseline {
-            Some(baseline) => client.with_baseline(baseline),
-            None => client,
-        };
+        let client = baseline.into_iter().fold(client, Client::with_baseline);
+        let client = if told { client.with_progress(|progress| overwrite(progress)) } else { client };
         signals.with_log(log).forward_to(client.handle());
-        client.run().await
+        let report = client.run().await;
+        if told {
+            overwrite(&"");
+        }
+        report
     })?;
     Ok(report.with_settings(in_force))
 }

@@ -24,7 +24,9 @@ use tokio::{
 /// The pause after the first try; each further one is twice as long.
 pub(crate) const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// The longest pause between two tries.
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+pub(crate) const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// The same where a rate is set: an outage is measured, and its end is known no better than this.
+pub(crate) const MEASURING_PAUSE: Duration = Duration::from_millis(200);
 /// The longest time that one address may take. One repeated SYN fits into it. After that the name may well have another
 /// address.
 const ADDRESS_TIMEOUT: Duration = Duration::from_secs(2);
@@ -38,12 +40,13 @@ pub(crate) trait Connect: 'static {
     async fn connect(&self, deadline: Instant) -> io::Result<(Self::Stream, SocketAddr)>;
 }
 
-/// Tries at growing intervals until a try succeeds or `deadline` has come. `failed` hears of each try that failed: its error,
+/// Tries at intervals that grow up to `longest_pause`, until a try succeeds or `deadline` has come. `failed` hears of each try that failed: its error,
 /// when it began, and whether it is the first. With the connection comes when its try began. The error is that of the last
 /// try that failed; it is `None` if none has failed.
 pub(crate) async fn keep_trying<C: Connect>(
     server: &C,
     deadline: Instant,
+    longest_pause: Duration,
     failed: impl Fn(&io::Error, Instant, bool),
 ) -> Result<(C::Stream, SocketAddr, Instant), Option<io::Error>> {
     let (mut pause, mut last) = (FIRST_PAUSE, None);
@@ -62,7 +65,7 @@ pub(crate) async fn keep_trying<C: Connect>(
             Ok(Err(_)) | Err(_) => break,
         }
         sleep_until(deadline.min(Instant::now() + pause)).await;
-        pause = LONGEST_PAUSE.min(2 * pause);
+        pause = longest_pause.min(2 * pause);
     }
     Err(last)
 }
@@ -233,7 +236,7 @@ mod tests {
     }
 
     async fn kept_trying<C: Connect>(server: &C, limit: Duration) -> Result<(), Option<io::ErrorKind>> {
-        let tried = keep_trying(server, Instant::now() + limit, |_, _, _| ()).await;
+        let tried = keep_trying(server, Instant::now() + limit, LONGEST_PAUSE, |_, _, _| ()).await;
         tried.map(|_| ()).map_err(|error| error.map(|error| error.kind()))
     }
 

@@ -204,7 +204,83 @@ fn poll_read<S: AsyncRead + Unpin, T>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
     use tokio::io::{AsyncWriteExt, duplex};
+
+    /// These messages are out, all of their bytes.
+    fn sent(messages: &[&[u8]]) -> Pipeline<usize> {
+        let mut pipeline = Pipeline::default();
+        for (n, message) in messages.iter().enumerate() {
+            pipeline.push(n, |bytes| bytes.extend_from_slice(message));
+        }
+        pipeline.sent = pipeline.bytes.len();
+        pipeline
+    }
+
+    fn back(pipeline: &mut Pipeline<usize>) -> Vec<usize> {
+        let mut back = Vec::new();
+        while pipeline.is_back() {
+            back.extend(pipeline.pop());
+        }
+        back
+    }
+
+    #[test]
+    fn a_byte_of_an_echo_that_is_another_messages_is_wrong_and_those_before_it_are_back() {
+        let mut pipeline = sent(&[b"one", b"two", b"three"]);
+        let wrong = Difference { offset: 1, expected: "wo".into(), got: "hr".into() };
+        assert_eq!(pipeline.receive(b"onethree"), Err(Failure::Wrong(wrong)));
+        assert_eq!((back(&mut pipeline), pipeline.first()), (vec![0], Some(&1)));
+    }
+
+    #[test]
+    fn what_is_behind_the_last_echo_makes_that_one_wrong() {
+        let mut pipeline = sent(&[b"one", b"two"]);
+        let wrong = Difference { offset: 3, expected: String::new(), got: "!".into() };
+        assert_eq!(pipeline.receive(b"onetwo!"), Err(Failure::Wrong(wrong.clone())));
+        assert_eq!((back(&mut pipeline), pipeline.first()), (vec![0], Some(&1)));
+        let mut pipeline = sent(&[b"two"]);
+        assert_eq!((pipeline.receive(b"two"), back(&mut pipeline)), (Ok(()), vec![0]));
+        assert_eq!(pipeline.receive(b"!"), Err(Failure::Wrong(wrong)), "what comes unasked too");
+    }
+
+    #[test]
+    fn a_message_is_untouched_until_a_byte_of_its_echo_has_come() {
+        for (came, untouched) in [(&b"one"[..], &[1, 2][..]), (b"onet", &[2]), (b"onetwot", &[])] {
+            let mut pipeline = sent(&[b"one", b"two", b"three"]);
+            pipeline.receive(came).unwrap();
+            back(&mut pipeline);
+            assert_eq!(pipeline.untouched().collect::<Vec<_>>(), untouched);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn echoes_in_any_pieces_are_told_apart_while_new_messages_go_out(
+            lengths in prop::collection::vec(1..100_000usize, 1..20), pieces in prop::collection::vec(1..150_000usize, 1..50),
+        ) {
+            let (mut pipeline, mut echo, mut done) = (Pipeline::default(), VecDeque::new(), Vec::new());
+            let mut lengths = lengths.into_iter().enumerate();
+            for piece in pieces.into_iter().cycle() {
+                if let Some((n, length)) = lengths.next() {
+                    let message: Vec<u8> = (0..length).map(|at| (at * 31 + n * 7) as u8).collect();
+                    pipeline.push((n, length), |bytes| bytes.extend_from_slice(&message));
+                    pipeline.sent = pipeline.bytes.len();
+                    echo.extend(message);
+                } else if echo.is_empty() {
+                    break;
+                }
+                let piece: Vec<u8> = echo.drain(..piece.min(echo.len())).collect();
+                if !piece.is_empty() {
+                    prop_assert_eq!(pipeline.receive(&piece), Ok(()));
+                }
+                while pipeline.is_back() {
+                    done.extend(pipeline.pop());
+                }
+            }
+            prop_assert!(pipeline.is_empty() && done.is_sorted_by(|one, next| one.0 + 1 == next.0), "{done:?}");
+        }
+    }
 
     #[tokio::test]
     async fn a_connection_that_ends_while_it_takes_the_message_is_an_early_close() {

@@ -6,7 +6,7 @@
 use crate::{
     client::{
         alarm::Until,
-        connect::{Connect, FIRST_PAUSE, keep_trying, no_answer},
+        connect::{Connect, FIRST_PAUSE, LONGEST_PAUSE, MEASURING_PAUSE, keep_trying, no_answer},
         exchange::{Failure, Pipeline, unasked},
         message::Content,
         record::{Closed, End, Message, Record},
@@ -287,8 +287,9 @@ impl<'a, C: Connect> Session<'a, C> {
             if !pause.is_zero() {
                 sleep_until(begun.min(deadline)).await;
             }
+            let longest_pause = if self.pace().is_some() { MEASURING_PAUSE } else { LONGEST_PAUSE };
             let failed = |error: &_, begun, is_first| self.record.not_connected(error, begun, is_first);
-            keep_trying(self.server, deadline, failed).await
+            keep_trying(self.server, deadline, longest_pause, failed).await
         };
         let connected = tokio::select! {
             biased;
@@ -1036,5 +1037,126 @@ mod tests {
         drop(stream);
         assert_eq!(bench.heard.end().await, End::Stopped);
         assert_eq!(bench.heard.counts(), GIVEN_UP);
+    }
+
+    fn pipelined(messages: u64) -> TrafficSettings {
+        TrafficSettings { pipeline: 3, ..traffic(messages) }
+    }
+
+    #[actix::test]
+    async fn as_many_messages_are_out_at_once_as_the_pipeline_holds() {
+        let mut bench = start(pipelined(5));
+        let mut stream = bench.clients.accept().await;
+        for message in ["1\n", "2\n", "3\n"] {
+            assert_eq!(receive(&mut stream).await, message);
+        }
+        tokio::select! {
+            biased;
+            message = receive(&mut stream) => panic!("{message}"),
+            () = sleep(Duration::from_secs(1)) => {}
+        }
+        send(&mut stream, b"1\n2").await;
+        assert_eq!(receive(&mut stream).await, "4\n");
+        send(&mut stream, b"\n3\n4\n").await;
+        assert_eq!(receive(&mut stream).await, "5\n");
+        send(&mut stream, b"5\n").await;
+        expect_end(stream).await;
+        assert_eq!(bench.heard.end().await, End::Finished);
+        assert_eq!(bench.heard.counts(), [5, 0, 0, 0]);
+    }
+
+    #[actix::test]
+    async fn those_behind_a_message_that_failed_are_abandoned_and_the_next_one_has_a_new_stream() {
+        let mut bench = start(pipelined(4));
+        let mut stream = bench.clients.accept().await;
+        for _ in 0..3 {
+            receive(&mut stream).await;
+        }
+        send(&mut stream, b"?").await;
+        bench.heard.event("connection closed").await;
+        assert_eq!(bench.heard.run.tally.borrow().lost_by.abandoned, 2);
+        assert_eq!(bench.heard.counts(), [0, 1, 2, 0]);
+        let mut stream = bench.clients.accept().await;
+        assert_eq!(receive(&mut stream).await, "4\n");
+        send(&mut stream, b"4\n").await;
+        expect_end(stream).await;
+        assert_eq!(bench.heard.end().await, End::Finished);
+    }
+
+    #[actix::test]
+    async fn a_stop_waits_for_all_that_is_out_and_starts_no_more() {
+        let mut bench = start(pipelined(0));
+        let mut stream = bench.clients.accept().await;
+        for _ in 0..3 {
+            receive(&mut stream).await;
+        }
+        bench.order.send_replace(Some(Stop::Drain));
+        send(&mut stream, b"1\n2\n").await;
+        sleep(STOP_PATIENCE / 2).await;
+        send(&mut stream, b"3\n").await;
+        expect_end(stream).await;
+        assert_eq!(bench.heard.end().await, End::Stopped);
+        assert_eq!(bench.heard.counts(), [3, 0, 0, 0]);
+    }
+
+    #[actix::test]
+    async fn a_message_that_a_server_closed_on_is_sent_again_at_once_and_first() {
+        let mut bench = start(TrafficSettings { resend: 1, ..pipelined(3) });
+        let mut stream = bench.clients.echo(1).await;
+        receive(&mut stream).await;
+        receive(&mut stream).await;
+        let closed = Instant::now();
+        drop(stream);
+        let mut stream = bench.clients.accept().await;
+        assert_eq!(took(closed), Duration::ZERO, "what is not lost waits for no order to stop");
+        assert_eq!([receive(&mut stream).await, receive(&mut stream).await], ["2\n", "3\n"]);
+        send(&mut stream, b"2\n3\n").await;
+        expect_end(stream).await;
+        assert_eq!(bench.heard.end().await, End::Finished);
+        assert_eq!((bench.heard.counts(), bench.heard.run.tally.borrow().resent), ([3, 0, 0, 0], 2));
+    }
+
+    #[actix::test]
+    async fn a_message_of_whose_echo_a_byte_has_come_is_not_sent_again() {
+        let mut bench = start(TrafficSettings { resend: 1, ..traffic(1) });
+        let mut stream = bench.clients.accept().await;
+        receive(&mut stream).await;
+        send(&mut stream, b"1").await;
+        drop(stream);
+        assert_eq!(bench.heard.end().await, End::Finished);
+        assert_eq!((bench.heard.counts(), bench.heard.run.tally.borrow().resent), (LOST, 0));
+    }
+
+    #[actix::test]
+    async fn a_message_that_waits_to_be_sent_again_is_given_up_at_a_stop() {
+        let mut bench = start(TrafficSettings { resend: 1, ..traffic(1) });
+        let mut stream = bench.clients.accept().await;
+        receive(&mut stream).await;
+        bench.server.refusals.set(u32::MAX);
+        drop(stream);
+        bench.heard.event("connect failed").await;
+        bench.order.send_replace(Some(Stop::Drain));
+        assert_eq!(bench.heard.end().await, End::Stopped);
+        assert_eq!(bench.heard.counts(), GIVEN_UP);
+    }
+
+    #[actix::test]
+    async fn a_stream_of_an_age_is_replaced_between_two_messages_and_that_is_no_failure() {
+        let renew = Duration::from_secs(10);
+        let mut bench = start(TrafficSettings { renew, ..with_period(0) });
+        let made = Instant::now();
+        let mut stream = bench.clients.accept().await;
+        let mut echo = [0; 64];
+        while let Ok(count @ 1..) = stream.read(&mut echo).await {
+            send(&mut stream, &echo[..count]).await;
+        }
+        let age = made.elapsed();
+        assert!(age >= renew * 3 / 4 && age <= renew + Duration::from_millis(10), "{age:?}");
+        drop(stream);
+        bench.heard.event("connection closed").await;
+        bench.clients.accept().await;
+        bench.heard.event("connected").await;
+        let connections = bench.heard.run.tally.borrow().connections;
+        assert_eq!((connections.made, connections.reconnects, connections.closed_by_server), (2, 0, 0));
     }
 }

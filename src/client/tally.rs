@@ -158,11 +158,11 @@ pub(crate) struct Tally {
     pub outages: Outages,
     pub usage: Usage,
     /// Messages that were due before this are counted but not timed.
-    warmup: Duration,
+    pub warmup: Duration,
     /// Tries to connect that never got out of this machine.
     pub local_failures: u64,
     /// How many connections are open now.
-    open: u64,
+    pub open: u64,
 }
 
 impl Tally {
@@ -274,4 +274,64 @@ impl Tally {
 fn step(steps: &mut [Step], due: Duration) -> Option<&mut Step> {
     let begun = steps.partition_point(|step| step.from <= due);
     steps[..begun].last_mut()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    #[test]
+    fn each_outcome_counts_in_its_step_and_its_second_and_only_what_is_verified_and_warm_is_timed() {
+        let steps = vec![Step::new(ms(0), 1.0), Step::new(ms(1000), 2.0)];
+        let mut tally = Tally::new(steps, ms(500));
+        for (due, room, sent, back) in [(499, 0, 499, 510), (600, 650, 660, 700), (1000, 0, 1001, 1004)] {
+            let message = Moments { due: ms(due), room: ms(room), sent: ms(sent) };
+            tally.sent(&message);
+            tally.verified(&message, ms(back - sent), ms(back));
+        }
+        tally.wrong(ms(1500));
+        tally.lost(ms(1999), ms(1999), Lost::Unsent);
+        assert_eq!((tally.due(), tally.verified, tally.wrong, tally.lost, tally.lost_by.unsent), (5, 3, 1, 1, 1));
+        assert_eq!([0, 1].map(|step| (tally.steps[step].due(), tally.steps[step].verified)), [(2, 2), (3, 1)]);
+        assert_eq!(tally.timeline.rows.iter().map(|row| row.due()).collect::<Vec<_>>(), [2, 3]);
+        assert_eq!(tally.response.extremes(), Some((ms(4), ms(100))));
+        assert_eq!(tally.round_trip.extremes(), Some((ms(3), ms(40))));
+        assert_eq!(tally.late.extremes(), Some((ms(1), ms(10))), "what waits for room is not late");
+        assert_eq!(tally.steps[1].response.count(), 1);
+    }
+
+    #[test]
+    fn without_a_rate_there_is_no_response_and_no_lateness_and_the_timeline_has_round_trips() {
+        let (mut tally, message) = (Tally::default(), Moments::default());
+        tally.sent(&message);
+        tally.verified(&message, ms(7), ms(9));
+        assert_eq!((tally.response.count(), tally.late.count(), tally.round_trip.count()), (0, 0, 1));
+        assert_eq!(tally.timeline.rows[0].times.extremes(), Some((ms(7), ms(7))));
+    }
+
+    #[test]
+    fn an_echo_that_is_taken_back_is_wrong_instead_everywhere() {
+        let mut tally = Tally::new(vec![Step::new(ms(0), 1.0)], ms(0));
+        tally.verified(&Moments::default(), ms(1), ms(1));
+        tally.take_back(ms(0));
+        assert_eq!((tally.due(), tally.verified, tally.wrong), (1, 0, 1));
+        assert_eq!((tally.steps[0].verified, tally.steps[0].wrong), (0, 1));
+        assert_eq!((tally.timeline.rows[0].verified, tally.timeline.rows[0].wrong), (0, 1));
+    }
+
+    #[test]
+    fn a_connect_that_never_left_this_machine_is_no_outage() {
+        let mut tally = Tally::default();
+        tally.not_connected(ms(1), NotConnected::Local);
+        tally.finish(ms(2), Usage::default());
+        assert_eq!((tally.outages.count, tally.local_failures), (0, 1));
+        tally.not_connected(ms(3), NotConnected::Refused);
+        tally.not_connected(ms(4), NotConnected::Unanswered);
+        tally.finish(ms(5), Usage::default());
+        assert_eq!((tally.outages.count, tally.connections.refused, tally.connections.unanswered), (1, 1, 1));
+    }
 }

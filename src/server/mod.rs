@@ -7,6 +7,7 @@ mod acceptor;
 pub(crate) mod connection;
 mod descriptors;
 pub(crate) mod echo;
+pub(crate) mod fault;
 mod gate;
 pub(crate) mod handle;
 mod handshakes;

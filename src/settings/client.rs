@@ -254,12 +254,16 @@ mod tests {
 
     #[test]
     fn a_rate_whose_echoes_are_all_logged_is_warned_of_and_so_are_steps_of_nothing() {
-        let warned = |text: &str| read::<ClientSettings>(text).unwrap().warnings();
-        assert!(warned("").is_empty());
-        assert!(warned("traffic.rate = \"1/s\"\nlog.level = \"warn\"").is_empty());
-        let [warning] = &warned("traffic.rate = \"1/s\"\nlog.level = \"debug\"")[..] else { panic!() };
+        let warned = |rate: &[f64], level| {
+            let mut settings = ClientSettings::default();
+            (settings.traffic.rate, settings.log.level) = (rate.to_vec(), level);
+            settings.warnings()
+        };
+        assert!(warned(&[], slog::Level::Info).is_empty());
+        assert!(warned(&[1.0], slog::Level::Warning).is_empty());
+        let [warning] = &warned(&[1.0], slog::Level::Debug)[..] else { panic!() };
         assert!(warning.starts_with("traffic.rate with log.level debug: each echo is a line of the log"), "{warning}");
-        let [warning] = &warned("traffic.rate = \"1/s, 2/s\"\nlog.level = \"warn\"")[..] else { panic!() };
+        let [warning] = &warned(&[1.0, 2.0], slog::Level::Warning)[..] else { panic!() };
         assert!(warning.contains("only the first is used"), "{warning}");
     }
 

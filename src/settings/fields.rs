@@ -45,6 +45,10 @@ pub(super) fn strict<'de, T, D: Deserializer<'de>>(
             self.take(Unexpected::Signed(value))
         }
 
+        fn visit_f64<E: Error>(self, value: f64) -> Result<T, E> {
+            self.take(Unexpected::Float(value))
+        }
+
         fn visit_str<E: Error>(self, value: &str) -> Result<T, E> {
             self.take(Unexpected::Str(value))
         }
@@ -71,6 +75,15 @@ pub(super) fn integer<'de, const MIN: i64, const MAX: i64, T: TryFrom<i64>, D: D
     let expected = format!("an integer from {MIN} to {MAX}");
     strict(deserializer, &expected, |value| match value {
         Unexpected::Signed(n) if (MIN..=MAX).contains(&n) => T::try_from(n).ok(),
+        _ => None,
+    })
+}
+
+/// Reads a part of the whole. A whole number is a number too, so 0 and 1 are shares.
+pub(super) fn share<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    strict(deserializer, "a share from 0.0 to 1.0", |value| match value {
+        Unexpected::Float(share) if (0.0..=1.0).contains(&share) => Some(share),
+        Unexpected::Signed(whole @ (0 | 1)) => Some(whole as f64),
         _ => None,
     })
 }
@@ -203,6 +216,10 @@ mod tests {
         for value in ["1", "0", r#""yes""#, r#""true""#, "1.0"] {
             let error = read::<ClientSettings>(&format!("traffic.reconnect = {value}")).unwrap_err();
             assert!(error.ends_with("expected true or false"), "{value}: {error}");
+        }
+        for value in [r#""0.5""#, "true", "nan", "[0.5]"] {
+            let error = read::<Settings>(&format!("fault.wrong = {value}")).unwrap_err();
+            assert!(error.ends_with("expected a share from 0.0 to 1.0"), "{value}: {error}");
         }
         for value in ["1", "true", "1.5", "[]"] {
             let error = read::<ClientSettings>(&format!("client.id = {value}")).unwrap_err();

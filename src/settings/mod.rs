@@ -27,7 +27,9 @@ pub use log::{LogFormat, LogSettings};
 #[cfg(feature = "client")]
 pub(crate) use metric::{Count, Figure, Metric, Of};
 pub use network::{Network, NotANetwork};
-pub use server::{AdminSettings, ConnectionSettings, ListenSettings, ProxyProtocol, Settings, SupervisorSettings};
+pub use server::{
+    AdminSettings, ConnectionSettings, FaultSettings, ListenSettings, ProxyProtocol, Settings, SupervisorSettings,
+};
 
 #[cfg(test)]
 mod tests {

@@ -33,6 +33,8 @@ pub struct Settings {
     pub connection: ConnectionSettings,
     /// The page, health and metrics over HTTP.
     pub admin: AdminSettings,
+    /// The faults of an echo that lies on purpose.
+    pub fault: FaultSettings,
     /// What is logged, and how.
     pub log: LogSettings,
 }
@@ -149,6 +151,31 @@ pub struct AdminSettings {
     pub hosts: Vec<String>,
 }
 
+/// Faults on purpose, so that one can watch what they do. [`FaultyEcho`](crate::FaultyEcho) makes them, and no other service.
+/// The default is none.
+///
+/// A share is the part of all messages that meet the fault, from 0 to 1. With 0.25 it is every fourth one.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a section of keys")]
+#[non_exhaustive]
+pub struct FaultSettings {
+    /// How long each echo is held back; zero means not at all.
+    #[serde(deserialize_with = "duration")]
+    pub delay: Duration,
+    /// The share of messages whose echo has a wrong byte.
+    #[serde(deserialize_with = "share")]
+    pub wrong: f64,
+    /// The share of messages at which the connection ends without their echo.
+    #[serde(deserialize_with = "share")]
+    pub close: f64,
+    /// The share of messages at which the connection panics.
+    #[serde(deserialize_with = "share")]
+    pub crash: f64,
+    /// Whether a message may ask for a fault.
+    #[serde(deserialize_with = "boolean")]
+    pub ask: bool,
+}
+
 impl Settings {
     /// Warnings about settings that are allowed but hardly meant, one line each, with the consequence.
     pub fn warnings(&self) -> Vec<String> {
@@ -196,6 +223,7 @@ impl Default for Settings {
                 last_word: Duration::ZERO,
             },
             admin: AdminSettings { address: None, hosts: Vec::new() },
+            fault: FaultSettings::default(),
             log: LogSettings { level: slog::Level::Info, format: LogFormat::Auto },
         }
     }
@@ -220,6 +248,10 @@ mod tests {
             ("supervisor.shutdown_timeout", r#""0s""#, r#""-1s""#, year, r#""365days 1ns""#),
             ("connection.idle_timeout", r#""0s""#, r#""-1s""#, year, r#""365days 1ns""#),
             ("connection.linger", r#""0s""#, r#""-1s""#, year, r#""365days 1ns""#),
+            ("fault.delay", r#""0s""#, r#""-1s""#, year, r#""365days 1ns""#),
+            ("fault.wrong", "0.0", "-0.1", "1.0", "1.1"),
+            ("fault.close", "0.0", "-inf", "1.0", "inf"),
+            ("fault.crash", "0", "-1", "1", "2"),
             ("connection.last_word", r#""0s""#, r#""-1s""#, year, r#""365days 1ns""#),
         ] {
             check_range::<Settings>(key, least, below, most, above);

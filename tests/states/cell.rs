@@ -361,11 +361,12 @@ impl Cell {
 
 impl fmt::Display for Cell {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { place, sent, reads, half_closed, goes, event, .. } = self;
+        let Self { place, sent, reads, half_closed, goes, event, last_word } = self;
         write!(f, "{place:?}: sent {sent:?}, read {reads:?}")?;
         if *half_closed {
             write!(f, ", half-closed")?;
         }
-        write!(f, " / {goes:?} / event: {event:?}")
+        write!(f, " / {goes:?} / event: {event:?}")?;
+        if last_word.is_zero() { Ok(()) } else { write!(f, " / a last word has {last_word:?}") }
     }
 }

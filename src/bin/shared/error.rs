@@ -2,12 +2,8 @@
 //!
 //! Relies on the library for what can keep a server or a client from running.
 
-use std::{io, path::PathBuf};
-use supervised_echo::{
-    Error,
-    report::ReadError,
-    settings::{Limits, layers::SettingsError},
-};
+use std::io;
+use supervised_echo::{Error, report::ReadError, settings::layers::SettingsError};
 
 /// Why a program could not do its work. Displayed, it is the one line that the program prints.
 #[derive(Debug, thiserror::Error)]
@@ -18,20 +14,9 @@ pub enum ProgramError {
     /// The server or the client could not start or run.
     #[error(transparent)]
     Library(#[from] Error),
-    /// A limit is a multiple of what a baseline had, and there is none.
-    #[error("verdict.fail_if: {0}: a multiple needs --baseline")]
-    NoBaseline(Limits),
     /// A report could not be read.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// A baseline is one report.
-    #[error("{}: expected one report, found {found}", path.display())]
-    Baseline {
-        /// The file.
-        path: PathBuf,
-        /// How many reports are in it.
-        found: usize,
-    },
     /// What the program does besides has failed.
     #[error("{what}: {source}")]
     Io {
@@ -46,8 +31,8 @@ impl ProgramError {
     /// What the program exits with: 78 for its settings, otherwise 1.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Settings(_) | Self::NoBaseline(_) => 78,
-            Self::Library(_) | Self::Read(_) | Self::Baseline { .. } | Self::Io { .. } => 1,
+            Self::Settings(_) => 78,
+            Self::Library(_) | Self::Read(_) | Self::Io { .. } => 1,
         }
     }
 }

@@ -173,14 +173,10 @@ impl ClientReport {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::client::tally::{Moments, Tally};
-
-    fn report(verified: u64, wrong: u64, lost: u64) -> ClientReport {
-        let mut tally = Tally { wrong, lost, ..Tally::default() };
-        let mut verify = |micros| tally.verified(&Moments::default(), Duration::from_micros(micros), Duration::ZERO);
-        (1..=verified).for_each(&mut verify);
-        ClientReport::new("c-1".into(), &tally)
-    }
+    use crate::client::{
+        report::testing::report,
+        tally::{Moments, Tally},
+    };
 
     #[test]
     fn the_exit_code_follows_the_table() {

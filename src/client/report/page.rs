@@ -86,7 +86,7 @@ impl ClientReport {
         if self.outages.count > 0 {
             let (count, longest) = (self.outages.count, self.outages.longest_ms as f64 / 1e3);
             let longest_window =
-                self.outages.windows.iter().max_by(|a, b| (a.to_s - a.from_s).total_cmp(&(b.to_s - b.from_s)));
+                self.outages.windows.iter().max_by(|one, other| one.length_s().total_cmp(&other.length_s()));
             let why = longest_window.map_or("", |window| &window.why);
             said.push(format!("Outages: {count}; the longest {longest:.2} s ({why})."));
             if self.clients.len() > 1 {

@@ -10,7 +10,7 @@ use super::{
 use crate::text::one_line;
 use std::fmt;
 
-/// Outages that have a line of their own.
+/// So many outages, the longest, have a line of their own.
 const SHOWN: usize = 5;
 
 impl fmt::Display for ClientReport {
@@ -45,7 +45,7 @@ impl ClientReport {
         let mut lines = Vec::new();
         if self.response.count > 0 {
             lines.push(("response", figures(&self.response)));
-            lines.push(("late", figures(&self.late)));
+            lines.extend((self.late.count > 0).then(|| ("late", figures(&self.late))));
             lines.extend(self.rate().map(|rate| ("rate", format!("{rate:.1}/s"))));
         }
         if self.steps.len() > 1 {
@@ -81,12 +81,21 @@ impl ClientReport {
         let mut lines: Vec<Line> = listed(&reasons).map(|reasons| ("lost by", reasons)).into_iter().collect();
         lines.extend((self.resent > 0).then(|| ("resent", self.resent.to_string())));
         lines.extend(listed(&ends).map(|ends| ("connections", format!("made {}, {ends}", of.made))));
-        lines.extend(self.outages.windows.iter().take(SHOWN).map(|window| ("outage", outage(window))));
+        lines.extend(self.longest_outages().into_iter().map(|window| ("outage", outage(window))));
         let (count, total) = (self.outages.count, self.outages.total_ms);
         if count > SHOWN as u64 {
             lines.push(("outages", format!("{count}, {} in all", readable(total * 1_000))));
         }
         lines
+    }
+
+    /// In the order of time.
+    fn longest_outages(&self) -> Vec<&Window> {
+        let mut windows: Vec<_> = self.outages.windows.iter().collect();
+        windows.sort_by(|one, other| other.length_s().total_cmp(&one.length_s()));
+        windows.truncate(SHOWN);
+        windows.sort_by(|one, other| one.from_s.total_cmp(&other.from_s));
+        windows
     }
 
     /// What a merge tells of its clients: the range over them beside the whole.
@@ -109,7 +118,7 @@ impl ClientReport {
             let expected = self.clients.len() as u64 + self.missing;
             lines.push(("missing", format!("{} of {expected} reports", self.missing)));
         }
-        if self.outages.count > 0 {
+        if self.outages.all_at_once_ms > 0 {
             lines.push(("all out", format!("{} at once", readable(self.outages.all_at_once_ms * 1_000))));
         }
         lines
@@ -141,9 +150,9 @@ fn listed(counts: &[(&str, u64)]) -> Option<String> {
 }
 
 fn outage(window: &Window) -> String {
-    let Window { from_s, to_s, failed, why, since_verified_ms, .. } = window;
+    let Window { from_s, failed, why, since_verified_ms, .. } = window;
     let since = since_verified_ms.map(|ms| format!(", {ms} ms after the last echo")).unwrap_or_default();
-    let length = readable(((to_s - from_s) * 1e6).round() as u64);
+    let length = readable((window.length_s() * 1e6).round() as u64);
     format!("{length} from {from_s:.2} s on{since}: {failed} failed, {why}")
 }
 
@@ -160,17 +169,9 @@ pub(super) fn readable(micros: u64) -> String {
 mod tests {
     use super::*;
     use crate::{
-        client::report::testing::sample,
-        client::tally::{Moments, Tally},
+        client::report::testing::{report, sample},
         decisions::stop::StopReason,
     };
-    use std::time::Duration;
-
-    fn report(verified: u64, wrong: u64, lost: u64) -> ClientReport {
-        let mut tally = Tally { wrong, lost, ..Tally::default() };
-        (1..=verified).for_each(|n| tally.verified(&Moments::default(), Duration::from_micros(n), Duration::ZERO));
-        ClientReport::new("c-1".into(), &tally)
-    }
 
     #[test]
     fn the_table_names_every_count_and_the_unit_of_every_time() {
@@ -208,7 +209,6 @@ round trip  min 1 µs, median 50 µs, p99 99 µs, max 99 µs
         let (_, below) = table.split_once("max 1.00 ms\n").unwrap();
         let expected = "\
 response    p50 5.00 ms, p99 9.90 ms, p99.9 9.99 ms, max 10.00 ms
-late        p50 -, p99 -, p99.9 -, max -
 rate        979.6/s
 lost by     timeout 200, reset 4
 connections made 128, refused 600, reset 4, reconnects 64
@@ -223,9 +223,11 @@ limit       lost > 5%: 204 (2.04%), kept
     fn many_outages_are_summed_up() {
         let mut report = sample();
         report.outages.windows = vec![report.outages.windows[0].clone(); 9];
+        report.outages.windows[8].to_s += 1.0;
         (report.outages.count, report.outages.total_ms) = (9, 27_180);
         let table = report.to_string();
         assert_eq!(table.matches("\noutage      ").count(), 5, "{table}");
+        assert!(table.contains("\noutage      4.02 s from"), "{table}");
         assert!(table.ends_with("\noutages     9, 27.18 s in all\n"), "{table}");
     }
 

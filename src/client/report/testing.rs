@@ -1,6 +1,7 @@
-//! A report for the unit tests: of a run with an outage.
+//! Reports for the unit tests.
 
 use super::{document::ClientReport, parts::*, times::*};
+use crate::client::tally::{Moments, Tally};
 use std::{collections::BTreeMap, time::Duration};
 
 /// 10,000 were due in 10 s; 204 were lost in an outage of 3.02 s. Responses take 1 to 10 ms, round trips a tenth of that.
@@ -55,4 +56,12 @@ pub(super) fn sample() -> ClientReport {
     .with_round_trip(round_trip)
     .with_elapsed(Duration::from_secs(10))
     .judged(&Default::default(), None)
+}
+
+/// Of a client without a rate, whose echoes took 1 µs, 2 µs and so on.
+pub(super) fn report(verified: u64, wrong: u64, lost: u64) -> ClientReport {
+    let mut tally = Tally::default();
+    (1..=verified).for_each(|n| tally.verified(&Moments::default(), Duration::from_micros(n), Duration::ZERO));
+    (tally.wrong, tally.lost) = (wrong, lost);
+    ClientReport::new("c-1".into(), &tally)
 }

@@ -12,11 +12,11 @@ use crate::settings::{Bound, Count, Figure, Limit, Limits, Metric, Of, Side};
 
 impl ClientReport {
     /// Holds the report against `limits`, and sets `limits` and `verdict`. A limit such as `1.2x` is a multiple of what
-    /// `baseline` had. The limits that merged clients broke by themselves stay.
+    /// `baseline` had. A limit that a merged client broke by itself stays, unless the same limit is held over the whole.
     #[must_use]
     pub fn judged(mut self, limits: &Limits, baseline: Option<&Self>) -> Self {
-        self.limits.retain(|limit| limit.client.is_some());
         let judged: Vec<_> = limits.0.iter().map(|limit| self.judge(limit, baseline)).collect();
+        self.limits.retain(|own| own.client.is_some() && judged.iter().all(|whole| whole.limit != own.limit));
         self.limits.splice(0..0, judged);
         self.verdict = match self.exit_code() {
             0 => Verdict::Passed,
@@ -125,8 +125,8 @@ mod tests {
             ("round_trip.p99 > 5ms", "990 µs", false),
             ("p50 < 1ms", "5.00 ms", false),
             ("outage > 1s", "3.02 s", true),
-            ("outage >= 3020ms", "3.02 s", true),
-            ("outage > 3020ms", "3.02 s", false),
+            ("outage >= 3s 20ms", "3.02 s", true),
+            ("outage > 3s 20ms", "3.02 s", false),
             ("outages > 0", "1", true),
             ("downtime > 1m", "3.02 s", false),
             ("lost > 0", "204", true),
@@ -179,6 +179,16 @@ mod tests {
             let report = report.judged(&limits.parse().unwrap(), None);
             assert_eq!((report.verdict, report.exit_code()), (verdict, code), "{limits}");
         }
+    }
+
+    #[test]
+    fn the_limit_of_one_client_stays_unless_it_is_held_over_the_whole() {
+        let own =
+            |limit: &str| Judged { limit: limit.into(), broken: true, client: Some("a".into()), ..Judged::default() };
+        let report = ClientReport { limits: vec![own("p99 > 1ms"), own("p50 > 1us")], ..sample() };
+        let report = report.judged(&"p99 > 1ms".parse().unwrap(), None);
+        let limits: Vec<_> = report.limits.iter().map(|limit| (&*limit.limit, limit.client.as_deref())).collect();
+        assert_eq!(limits, [("p99 > 1ms", None), ("p50 > 1us", Some("a"))]);
     }
 
     #[test]

@@ -235,7 +235,7 @@ async fn wait(stream: &Stream) -> Option<CloseReason> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::server::messages::ConnectionStopped;
+    use crate::{server::messages::ConnectionStopped, settings::FaultSettings};
 
     use std::{
         future::pending,
@@ -246,10 +246,12 @@ mod tests {
 
     use crate::server::{
         echo::Echo,
+        fault::FaultyEcho,
         gate::Gate,
         testing::{connection, context, record, record_at},
     };
     use rustix::io::ioctl_fionread;
+    use slog::{Discard, Logger, o};
     use socket2::SockRef;
     use std::io;
     use tokio::{
@@ -710,6 +712,18 @@ mod tests {
         assert_eq!(all(&mut client).await.unwrap(), "a");
         drop(client);
         assert_eq!(reason(&mut heard).await, CloseReason::Client);
+    }
+
+    #[actix::test]
+    async fn the_task_of_a_connection_has_256_bytes_also_with_an_echo_that_could_lie() {
+        async fn size<S: Service>(service: S) -> usize {
+            let stream = Stream::new(connection().await.0, record(context(NEVER).0), false, false);
+            size_of_val(&converse(Socket(Rc::new(stream)), Arc::new(service), true))
+        }
+        let faulty = FaultyEcho::new(&FaultSettings::default(), Logger::root(Discard, o!()));
+        // The actor and tokio's own part take the rest. With one word more the task would take 384 bytes.
+        assert!(size(Echo).await <= 120);
+        assert!(size(faulty).await <= 120);
     }
 
     #[actix::test]

@@ -174,13 +174,13 @@ impl Record {
 }
 
 /// What the record of the end tells of some connections only.
-struct More {
+struct Extra {
     /// Of a service that has failed, whose connection may be forced before all is delivered; or of a PROXY header.
     error: Option<io::Error>,
     is_health_check: bool,
 }
 
-impl KV for More {
+impl KV for Extra {
     fn serialize(&self, _: &slog::Record<'_>, serializer: &mut dyn Serializer) -> slog::Result {
         if let Some(error) = &self.error {
             serializer.emit_arguments("error", &format_args!("{error}"))?;
@@ -202,14 +202,14 @@ impl Drop for Record {
         }
         self.context.news.closed(connection, self.shown.get(), reason, bytes);
         let in_stop = self.permit.give_back(reason, self.discarded.get());
-        let more = More { error: self.error.take(), is_health_check: self.is_health_check() };
+        let extra = Extra { error: self.error.take(), is_health_check: self.is_health_check() };
         macro_rules! closed {
             ($level:ident) => {
                 slog::$level!(
                     self.context.log, "connection closed";
                     "connection" => connection.get(), "peer" => %self.peer(), "reason" => reason.as_str(),
                     "received" => self.received.get(), "echoed" => self.echoed.get(),
-                    "discarded" => self.discarded.get(), more,
+                    "discarded" => self.discarded.get(), extra,
                     "elapsed_ms" => self.since.elapsed().as_millis() as u64,
                 )
             };

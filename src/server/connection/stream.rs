@@ -112,16 +112,17 @@ impl Stream {
 
     /// Resolves when the header is taken away, or none is expected any more. The error within is why the connection is to be reset.
     pub async fn take_header(&self) -> io::Result<Result<(), Refusal>> {
+        let mut stopped = false;
         loop {
-            let heard_of_end = self.state().input_has_ended();
             let more = tokio::select! {
                 biased;
-                () = self.becomes(ConnectionState::input_has_ended), if !heard_of_end => More::Stopped,
+                () = self.becomes(ConnectionState::input_has_ended), if !stopped => More::Stopped,
                 ready = self.tcp.ready(Interest::READABLE) => {
                     if ready?.is_read_closed() { More::Ended } else { More::Open }
                 }
             };
             let tried = if more == More::Stopped {
+                stopped = true;
                 self.try_header(more)?
             } else {
                 // What has arrived is not enough: that makes the reactor tell of more.
