@@ -195,7 +195,7 @@ mod text;
 pub use admin::{Admin, InForce};
 #[cfg(feature = "client")]
 pub use client::{
-    Client, healthcheck,
+    Client, Progress, healthcheck,
     report::{self, ClientReport},
 };
 pub use decisions::{

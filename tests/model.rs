@@ -239,9 +239,9 @@ fn aborts_amid_a_crash_leave_the_numbers_whole() {
 #[test]
 fn a_last_word_is_waited_for_and_the_deadline_a_second_signal_or_an_abort_ends_the_wait() {
     exhaust(tree::Model {
-        slots: 2,
+        slots: 1,
         accepts: [true, false],
-        served: [1, 1],
+        served: [1, 0],
         backlog: 0,
         handshakes: 0,
         refusing: true,
@@ -257,9 +257,9 @@ fn a_last_word_is_waited_for_and_the_deadline_a_second_signal_or_an_abort_ends_t
 #[test]
 fn a_client_that_waits_or_is_in_the_backlog_at_a_stop_has_its_last_word_too() {
     exhaust(tree::Model {
-        slots: 1,
+        slots: 0,
         accepts: [true, false],
-        served: [1, 0],
+        served: [0, 0],
         backlog: 1,
         handshakes: 0,
         refusing: true,

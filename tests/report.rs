@@ -5,7 +5,10 @@ mod common;
 
 use common::*;
 use serde_json::{Value, json};
-use std::{fs, process::Stdio};
+use std::{
+    fs,
+    process::{Command, Stdio},
+};
 
 /// Runs a client against a real server, in the folder of `place`.
 fn client_in(place: &Place, server: &Server, args: &[&str]) -> Finished {
@@ -229,5 +232,25 @@ fn a_reader_that_has_gone_is_no_failure_of_a_merge() {
     let mut child = merge.current_dir(place.path()).args(["merge", "a.json"]).stdout(Stdio::piped()).spawn().unwrap();
     drop(child.stdout.take());
     assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert_eq!(server.stop().code, Some(0));
+}
+
+#[test]
+fn progress_is_shown_on_a_terminal_and_nowhere_else() {
+    let server = Server::start(&[]);
+    let run =
+        format!("{CLIENT} --server {} --rate 100/s --duration 3500ms --messages 0 --log-level warn", server.address);
+    // `script` is a terminal for what it runs.
+    let shown =
+        finish(without_settings(Command::new("script")).args(["--quiet", "--return", "--command", &run, "/dev/null"]));
+    assert_eq!(shown.code, 0, "{shown:?}");
+    assert!(
+        shown.out.contains("\r2 s  ") && shown.out.contains("  lost 0  p99 ") && shown.out.contains(" s left\u{1b}[K"),
+        "{shown:?}"
+    );
+    let (_, report) = shown.out.rsplit_once("\r\u{1b}[K").unwrap();
+    assert!(report.starts_with("client      "), "{shown:?}");
+    let silent = finish(without_settings(Command::new("sh")).args(["-c", &run]));
+    assert_eq!((silent.code, &*silent.err), (0, ""));
     assert_eq!(server.stop().code, Some(0));
 }

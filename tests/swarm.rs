@@ -8,12 +8,12 @@
 mod common;
 mod docker;
 
-use common::{CLIENT, Records, command, finish, number};
+use common::{CLIENT, Records, command, finish_with, number};
 use docker::{BUILD, Checkout, Running, must, sh};
 use libtest_mimic::{Arguments, Completion, Trial};
 use serde_json::Value;
 use std::{
-    fs,
+    fs::{self, File},
     path::Path,
     process::ExitCode,
     sync::LazyLock,
@@ -145,8 +145,6 @@ const BALANCED: Variables = &[("SERVER", "haproxy:12345"), ("BALANCERS", "2"), (
 /// A swarm of three nodes with the stack of a checkout. It is taken down when the test ends.
 struct Cluster {
     checkout: Checkout,
-    servers: Running,
-    clients: Running,
 }
 
 impl Cluster {
@@ -171,15 +169,8 @@ impl Cluster {
             down();
             panic!("{}", started.output());
         }
-        let nothing = || Running::start(Path::new("."), "true");
-        let mut cluster = Self { checkout, servers: nothing(), clients: nothing() };
+        let cluster = Self { checkout };
         cluster.deploy(variables);
-        // From its beginning: the log of a task that is scaled away goes with it.
-        let follow = |service: &str| {
-            let line = format!("exec docker exec {FIRST} docker service logs --follow --raw echo_{service}");
-            Running::start(Path::new("."), &line)
-        };
-        (cluster.servers, cluster.clients) = (follow("server"), follow("client"));
         cluster.wait_until("three servers", |cluster| cluster.runs("server", 3));
         let balancers = variables.iter().find(|(name, _)| *name == "BALANCERS").expect("it is said").1.parse().unwrap();
         cluster.wait_until("the balancers", |cluster| cluster.runs("haproxy", balancers));
@@ -231,19 +222,29 @@ impl Cluster {
         }
     }
 
+    /// The lines of every container that has run on a node, also on one that was killed.
+    fn log(&self) -> Vec<String> {
+        must(Path::new("."), &format!("docker exec {FIRST} sh -c 'cat /logs/*'")).lines().map(str::to_owned).collect()
+    }
+
     /// Ends the clients, then the servers. Gives the books, once so many servers have said that they have stopped.
-    fn close(mut self, stopped: usize) -> Books {
+    fn close(self, stopped: usize) -> Books {
         self.scale("client", 0);
-        self.clients.wait_until("six reports", |log| reports(log).len() == 6);
+        self.wait_until("six reports", |cluster| reports(&cluster.log()).len() == 6);
         self.manager("service scale --detach echo_server=0");
-        self.servers.wait_until("all have stopped", |log| count(log, "stopped") == stopped);
-        let (clients, servers) = (self.checkout.path().join("clients"), self.checkout.path().join("servers"));
-        fs::write(&clients, self.clients.output()).unwrap();
-        fs::write(&servers, self.servers.output()).unwrap();
-        let verdict = finish(command(CLIENT).args(["merge", "--expect", "6"]).args([clients, servers]));
-        let books = Books::of(&reports(self.clients.lines()), &records(self.servers.lines()), verdict.code);
+        self.wait_until("all have stopped", |cluster| records(&cluster.log()).of("stopped").len() == stopped);
+        let log = self.log();
+        let verdict = finish_with(command(CLIENT).args(["merge", "--expect", "6", "-"]), self.saved(&log));
+        let books = Books::of(&reports(&log), &records(&log), verdict.code);
         println!("{}{books:#?}", verdict.out);
         books
+    }
+
+    /// A file with these lines, to be read.
+    fn saved(&self, lines: &[String]) -> File {
+        let path = self.checkout.path().join("log");
+        fs::write(&path, lines.join("\n")).unwrap();
+        File::open(path).unwrap()
     }
 }
 
@@ -255,7 +256,7 @@ impl Drop for Cluster {
 
 fn down() {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut down = Running::start(here, &format!("{NODES} down --timeout 0"));
+    let mut down = Running::start(here, &format!("{NODES} down --volumes --timeout 0"));
     assert!(down.exit(CHANGE).success(), "{}", down.output());
 }
 
@@ -266,13 +267,9 @@ fn records(log: &[String]) -> Records {
     Records(log.iter().filter_map(|line| serde_json::from_str(line).ok()).collect())
 }
 
-fn count(log: &[String], msg: &str) -> usize {
-    log.iter().filter(|line| line.contains(&format!("\"msg\":\"{msg}\""))).count()
-}
-
-/// The reports in the clients' log.
+/// The clients' reports.
 fn reports(log: &[String]) -> Vec<Value> {
-    records(log).0.into_iter().filter(|record| record["verified"].is_u64()).collect()
+    records(log).0.into_iter().filter(|record| record["schema"] == "echo-client/1").collect()
 }
 
 /// What the clients and the servers say of the same traffic.

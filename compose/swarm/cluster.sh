@@ -1,10 +1,10 @@
 #!/bin/sh
 # A swarm for practice on one machine: cluster.sh N IMAGE… starts N nodes and puts the images on each of them. The first node is
-# the manager, and has the checkout at /checkout:
+# the manager, and has the checkout at /checkout and the logs of all nodes' containers in /logs:
 #
 #     sh compose/swarm/cluster.sh 3 echo-server echo-client echo-haproxy
 #     docker exec echo-nodes-node-1 docker node ls
-#     docker compose -f compose/swarm/nodes.yaml down
+#     docker compose -f compose/swarm/nodes.yaml down --volumes
 set -eu
 cd "$(dirname "$0")"
 

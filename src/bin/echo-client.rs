@@ -2,7 +2,12 @@
 //! The subcommand `merge` makes one report out of many.
 //!
 //! Relies on `shared` for the settings, the log and the exit code, and on the library for all that a report can be.
-use std::{io, path::PathBuf, process::ExitCode};
+use std::{
+    fmt::Display,
+    io::{self, IsTerminal as _, Write as _},
+    path::PathBuf,
+    process::ExitCode,
+};
 
 use clap::{Parser, Subcommand};
 use supervised_echo::{
@@ -13,6 +18,7 @@ use supervised_echo::{
         ClientSettings, Limits, ReportFormat,
         layers::{Flag, Loaded, SettingsError, load},
     },
+    slog,
 };
 
 mod shared;
@@ -238,6 +244,11 @@ fn finish(
     Ok(report.exit_code())
 }
 
+/// Puts a text in the place of the terminal's last line.
+fn overwrite(text: &dyn Display) {
+    let _ = write!(io::stderr(), "\r{text}\x1b[K");
+}
+
 /// Runs a client with the settings, and the baseline that its limits are held against.
 fn send(
     settings: impl FnOnce() -> Result<(Loaded<ClientSettings>, Option<ClientReport>), ProgramError>,
@@ -250,14 +261,18 @@ fn send(
     let in_force = loaded.values();
     let settings = loaded.settings;
     let (log, _written_to_the_end) = logging::logger(&settings.log, logging::Stream::Stderr)?;
+    // A log of each echo tells of the progress itself.
+    let told = io::stderr().is_terminal() && !settings.log.level.is_at_least(slog::Level::Info);
     let report = system.block_on(async {
         let client = Client::new(settings).with_log(log.clone());
-        let client = match baseline {
-            Some(baseline) => client.with_baseline(baseline),
-            None => client,
-        };
+        let client = baseline.into_iter().fold(client, Client::with_baseline);
+        let client = if told { client.with_progress(|progress| overwrite(progress)) } else { client };
         signals.with_log(log).forward_to(client.handle());
-        client.run().await
+        let report = client.run().await;
+        if told {
+            overwrite(&"");
+        }
+        report
     })?;
     Ok(report.with_settings(in_force))
 }

@@ -136,7 +136,7 @@ pub struct Outages {
     pub longest_ms: u64,
     /// How long they were together. Of many clients it is the sum.
     pub total_ms: u64,
-    /// For how long, at most, every client was out at the same time.
+    /// For how long, at most, every client that ran was out at the same time.
     #[serde(default)]
     pub all_at_once_ms: u64,
     /// Each of them, in the order in which they began.
@@ -219,6 +219,12 @@ pub struct Part {
     pub client: String,
     /// The run's own name, by which a report is known again.
     pub run: String,
+    /// When it began, from the earliest of all on.
+    #[serde(default)]
+    pub from_s: f64,
+    /// When it ended.
+    #[serde(default)]
+    pub to_s: f64,
     /// What its own report came to.
     pub verdict: Verdict,
     /// As in its report.

@@ -118,7 +118,7 @@ impl ClientReport {
             let expected = self.clients.len() as u64 + self.missing;
             lines.push(("missing", format!("{} of {expected} reports", self.missing)));
         }
-        if self.outages.count > 0 {
+        if self.outages.all_at_once_ms > 0 {
             lines.push(("all out", format!("{} at once", readable(self.outages.all_at_once_ms * 1_000))));
         }
         lines
