@@ -197,8 +197,8 @@ fn merge(from: &[PathBuf], expect: u64, flags: [Flag; 2], reports: &ReportArgs) 
     let settings = load::<ClientSettings>(None, [], flags)?.settings;
     let limits = settings.verdict.fail_if;
     let baseline = reports.baseline(&limits)?;
-    let read: Vec<_> = from.iter().map(|path| report::read(path)).collect::<Result<_, _>>()?;
-    let merged = report::merge(read.into_iter().flatten(), expect).judged(&limits, baseline.as_ref());
+    let found = report::read(from)?;
+    let merged = report::merge(found.reports, expect).with_servers(found.servers).judged(&limits, baseline.as_ref());
     finish(&merged, settings.report.format, baseline.as_ref(), reports)
 }
 
@@ -210,7 +210,7 @@ impl ReportArgs {
             let problem = || format!("{limits}: a multiple needs --baseline");
             return if lacks { Err(SettingsError::new("verdict.fail_if", problem()).into()) } else { Ok(None) };
         };
-        match <[_; 1]>::try_from(report::read(path)?) {
+        match <[_; 1]>::try_from(report::read(&[path])?.reports) {
             Ok([baseline]) => Ok(Some(baseline)),
             Err(found) => {
                 let source = io::Error::other(format!("expected one report, found {}", found.len()));

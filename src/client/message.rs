@@ -29,6 +29,17 @@ impl Content {
         Self::Text(parts)
     }
 
+    /// The length of the `n`th message.
+    pub fn length(&self, n: u64) -> usize {
+        match self {
+            Self::Text(parts) => {
+                let digits = n.checked_ilog10().map_or(1, |tens| tens as usize + 1);
+                parts.iter().map(Vec::len).sum::<usize>() + digits * (parts.len() - 1)
+            }
+            Self::Binary { size, .. } => *size,
+        }
+    }
+
     /// Appends the `n`th message.
     pub fn write(&self, n: u64, bytes: &mut Vec<u8>) {
         match self {

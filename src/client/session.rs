@@ -113,7 +113,7 @@ impl<S> Drop for Open<S> {
     /// A message whose outcome is not known is given up.
     fn drop(&mut self) {
         while let Some(message) = self.pipeline.pop() {
-            self.closing.record.given_up(message.n);
+            self.closing.record.given_up(message.n, message.length);
         }
     }
 }
@@ -438,7 +438,8 @@ impl<'a, C: Connect> Session<'a, C> {
             }
             None => {
                 self.n += 1;
-                let message = Message { n: self.n, due, room: room.max(open.sent), first: now, sent: now, resent: 0 };
+                let (room, length) = (room.max(open.sent), self.content.length(self.n) as u64);
+                let message = Message { n: self.n, due, room, first: now, sent: now, resent: 0, length };
                 self.record.sent(&message);
                 message
             }
@@ -531,12 +532,12 @@ impl<'a, C: Connect> Session<'a, C> {
         let reason = match failure {
             Failure::Wrong(difference) => {
                 match (open.pipeline.pop(), &open.last) {
-                    (Some(message), _) => self.record.wrong(message.n, message.due, &difference),
+                    (Some(message), _) => self.record.wrong(message.n, message.due, message.length, &difference),
                     (None, Some(last)) => self.record.wrong_after_all(last, &difference),
                     // The server has spoken first.
                     (None, None) => {
                         self.n += 1;
-                        self.record.wrong(self.n, self.due(self.n).unwrap_or(now), &difference);
+                        self.record.wrong(self.n, self.due(self.n).unwrap_or(now), 0, &difference);
                     }
                 }
                 Closed::Wrong
@@ -580,14 +581,14 @@ impl<'a, C: Connect> Session<'a, C> {
         while let Some(message) = self.again.pop_front() {
             match is_lost {
                 true => self.record.lost(&message, Lost::Closed),
-                false => self.record.given_up(message.n),
+                false => self.record.given_up(message.n, message.length),
             }
         }
         while let Some(due) = self.due(self.n + 1).filter(|due| *due <= now && !self.all_sent()) {
             self.n += 1;
             match is_lost {
                 true => self.record.unsent(self.n, due),
-                false => self.record.given_up(self.n),
+                false => self.record.given_up(self.n, 0),
             }
         }
     }
@@ -596,7 +597,7 @@ impl<'a, C: Connect> Session<'a, C> {
 impl<C: Connect> Drop for Session<'_, C> {
     /// A message that was to be sent again is given up.
     fn drop(&mut self) {
-        self.again.drain(..).for_each(|message| self.record.given_up(message.n));
+        self.again.drain(..).for_each(|message| self.record.given_up(message.n, message.length));
     }
 }
 
