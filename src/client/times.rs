@@ -49,6 +49,7 @@ impl Times {
     }
 
     /// How many there are.
+    #[cfg(test)]
     pub fn count(&self) -> u64 {
         self.histogram.len()
     }

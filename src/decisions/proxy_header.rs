@@ -125,7 +125,7 @@ mod tests {
 
     fn headers() -> impl Strategy<Value = (Vec<u8>, SocketAddr)> {
         let v4 = (any::<[u8; 4]>(), any::<u16>());
-        let v1 = v4.clone().prop_map(|(ip, port)| {
+        let v1 = v4.prop_map(|(ip, port)| {
             let client = SocketAddr::from((ip, port));
             (format!("PROXY TCP4 {} 10.0.0.1 {port} 80\r\n", client.ip()).into_bytes(), client)
         });

@@ -238,7 +238,7 @@ mod tests {
     use crate::{server::messages::ConnectionStopped, settings::FaultSettings};
 
     use std::{
-        future::pending,
+        future::{self, pending},
         pin::pin,
         sync::atomic::{AtomicUsize, Ordering},
         time::Duration,
@@ -718,7 +718,8 @@ mod tests {
     async fn the_task_of_a_connection_has_256_bytes_also_with_an_echo_that_could_lie() {
         async fn size<S: Service>(service: S) -> usize {
             let stream = Stream::new(connection().await.0, record(context(NEVER).0), false, false);
-            size_of_val(&converse(Socket(Rc::new(stream)), Arc::new(service), true))
+            let arrival: Option<Pin<Box<future::Ready<_>>>> = None;
+            size_of_val(&converse(Socket(Rc::new(stream)), Arc::new(service), arrival))
         }
         let faulty = FaultyEcho::new(&FaultSettings::default(), Logger::root(Discard, o!()));
         // The actor and tokio's own part take the rest. With one word more the task would take 384 bytes.
