@@ -113,8 +113,9 @@ struct ReportArgs {
 enum Command {
     /// Make one report, and one verdict, out of the reports of many clients
     ///
-    /// Counts and histograms add, and limits hold over the sum. Lines that are no report are skipped, so the logs of
-    /// containers will do. Exit codes are those of a single client; fewer reports than expected are exit code 1.
+    /// Counts and histograms add, and limits hold over the sum. Logs of servers in JSON close the books: what servers
+    /// echoed is what clients verified. Other lines are skipped, so the logs of containers will do. Exit codes are those
+    /// of a single client; fewer reports than expected and open books are exit code 1.
     Merge {
         /// Files, folders of files, or - for standard input
         #[arg(value_name = "FILE", required = true)]

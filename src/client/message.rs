@@ -74,7 +74,18 @@ mod tests {
     fn message(content: &Content, n: u64) -> Vec<u8> {
         let mut bytes = Vec::new();
         content.write(n, &mut bytes);
+        assert_eq!(bytes.len(), content.length(n), "{n}");
         bytes
+    }
+
+    #[test]
+    fn a_message_is_as_long_as_it_says() {
+        for n in [0, 9, 10, 99, 100, u64::MAX] {
+            for template in ["", "{n}", "{n} {id} {n}"] {
+                message(&Content::text(template, "c-{n}"), n);
+            }
+            message(&Content::Binary { connection: 1, size: 9 }, n);
+        }
     }
 
     #[test]

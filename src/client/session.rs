@@ -615,7 +615,10 @@ async fn reached(time: Option<Instant>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::client::testing::{Clients, Heard, Scripted, expect_end, plan, receive, record, scripted, traffic};
+    use crate::client::{
+        tally::Bytes,
+        testing::{Clients, Heard, Scripted, expect_end, plan, receive, record, scripted, traffic},
+    };
     use tokio::{
         io::{AsyncReadExt, DuplexStream, copy, split},
         time::{advance, pause as pause_clock, sleep},
@@ -970,6 +973,32 @@ mod tests {
         assert_eq!(bench.heard.counts(), NONE);
     }
 
+    fn bytes(bench: &Bench) -> Bytes {
+        bench.heard.run.tally.borrow().bytes
+    }
+
+    #[actix::test]
+    async fn the_bytes_of_a_message_that_went_out_count_with_its_outcome() {
+        for (server_says, expected) in [
+            ("", Bytes { lost: 2, ..Bytes::default() }),
+            ("1", Bytes { lost: 2, ..Bytes::default() }),
+            ("1\n", Bytes { verified: 2, ..Bytes::default() }),
+            ("2", Bytes { wrong: 2, ..Bytes::default() }),
+            ("1\n?", Bytes { wrong: 2, ..Bytes::default() }),
+        ] {
+            let mut bench = start(traffic(1));
+            let mut stream = bench.clients.accept().await;
+            receive(&mut stream).await;
+            send(&mut stream, server_says.as_bytes()).await;
+            drop(stream);
+            bench.heard.end().await;
+            assert_eq!(bytes(&bench), expected, "{server_says:?}");
+        }
+        let (mut bench, _stream) = stopped_with_a_message_out(Duration::from_secs(5)).await;
+        assert_eq!(bench.heard.end().await, End::Stopped);
+        assert_eq!(bytes(&bench), Bytes { given_up: 2, ..Bytes::default() });
+    }
+
     /// A session whose message is out when it is told to stop.
     async fn stopped_with_a_message_out(timeout: Duration) -> (Bench, DuplexStream) {
         let mut bench = start(TrafficSettings { timeout, ..traffic(0) });
@@ -1115,6 +1144,7 @@ mod tests {
         expect_end(stream).await;
         assert_eq!(bench.heard.end().await, End::Finished);
         assert_eq!((bench.heard.counts(), bench.heard.run.tally.borrow().resent), ([3, 0, 0, 0], 2));
+        assert_eq!(bytes(&bench), Bytes { verified: 6, resent: 4, ..Bytes::default() });
     }
 
     #[actix::test]

@@ -9,6 +9,7 @@ use super::{
 };
 use serde::{Deserialize, de::IgnoredAny};
 use std::{
+    cmp::Ordering,
     iter::{self, Sum},
     ops::Add,
 };
@@ -88,7 +89,11 @@ fn sums(ServerSums { started, stopped, echoed, discarded }: ServerSums, bytes: O
         return format!("{servers}: echoed {echoed}, discarded {discarded}");
     };
     let unless_0 = |before: &str, bytes: u64| if bytes > 0 { format!("{before} {bytes}") } else { String::new() };
-    let sign = |one: u64, other: u64| ["<", "=", ">"][(one.cmp(&other) as i8 + 1) as usize];
+    let sign = |one: u64, other| match one.cmp(&other) {
+        Ordering::Less => '<',
+        Ordering::Equal => '=',
+        Ordering::Greater => '>',
+    };
     let (echoed_is, discarded_is) = (sign(echoed, verified + wrong), sign(discarded, resent + lost));
     let (wrong, lost) = (unless_0(" + wrong", wrong), unless_0(" + lost", lost));
     let given_up = unless_0(", given up", given_up);
@@ -147,4 +152,210 @@ fn cause_of_excess(excess: u64, outcomes: [u64; 3]) -> String {
     }
     let causes = CAUSES.into_iter().zip(outcomes).filter(|&(_, bytes)| bytes > 0);
     causes.map(|(cause, _)| cause).collect::<Vec<_>>().join(", or ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{merge::merge, parts::Verdict, testing::sample};
+    use super::*;
+    use proptest::prelude::*;
+
+    const fn servers([started, stopped]: [u64; 2], echoed: u64, discarded: u64) -> ServerSums {
+        ServerSums { started, stopped, echoed, discarded }
+    }
+
+    const fn bytes([verified, wrong, lost, resent, given_up]: [u64; 5]) -> Bytes {
+        Bytes { verified, wrong, lost, resent, given_up }
+    }
+
+    /// A client without a fault.
+    fn client(bytes: Bytes) -> ClientReport {
+        ClientReport { lost: 0, bytes: Some(bytes), ..sample() }
+    }
+
+    fn told_by(log: &str) -> ServerSums {
+        log.lines().map(ServerSums::told_by).sum()
+    }
+
+    #[test]
+    fn the_books_close_or_tell_each_difference_and_what_it_looks_like() {
+        for (servers, of_clients, told) in [
+            (
+                servers([3, 3], 1234, 0),
+                [1234, 0, 0, 0, 0],
+                &["3 servers: echoed 1234 = verified 1234, discarded 0 = resent 0, closed"][..],
+            ),
+            (
+                servers([1, 1], 105, 60),
+                [100, 5, 20, 40, 0],
+                &["1 server: echoed 105 = verified 100 + wrong 5, discarded 60 = resent 40 + lost 20, closed"],
+            ),
+            // What did not reach a server was not discarded, and the rest of a wrong echo may not have been written.
+            (
+                servers([1, 1], 102, 0),
+                [100, 5, 0, 40, 0],
+                &["1 server: echoed 102 < verified 100 + wrong 5, discarded 0 < resent 40, closed"],
+            ),
+            (
+                servers([1, 1], 104, 3),
+                [100, 0, 0, 0, 7],
+                &["1 server: echoed 104 > verified 100, discarded 3 > resent 0, given up 7, closed"],
+            ),
+            (
+                servers([1, 1], 104, 3),
+                [100, 0, 0, 0, 6],
+                &[
+                    "1 server: echoed 104 > verified 100, discarded 3 > resent 0, given up 6",
+                    "open: 4 bytes echoed that no client verified: an echo was given up",
+                    "open: 3 bytes discarded that no client sent again: a client's report is missing",
+                ],
+            ),
+            (
+                servers([2, 2], 110, 0),
+                [100, 0, 0, 10, 0],
+                &[
+                    "2 servers: echoed 110 > verified 100, discarded 0 < resent 10",
+                    "open: 10 bytes echoed that no client verified: a message was executed twice, because a balancer cut a session",
+                ],
+            ),
+            (
+                servers([1, 1], 110, 0),
+                [100, 0, 10, 0, 0],
+                &[
+                    "1 server: echoed 110 > verified 100, discarded 0 < resent 0 + lost 10",
+                    "open: 10 bytes echoed that no client verified: an echo was lost on its way back",
+                ],
+            ),
+            (
+                servers([1, 1], 110, 0),
+                [100, 0, 5, 5, 0],
+                &[
+                    "1 server: echoed 110 > verified 100, discarded 0 < resent 5 + lost 5",
+                    "open: 10 bytes echoed that no client verified: an echo was lost on its way back, or a message was executed twice, because a balancer cut a session",
+                ],
+            ),
+            (
+                servers([1, 1], 111, 0),
+                [100, 0, 5, 5, 0],
+                &[
+                    "1 server: echoed 111 > verified 100, discarded 0 < resent 5 + lost 5",
+                    "open: 11 bytes echoed that no client verified: a client's report is missing",
+                ],
+            ),
+            (
+                servers([1, 1], 100, 11),
+                [100, 0, 5, 5, 0],
+                &[
+                    "1 server: echoed 100 = verified 100, discarded 11 > resent 5 + lost 5",
+                    "open: 1 bytes discarded that no client sent again: a client's report is missing",
+                ],
+            ),
+            (
+                servers([3, 1], 60, 0),
+                [100, 0, 20, 0, 0],
+                &[
+                    "3 servers: echoed 60 < verified 100, discarded 0 < resent 0 + lost 20",
+                    "open: 2 of 3 servers never said stopped: killed, or the log is cut off",
+                    "open: 40 bytes verified that no server says it echoed: by a server that never said stopped",
+                ],
+            ),
+            (
+                servers([1, 1], 99, 0),
+                [100, 0, 0, 0, 9],
+                &[
+                    "1 server: echoed 99 < verified 100, discarded 0 = resent 0, given up 9",
+                    "open: 1 bytes verified that no server says it echoed: a server's log is missing, or is not JSON",
+                ],
+            ),
+            (
+                servers([1, 2], 100, 0),
+                [100, 0, 0, 0, 0],
+                &[
+                    "2 servers: echoed 100 = verified 100, discarded 0 = resent 0",
+                    "open: 1 of 2 servers never said listening: the beginning of a log is missing",
+                ],
+            ),
+        ] {
+            let report = client(bytes(of_clients)).with_servers(servers).judged(&Default::default(), None);
+            assert_eq!(report.told_books(), told);
+            let (code, verdict) = if told.len() > 1 { (1, Verdict::Failed) } else { (0, Verdict::Passed) };
+            assert_eq!((report.exit_code(), report.verdict), (code, verdict), "{told:?}");
+            let (table, page) = (report.to_string(), report.to_html());
+            for line in told {
+                assert!(table.contains(&format!("\nbooks       {line}\n")), "{table}");
+                let line = super::super::picture::escaped(&format!("Books: {line}."));
+                assert!(page.contains(&format!("<p>{line}</p>")), "{page}");
+            }
+        }
+    }
+
+    #[test]
+    fn without_a_server_there_are_no_books() {
+        let report = client(bytes([7, 0, 0, 0, 0])).with_servers(told_by("{\"msg\":\"connected\"}\n\n{")); 
+        assert_eq!((&report.books, report.exit_code()), (&None, 0));
+        assert!(!report.to_string().contains("books") && !report.to_html().contains("Books"));
+    }
+
+    #[test]
+    fn the_bytes_of_a_client_of_an_earlier_version_are_unknown() {
+        let json: serde_json::Value = serde_json::from_str(&client(Bytes::default()).to_json()).unwrap();
+        let mut json = json.as_object().unwrap().clone();
+        json.remove("bytes");
+        let old: ClientReport = serde_json::from_value(json.into()).unwrap();
+        let old = ClientReport { run: "old".into(), ..old };
+        let merged = merge([old, client(bytes([7, 0, 0, 0, 0]))], 2).with_servers(servers([1, 1], 7, 0));
+        let told = [
+            "1 server: echoed 7, discarded 0",
+            "open: the bytes of a client are unknown: its report is of an earlier version",
+        ];
+        assert_eq!(merged.told_books(), told);
+    }
+
+    #[test]
+    fn servers_of_an_earlier_merge_stay_in_the_books() {
+        let earlier = merge([client(bytes([7, 0, 0, 0, 0]))], 1).with_servers(servers([1, 0], 0, 0));
+        let merged = merge([earlier], 1).with_servers(servers([0, 1], 7, 0));
+        assert_eq!(merged.told_books(), ["1 server: echoed 7 = verified 7, discarded 0 = resent 0, closed"]);
+    }
+
+    /// What becomes of a message: its bytes at the servers, echoed and discarded, and at the clients.
+    const OUTCOMES: [([u64; 2], [u64; 5]); 7] = [
+        ([1, 0], [1, 0, 0, 0, 0]),
+        ([1, 0], [0, 1, 0, 0, 0]),
+        ([1, 1], [1, 0, 0, 1, 0]),
+        ([0, 1], [0, 0, 1, 0, 0]),
+        ([0, 0], [0, 0, 1, 0, 0]),
+        ([1, 0], [0, 0, 0, 0, 1]),
+        ([0, 1], [0, 0, 0, 0, 1]),
+    ];
+
+    proptest! {
+        #[test]
+        fn a_run_closes_however_it_is_split_over_servers_and_clients(
+            messages in prop::collection::vec((1..1_000_u64, 0..OUTCOMES.len(), 0..4_usize, 0..3_usize), 0..50),
+            more in 1..1_000_u64,
+        ) {
+            let (mut at_servers, mut at_clients) = ([[0; 2]; 4], [[0; 5]; 3]);
+            for &(length, outcome, server, client) in &messages {
+                let (of_server, of_client) = OUTCOMES[outcome];
+                at_servers[server].iter_mut().zip(of_server).for_each(|(sum, times)| *sum += times * length);
+                at_clients[client].iter_mut().zip(of_client).for_each(|(sum, times)| *sum += times * length);
+            }
+            let log = |[echoed, discarded]: [u64; 2]| format!(
+                "s | {{\"msg\":\"listening\",\"max_connections\":1}}\n\
+                 s | {{\"msg\":\"stopped\",\"echoed_total\":{echoed},\"discarded_total\":{discarded}}}\n"
+            );
+            let clients = || (0..).zip(at_clients).map(|(n, of_client)| {
+                ClientReport { run: format!("run {n}"), ..client(bytes(of_client)) }
+            });
+            let merged = |at_servers: [[u64; 2]; 4]| merge(clients(), 3).with_servers(told_by(&at_servers.map(log).concat()));
+            let books = merged(at_servers).books.unwrap();
+            prop_assert_eq!((books.servers.started, books.servers.stopped), (4, 4));
+            prop_assert_eq!(books.open, Vec::<String>::new());
+            // One byte more is one too many, unless it can be of a message that was given up.
+            let given_up: u64 = at_clients.iter().map(|of_client| of_client[4]).sum();
+            at_servers[0][0] += more + given_up;
+            prop_assert_eq!(merged(at_servers).books.unwrap().open.is_empty(), false);
+        }
+    }
 }

@@ -122,6 +122,13 @@ mod tests {
     }
 
     #[test]
+    fn reports_and_the_logs_of_servers_may_be_mixed_in_one_text() {
+        let text = LOG.replacen('\n', &format!("\nclient-1  | {}\n", named("one").to_json()), 1);
+        let servers = ServerSums { started: 2, stopped: 1, echoed: 154, discarded: 7 };
+        assert_eq!(find(&text).unwrap(), Found { reports: vec![named("one")], servers });
+    }
+
+    #[test]
     fn a_report_may_be_a_document_of_many_lines() {
         let pretty = serde_json::to_string_pretty(&named("one")).unwrap();
         assert_eq!(find(&pretty).unwrap().reports, [named("one")]);
