@@ -122,9 +122,12 @@ fn differences(servers: ServerSums, bytes: Option<Bytes>) -> Vec<String> {
     let lacking = verified.saturating_sub(echoed);
     let (excess, unclaimed) = (echoed.saturating_sub(verified + wrong), discarded.saturating_sub(resent + lost));
     if lacking > 0 {
-        let cause =
-            if running > 0 { "by a server that never said stopped" } else { "a server's log is missing, or is not JSON" };
-        open.push(format!("{lacking} bytes verified that no server says it echoed: {cause}"));
+        let cause = if running > 0 {
+            "a server never said how many it echoed"
+        } else {
+            "a server's log is missing, or is not JSON"
+        };
+        open.push(format!("{lacking} verified bytes are in no log: {cause}"));
     }
     // A message that a client gave up may have been echoed, discarded or neither.
     if excess + unclaimed <= given_up {
@@ -132,10 +135,12 @@ fn differences(servers: ServerSums, bytes: Option<Bytes>) -> Vec<String> {
     }
     if excess > 0 {
         let cause = cause_of_excess(excess, [lost, resent, given_up]);
-        open.push(format!("{excess} bytes echoed that no client verified: {cause}"));
+        open.push(format!("{excess} echoed bytes are in no report as verified: {cause}"));
     }
     if unclaimed > 0 {
-        open.push(format!("{unclaimed} bytes discarded that no client sent again: a client's report is missing"));
+        open.push(format!(
+            "{unclaimed} discarded bytes are in no report as resent or lost: a client's report is missing"
+        ));
     }
     open
 }
@@ -206,8 +211,8 @@ mod tests {
                 [100, 0, 0, 0, 6],
                 &[
                     "1 server: echoed 104 > verified 100, discarded 3 > resent 0, given up 6",
-                    "open: 4 bytes echoed that no client verified: an echo was given up",
-                    "open: 3 bytes discarded that no client sent again: a client's report is missing",
+                    "open: 4 echoed bytes are in no report as verified: an echo was given up",
+                    "open: 3 discarded bytes are in no report as resent or lost: a client's report is missing",
                 ],
             ),
             (
@@ -215,7 +220,7 @@ mod tests {
                 [100, 0, 0, 10, 0],
                 &[
                     "2 servers: echoed 110 > verified 100, discarded 0 < resent 10",
-                    "open: 10 bytes echoed that no client verified: a message was executed twice, because a balancer cut a session",
+                    "open: 10 echoed bytes are in no report as verified: a message was executed twice, because a balancer cut a session",
                 ],
             ),
             (
@@ -223,7 +228,7 @@ mod tests {
                 [100, 0, 10, 0, 0],
                 &[
                     "1 server: echoed 110 > verified 100, discarded 0 < resent 0 + lost 10",
-                    "open: 10 bytes echoed that no client verified: an echo was lost on its way back",
+                    "open: 10 echoed bytes are in no report as verified: an echo was lost on its way back",
                 ],
             ),
             (
@@ -231,7 +236,7 @@ mod tests {
                 [100, 0, 5, 5, 0],
                 &[
                     "1 server: echoed 110 > verified 100, discarded 0 < resent 5 + lost 5",
-                    "open: 10 bytes echoed that no client verified: an echo was lost on its way back, or a message was executed twice, because a balancer cut a session",
+                    "open: 10 echoed bytes are in no report as verified: an echo was lost on its way back, or a message was executed twice, because a balancer cut a session",
                 ],
             ),
             (
@@ -239,7 +244,7 @@ mod tests {
                 [100, 0, 5, 5, 0],
                 &[
                     "1 server: echoed 111 > verified 100, discarded 0 < resent 5 + lost 5",
-                    "open: 11 bytes echoed that no client verified: a client's report is missing",
+                    "open: 11 echoed bytes are in no report as verified: a client's report is missing",
                 ],
             ),
             (
@@ -247,7 +252,7 @@ mod tests {
                 [100, 0, 5, 5, 0],
                 &[
                     "1 server: echoed 100 = verified 100, discarded 11 > resent 5 + lost 5",
-                    "open: 1 bytes discarded that no client sent again: a client's report is missing",
+                    "open: 1 discarded bytes are in no report as resent or lost: a client's report is missing",
                 ],
             ),
             (
@@ -256,7 +261,7 @@ mod tests {
                 &[
                     "3 servers: echoed 60 < verified 100, discarded 0 < resent 0 + lost 20",
                     "open: 2 of 3 servers never said stopped: killed, or the log is cut off",
-                    "open: 40 bytes verified that no server says it echoed: by a server that never said stopped",
+                    "open: 40 verified bytes are in no log: a server never said how many it echoed",
                 ],
             ),
             (
@@ -264,7 +269,7 @@ mod tests {
                 [100, 0, 0, 0, 9],
                 &[
                     "1 server: echoed 99 < verified 100, discarded 0 = resent 0, given up 9",
-                    "open: 1 bytes verified that no server says it echoed: a server's log is missing, or is not JSON",
+                    "open: 1 verified bytes are in no log: a server's log is missing, or is not JSON",
                 ],
             ),
             (
@@ -291,7 +296,7 @@ mod tests {
 
     #[test]
     fn without_a_server_there_are_no_books() {
-        let report = client(bytes([7, 0, 0, 0, 0])).with_servers(told_by("{\"msg\":\"connected\"}\n\n{")); 
+        let report = client(bytes([7, 0, 0, 0, 0])).with_servers(told_by("{\"msg\":\"connected\"}\n\n{"));
         assert_eq!((&report.books, report.exit_code()), (&None, 0));
         assert!(!report.to_string().contains("books") && !report.to_html().contains("Books"));
     }

@@ -108,6 +108,16 @@ mod tests {
     use super::super::testing::sample;
     use super::*;
 
+    /// Of two servers, as `docker compose logs` shows them. One had a client and a health check and stopped, the other was killed.
+    const LOG: &str = r#"server-1  | {"ts":"2026-11-27T22:56:47.009Z","level":"info","msg":"listening","address":"127.0.0.1:45671","workers":2,"max_connections":1024,"max_pending":128}
+server-2  | {"ts":"2026-11-27T22:56:47.001Z","level":"info","msg":"listening","address":"127.0.0.1:45672","workers":2,"max_connections":1024,"max_pending":128}
+server-1  | {"ts":"2026-11-27T22:56:47.128Z","level":"debug","msg":"connection closed","connection":1,"peer":"127.0.0.1:39460","reason":"client","received":38,"echoed":38,"discarded":0,"healthcheck":true,"elapsed_ms":0}
+server-1  | {"ts":"2026-11-27T22:56:47.191Z","level":"debug","msg":"connection closed","connection":2,"peer":"127.0.0.1:39468","reason":"client","received":175,"echoed":175,"discarded":0,"elapsed_ms":1}
+server-2  | {"ts":"2026-11-27T22:56:47.247Z","level":"debug","msg":"connection closed","connection":1,"peer":"127.0.0.1:34502","reason":"client","received":175,"echoed":175,"discarded":0,"elapsed_ms":1}
+server-1  | {"ts":"2026-11-27T22:56:47.253Z","level":"info","msg":"stopping","reason":"SIGTERM","connections":0,"pending":0,"timeout_ms":8000}
+server-1  | {"ts":"2026-11-27T22:56:47.361Z","level":"info","msg":"stopped","acknowledged":0,"forced":0,"crashed":0,"reset":0,"failed":0,"discarded":0,"received_total":175,"echoed_total":175,"discarded_total":0,"elapsed_ms":107}
+"#;
+
     fn named(client: &str) -> ClientReport {
         ClientReport { client: client.into(), ..sample() }
     }
@@ -124,7 +134,7 @@ mod tests {
     #[test]
     fn reports_and_the_logs_of_servers_may_be_mixed_in_one_text() {
         let text = LOG.replacen('\n', &format!("\nclient-1  | {}\n", named("one").to_json()), 1);
-        let servers = ServerSums { started: 2, stopped: 1, echoed: 154, discarded: 7 };
+        let servers = ServerSums { started: 2, stopped: 1, echoed: 175, discarded: 0 };
         assert_eq!(find(&text).unwrap(), Found { reports: vec![named("one")], servers });
     }
 
