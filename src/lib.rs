@@ -150,7 +150,7 @@
 //! main thread
 //! └── Supervisor                 root: owns the listening socket and the gate, broadcasts Stop, reports
 //!     ├── Worker 1               one per thread: supervises what runs on it
-//!     │   ├── Acceptor           accepts from the one shared listening socket
+//!     │   ├── Acceptor           accepts from the one shared listening socket (on Workers 1 and 2)
 //!     │   ├── ConnectionActor    one per client
 //!     │   └── ConnectionActor …
 //!     └── Worker N
@@ -195,7 +195,7 @@ mod text;
 pub use admin::{Admin, InForce};
 #[cfg(feature = "client")]
 pub use client::{
-    Client, healthcheck,
+    Client, Progress, healthcheck,
     report::{self, ClientReport},
 };
 pub use decisions::{
@@ -212,8 +212,9 @@ pub use server::{
         socket::Socket,
     },
     echo::Echo,
+    fault::FaultyEcho,
     handle::{Handle, Status},
-    report::Report,
+    report::{Report, TotalBytes},
     service::{AtStop, Service},
 };
 pub use settings::Settings;

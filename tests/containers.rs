@@ -4,7 +4,7 @@
 mod common;
 mod docker;
 
-use common::{PATIENCE, Records, finish, number};
+use common::{PATIENCE, Records, finish, get, number};
 use docker::{BUILD, COMPOSE, Checkout, Running, build, docker as run, inspect, must};
 use serde_json::{Value, json};
 use std::{
@@ -28,6 +28,7 @@ fn main() -> ExitCode {
         both_dockerfiles_share_the_stage_that_builds,
         one_command_runs_five_clients_with_five_ids_and_every_echo_is_verified,
         containers_have_no_privilege_no_published_port_and_settings_they_cannot_write,
+        the_page_is_published_for_this_machine_alone_and_only_with_its_file,
         generated_clients_are_the_same_building_blocks,
         generated_clients_run_under_their_own_names,
         generating_anything_but_a_whole_number_of_clients_is_a_usage_error,
@@ -51,7 +52,7 @@ fn images_are_one_small_static_binary_for_an_unprivileged_user() {
     build(&checkout);
     for program in ["echo-server", "echo-client"] {
         let image = inspect(program);
-        assert!(number(&image, "Size") < 8_000_000, "{image}");
+        assert!(number(&image, "Size") < 5_000_000, "{image}");
         assert_eq!(image["RootFS"]["Layers"].as_array().unwrap().len(), 1, "{image}");
         let config = &image["Config"];
         assert_eq!(config["User"], "65532:65532");
@@ -130,6 +131,33 @@ fn containers_have_no_privilege_no_published_port_and_settings_they_cannot_write
     let server = inspect(SERVER);
     let health = &server["State"]["Health"];
     assert_eq!(health["Status"], "healthy");
+}
+
+fn the_page_is_published_for_this_machine_alone_and_only_with_its_file() {
+    let checkout = Checkout::copy();
+    let config = |files: &str| -> Value {
+        serde_json::from_str(&must(checkout.path(), &format!("{COMPOSE}{files} config --format json"))).unwrap()
+    };
+    let (without, with) = (config(""), config(" -f compose/see.yaml"));
+    for service in ["server", "client"] {
+        assert_eq!(without["services"][service]["ports"], Value::Null, "{service}");
+    }
+    assert_eq!(with["services"]["client"]["ports"], Value::Null);
+    // A free port, so that the test does not meet a reader's own server.
+    let see = checkout.path().join("compose/see.yaml");
+    let text = fs::read_to_string(&see).unwrap();
+    assert!(text.contains("\"127.0.0.1:8080:8080\""), "{text}");
+    fs::write(&see, text.replace("127.0.0.1:8080:8080", "127.0.0.1::8080")).unwrap();
+    must(checkout.path(), &format!("{COMPOSE} -f compose/see.yaml up --detach --wait server"));
+    let ports = inspect(SERVER)["NetworkSettings"]["Ports"]["8080/tcp"].clone();
+    let [port] = &ports.as_array().unwrap()[..] else { panic!("{ports}") };
+    assert_eq!(port["HostIp"], "127.0.0.1");
+    let admin = format!("127.0.0.1:{}", port["HostPort"].as_str().unwrap()).parse().unwrap();
+    assert!(get(admin, "/").body.contains("<title>echo-server</title>"));
+    assert_eq!(
+        (get(admin, "/readyz").status, inspect(SERVER)["State"]["Health"]["Status"].clone()),
+        (200, json!("healthy"))
+    );
 }
 
 fn generated_clients_are_the_same_building_blocks() {

@@ -3,7 +3,13 @@
 mod common;
 
 use common::*;
-use std::{fs, os::unix::net::UnixDatagram, process::Command};
+use std::{
+    fs,
+    io::{Read, Write},
+    net::TcpStream,
+    os::unix::net::UnixDatagram,
+    process::Command,
+};
 
 /// A server with a settings file of its own.
 struct Reloadable {
@@ -73,6 +79,11 @@ fn each_key_that_can_be_in_force_at_once_is() {
         ("supervisor.shutdown_timeout", "\"77s\""),
         ("connection.idle_timeout", "\"7h\""),
         ("connection.linger", "\"17s\""),
+        ("fault.delay", "\"7s\""),
+        ("fault.wrong", "0.7"),
+        ("fault.close", "0.7"),
+        ("fault.crash", "0.7"),
+        ("fault.ask", "true"),
         ("log.level", "\"debug\""),
     ] {
         let previous = running.reloaded(&format!("{key} = {value}\n"));
@@ -93,6 +104,30 @@ fn each_key_that_can_be_in_force_at_once_is() {
     assert_eq!(running.refused(), "the server stops");
     drop(client);
     assert_eq!(running.server.end().code, Some(0));
+}
+
+#[test]
+fn faults_are_on_or_off_for_the_connections_that_come_after_a_reload() {
+    let mut running = Reloadable::start("faults", "");
+    let answer = |client: &mut TcpStream| {
+        client.write_all(b"fault: wrong\n").unwrap();
+        let mut answer = [0; 13];
+        client.read_exact(&mut answer).unwrap();
+        String::from_utf8(answer.into()).unwrap()
+    };
+    let (plain, wrong) = ("fault: wrong\n", "Fault: wrong\n");
+    let mut before = running.server.connect();
+    assert_eq!(answer(&mut before), plain);
+    assert_eq!(running.reloaded("fault.ask = true\n"), "fault.ask");
+    running.server.log.wait("faults on purpose");
+    let mut faulty = running.server.connect();
+    assert_eq!((answer(&mut before).as_str(), answer(&mut faulty).as_str()), (plain, wrong));
+    assert_eq!(running.reloaded(""), "fault.ask");
+    let mut after = running.server.connect();
+    assert_eq!((answer(&mut before).as_str(), answer(&mut faulty).as_str()), (plain, wrong));
+    assert_eq!(answer(&mut after), plain);
+    drop((before, faulty, after));
+    assert_eq!(running.server.stop().log.of("faults on purpose").len(), 1);
 }
 
 #[test]
@@ -177,20 +212,4 @@ fn the_service_manager_hears_of_the_start_a_reload_and_the_stop() {
     assert_eq!(heard(), "STOPPING=1\nSTATUS=stopping, connections to drain: 1\n");
     drop(client);
     assert_eq!(running.server.end().code, Some(0));
-}
-
-#[test]
-fn the_unit_file_is_one_that_systemd_takes() {
-    let unit = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/compose/systemd/echo-server.service")).unwrap();
-    // The program is not installed here.
-    let place = Place::new("unit").with("echo-server.service", unit.replace("/usr/local/bin/echo-server", SERVER));
-    let mut verify = Command::new("systemd-analyze");
-    verify.arg("verify").arg(place.path().join("echo-server.service"));
-    if Command::new("systemd-analyze").arg("--version").output().is_err() {
-        return eprintln!("not checked: there is no systemd-analyze");
-    }
-    let verified = finish(&mut verify);
-    // This type came with systemd 253.
-    let complaints = verified.err.lines().filter(|line| !line.contains("service type, ignoring: notify-reload"));
-    assert_eq!((complaints.collect::<Vec<_>>(), verified.code), (vec![], 0));
 }

@@ -80,7 +80,10 @@ fn an_unknown_key_is_refused_with_the_known_ones() {
 #[test]
 fn an_unknown_section_is_refused_with_the_known_ones() {
     let line = Place::new("section").file_refusal("[listner]\naddress = \"0.0.0.0:1\"\n");
-    assert_eq!(line, "unknown field `listner`, expected one of `listen`, `supervisor`, `connection`, `admin`, `log`");
+    assert_eq!(
+        line,
+        "unknown field `listner`, expected one of `listen`, `supervisor`, `connection`, `admin`, `fault`, `log`"
+    );
 }
 
 #[test]
@@ -103,7 +106,7 @@ fn no_key_takes_a_value_of_another_kind() {
     for program in [SERVER, CLIENT] {
         for (key, default) in defaults(program) {
             let (section, name) = key.split_once('.').unwrap();
-            let other = if default.parse::<u64>().is_ok() { "\"1\"" } else { "1" };
+            let other = if default.parse::<f64>().is_ok() { "\"1\"" } else { "1" };
             let place = Place::new("kind").with("a.toml", format!("[{section}]\n{name} = {other}\n"));
             let run =
                 finish(command(program).current_dir(place.path()).args(["--settings", "a.toml", "--check-settings"]));
@@ -295,11 +298,12 @@ fn kubernetes_and_empty_variables_do_no_harm() {
 
 #[test]
 fn each_layer_wins_over_those_below_and_is_named_as_the_origin() {
-    let file = "[supervisor]\nmax_pending = 1\n[log]\nlevel = \"warn\"\nformat = \"json\"\n[listen]\nbacklog = 1\n";
+    let file = "[supervisor]\nmax_pending = 1\n[log]\nlevel = \"warn\"\nformat = \"json\"\n[listen]\nbacklog = 1\n[fault]\nwrong = 0.25\n";
     let variables = [
         ("ECHO_SERVER_LOG__LEVEL", "debug"),
         ("ECHO_SERVER_LOG__FORMAT", "compact"),
         ("ECHO_SERVER_ADMIN__HOSTS", "a.example, b"),
+        ("ECHO_SERVER_FAULT__CRASH", "1"),
     ];
     let args = ["--settings", "server.toml", "--log-format", "auto", "--admin", "127.0.0.1:8080", "--print-settings"];
     let run = Place::new("layers").with("server.toml", file).run(&variables, &args);
@@ -309,6 +313,8 @@ fn each_layer_wins_over_those_below_and_is_named_as_the_origin() {
         "max_pending = 1 # server.toml",
         "level = \"debug\" # environment ECHO_SERVER_LOG__LEVEL",
         "address = \"127.0.0.1:8080\" # --admin",
+        "wrong = 0.25 # server.toml",
+        "crash = 1.0 # environment ECHO_SERVER_FAULT__CRASH",
         "hosts = [\"a.example\", \"b\"] # environment ECHO_SERVER_ADMIN__HOSTS",
         "format = \"auto\" # --log-format",
     ] {

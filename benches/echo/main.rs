@@ -12,9 +12,11 @@
 //! timeout, 30 s by default.
 //!
 //! * `cargo bench -- ping/64` picks rows, by a regular expression; `-- --list` names them.
+//! * `cargo bench -- instructions` counts instructions and system calls instead: see `instructions`.
 //! * `cargo bench -- --sample-size 50 --measurement-time 60` takes more rounds (10 at least), and seconds, for each row but
 //!   the last, `idle`.
 
+mod instructions;
 mod load;
 mod process;
 mod servers;
@@ -26,7 +28,10 @@ use load::{Load, Shape};
 use process::{Process, pin};
 use rustix::process::Signal;
 use servers::Contender;
-use std::time::{Duration, Instant};
+use std::{
+    env,
+    time::{Duration, Instant},
+};
 use table::{Line, Table};
 
 const SHAPES: [(&str, &str, Shape); 6] = [
@@ -49,6 +54,9 @@ fn main() {
     }
     rlimit::increase_nofile_limit(u64::MAX).expect("the limit can be raised to the hard one");
     pin(process::Role::Load);
+    if env::args().any(|argument| argument == "instructions") {
+        return instructions::count();
+    }
     let criterion = Criterion::default().without_plots().sample_size(20);
     let criterion = criterion.warm_up_time(Duration::from_secs(1)).measurement_time(Duration::from_secs(12));
     let mut criterion = criterion.configure_from_args();

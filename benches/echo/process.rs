@@ -10,6 +10,7 @@ use std::{
     env, fs,
     io::{BufRead, BufReader},
     net::SocketAddr,
+    path::PathBuf,
     process::{Child, Command, ExitStatus, Stdio},
     sync::LazyLock,
     time::Duration,
@@ -36,6 +37,10 @@ pub fn pin(role: Role) {
     }
 }
 
+fn this_program() -> PathBuf {
+    env::current_exe().expect("it has a path")
+}
+
 /// Killed when it is dropped.
 pub struct Process {
     pub address: SocketAddr,
@@ -49,7 +54,16 @@ impl Process {
 
     /// With so many Workers, if the contender has them.
     pub fn start_with(contender: Contender, workers: usize) -> Self {
-        let mut command = Command::new(env::current_exe().expect("it has a path"));
+        Self::spawn(Command::new(this_program()), contender, workers)
+    }
+
+    /// As the child of a tool that counts. The tool is what is measured and gets the signals.
+    pub fn start_under(mut tool: Command, contender: Contender) -> Self {
+        tool.arg(this_program());
+        Self::spawn(tool, contender, 1)
+    }
+
+    fn spawn(mut command: Command, contender: Contender, workers: usize) -> Self {
         command.env(SERVER, contender.name()).env(WORKERS, workers.to_string());
         command.stdin(Stdio::null()).stdout(Stdio::piped());
         pin(Role::Server);

@@ -1,4 +1,4 @@
-//! The stream of server-sent events: the whole tree, then its changes as they come, and at the end the report.
+//! The stream of server-sent events: the whole tree, then its changes as they come, and at the end the sums and the report.
 //!
 //! A watcher that is too slow loses changes, and gets the whole tree anew instead of them. If a Worker was too busy to be in
 //! it, the tree comes once more. Nothing is kept for it: an event
@@ -62,7 +62,7 @@ enum Next {
     Tree,
     /// What comes.
     News,
-    /// The report, and no more.
+    /// The last sums and the report, and no more.
     Report,
     Nothing,
 }
@@ -85,19 +85,22 @@ impl Watcher {
                         changes if changes.is_empty() => {}
                         changes => return Some(event("changes", &changes)),
                     },
-                    _ = self.totals.tick() => if self.gap { self.next = Next::Tree } else { return Some(event("totals", &Sums {
-                        admission: self.watch.occupancy(),
-                        totals: self.watch.totals(),
-                    })) },
+                    _ = self.totals.tick() => if self.gap { self.next = Next::Tree } else { return Some(self.sums()) },
                     () = self.ending.comes() => self.next = Next::Report,
                 },
                 Next::Report => {
                     self.next = Next::Nothing;
-                    return self.watch.report().map(|report| event("report", &Told::from(report)));
+                    let report = self.watch.report()?;
+                    // The sums that were told last are older than the end.
+                    return Some([self.sums(), event("report", &Told::from(report))].concat().into());
                 }
                 Next::Nothing => return None,
             }
         }
+    }
+
+    fn sums(&self) -> Bytes {
+        event("totals", &Sums { admission: self.watch.occupancy(), totals: self.watch.totals() })
     }
 
     /// What was heard, with what comes soon after it.

@@ -2,7 +2,12 @@
 //! The subcommand `merge` makes one report out of many.
 //!
 //! Relies on `shared` for the settings, the log and the exit code, and on the library for all that a report can be.
-use std::{io, path::PathBuf, process::ExitCode};
+use std::{
+    fmt::Display,
+    io::{self, IsTerminal as _, Write as _},
+    path::PathBuf,
+    process::ExitCode,
+};
 
 use clap::{Parser, Subcommand};
 use supervised_echo::{
@@ -13,6 +18,7 @@ use supervised_echo::{
         ClientSettings, Limits, ReportFormat,
         layers::{Flag, Loaded, SettingsError, load},
     },
+    slog,
 };
 
 mod shared;
@@ -107,8 +113,9 @@ struct ReportArgs {
 enum Command {
     /// Make one report, and one verdict, out of the reports of many clients
     ///
-    /// Counts and histograms add, and limits hold over the sum. Lines that are no report are skipped, so the logs of
-    /// containers will do. Exit codes are those of a single client; fewer reports than expected are exit code 1.
+    /// Counts and histograms add, and limits hold over the sum. Logs of servers in JSON close the books: what servers
+    /// echoed is what clients verified. Other lines are skipped, so the logs of containers will do. Exit codes are those
+    /// of a single client; fewer reports than expected and open books are exit code 1.
     Merge {
         /// Files, folders of files, or - for standard input
         #[arg(value_name = "FILE", required = true)]
@@ -192,8 +199,8 @@ fn merge(from: &[PathBuf], expect: u64, flags: [Flag; 2], reports: &ReportArgs) 
     let settings = load::<ClientSettings>(None, [], flags)?.settings;
     let limits = settings.verdict.fail_if;
     let baseline = reports.baseline(&limits)?;
-    let read: Vec<_> = from.iter().map(|path| report::read(path)).collect::<Result<_, _>>()?;
-    let merged = report::merge(read.into_iter().flatten(), expect).judged(&limits, baseline.as_ref());
+    let found = report::read(from)?;
+    let merged = report::merge(found.reports, expect).with_servers(found.servers).judged(&limits, baseline.as_ref());
     finish(&merged, settings.report.format, baseline.as_ref(), reports)
 }
 
@@ -205,7 +212,7 @@ impl ReportArgs {
             let problem = || format!("{limits}: a multiple needs --baseline");
             return if lacks { Err(SettingsError::new("verdict.fail_if", problem()).into()) } else { Ok(None) };
         };
-        match <[_; 1]>::try_from(report::read(path)?) {
+        match <[_; 1]>::try_from(report::read(&[path])?.reports) {
             Ok([baseline]) => Ok(Some(baseline)),
             Err(found) => {
                 let source = io::Error::other(format!("expected one report, found {}", found.len()));
@@ -239,6 +246,11 @@ fn finish(
     Ok(report.exit_code())
 }
 
+/// Puts a text in the place of the terminal's last line.
+fn overwrite(text: &dyn Display) {
+    let _ = write!(io::stderr(), "\r{text}\x1b[K");
+}
+
 /// Runs a client with the settings, and the baseline that its limits are held against.
 fn send(
     settings: impl FnOnce() -> Result<(Loaded<ClientSettings>, Option<ClientReport>), ProgramError>,
@@ -251,14 +263,18 @@ fn send(
     let in_force = loaded.values();
     let settings = loaded.settings;
     let (log, _written_to_the_end) = logging::logger(&settings.log, logging::Stream::Stderr)?;
+    // A log of each echo tells of the progress itself.
+    let told = io::stderr().is_terminal() && settings.log.level.is_at_least(slog::Level::Warning);
     let report = system.block_on(async {
         let client = Client::new(settings).with_log(log.clone());
-        let client = match baseline {
-            Some(baseline) => client.with_baseline(baseline),
-            None => client,
-        };
+        let client = baseline.into_iter().fold(client, Client::with_baseline);
+        let client = if told { client.with_progress(|progress| overwrite(progress)) } else { client };
         signals.with_log(log).forward_to(client.handle());
-        client.run().await
+        let report = client.run().await;
+        if told {
+            overwrite(&"");
+        }
+        report
     })?;
     Ok(report.with_settings(in_force))
 }

@@ -2,12 +2,12 @@
 //! code.
 //!
 //! Relies on `shared` for the settings, the log and the exit code.
-use std::{env, net::SocketAddr, path::PathBuf, process::ExitCode};
+use std::{env, net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc};
 
 use clap::{Parser, Subcommand};
 use sd_notify::NotifyState;
 use supervised_echo::{
-    Admin, Echo, InForce, Phase, Server, Settings, Signals, healthcheck, logging, resources,
+    Admin, FaultyEcho, InForce, Phase, Server, Settings, Signals, healthcheck, logging, resources,
     settings::layers::{self, Flag, Loaded, SettingsError},
     slog,
     watch::Watch,
@@ -76,9 +76,9 @@ fn run(args: Args, flags: Vec<Flag>) -> Result<u8, ProgramError> {
     }
     match args.command {
         Some(Command::Healthcheck { addr }) => {
-            let configured = settings()?.settings.listen.address;
-            let address = addr.unwrap_or(configured);
-            let checked = resources::system()?.block_on(healthcheck::check(address));
+            let listen = settings()?.settings.listen;
+            let address = addr.unwrap_or(listen.address);
+            let checked = resources::system()?.block_on(healthcheck::check(address, listen.proxy_protocol));
             let what = format!("healthcheck of {address}");
             checked.map(|()| 0).map_err(|source| ProgramError::Io { what, source })
         }
@@ -107,7 +107,8 @@ fn serve(
     let (log, written_to_the_end) = logging::logger(&settings.log, logging::Stream::Stdout)?;
     system.block_on(async {
         let (admin, began) = (settings.admin.clone(), settings.clone());
-        let server = Server::bind(settings, Echo)?.with_log(log.clone());
+        let echo = Arc::new(FaultyEcho::new(&settings.fault, log.clone()));
+        let server = Server::bind(settings, echo.clone())?.with_log(log.clone());
         let admin = Admin::bind(&admin, server.watch())?.with_log(log.clone()).with_settings(in_force.clone());
         if let Some(reload) = reload {
             let (handle, threshold, log) = (server.handle(), written_to_the_end.threshold(), log.clone());
@@ -117,6 +118,7 @@ fn serve(
                     Ok(loaded) => {
                         threshold.set(loaded.settings.log.level);
                         in_force.set(&loaded, &began.restart_needed(&loaded.settings));
+                        echo.set(&loaded.settings.fault);
                         handle.reload(loaded.settings);
                     }
                     Err(error) => {

@@ -10,6 +10,7 @@ mod exchange;
 pub mod healthcheck;
 mod message;
 mod outage;
+mod progress;
 mod record;
 pub mod report;
 mod run;
@@ -33,12 +34,13 @@ use crate::{
     stop::{Shutdown, StopHandle},
 };
 use actix::prelude::*;
+pub use progress::Progress;
 use slog::{Discard, Logger, o};
 use std::{
     hash::{BuildHasher, Hasher, RandomState},
     rc::Rc,
 };
-use supervisor::ClientSupervisor;
+use supervisor::{ClientSupervisor, Watcher};
 use tokio::sync::{mpsc, oneshot};
 
 /// A client that verifies every byte of every echo.
@@ -69,6 +71,7 @@ use tokio::sync::{mpsc, oneshot};
 pub struct Client {
     settings: ClientSettings,
     baseline: Option<ClientReport>,
+    watcher: Option<Watcher>,
     orders: (StopHandle, mpsc::UnboundedReceiver<Shutdown>),
     log: Logger,
 }
@@ -76,7 +79,7 @@ pub struct Client {
 impl Client {
     /// A client that has not started yet.
     pub fn new(settings: ClientSettings) -> Self {
-        Self { settings, baseline: None, orders: StopHandle::new(), log: Logger::root(Discard, o!()) }
+        Self { settings, baseline: None, watcher: None, orders: StopHandle::new(), log: Logger::root(Discard, o!()) }
     }
 
     /// Logs to `log`; without it nothing is logged.
@@ -89,6 +92,13 @@ impl Client {
     #[must_use]
     pub fn with_baseline(self, baseline: ClientReport) -> Self {
         Self { baseline: Some(baseline), ..self }
+    }
+
+    /// Tells `watcher` once a second how far the run is, from its third second on. It is called on the thread of the client,
+    /// and is to return at once.
+    #[must_use]
+    pub fn with_progress(self, watcher: impl FnMut(&Progress) + 'static) -> Self {
+        Self { watcher: Some(Box::new(watcher)), ..self }
     }
 
     /// Gives a handle that stops the client from any thread, also before it runs. The client waits for an outstanding echo
@@ -123,7 +133,7 @@ impl Client {
         let mut orders = self.orders.1;
         ClientSupervisor::create(|ctx| {
             ctx.add_stream(futures_util::stream::poll_fn(move |cx| orders.poll_recv(cx)));
-            ClientSupervisor::new(plan, tcp, run, report_to, log.clone())
+            ClientSupervisor::new(plan, tcp, run, report_to, log.clone()).with_watcher(self.watcher)
         });
         let report = report.await.map_err(|_| Error::Supervisor)?;
         slog::info!(log, "finished"; "sent" => report.sent, "verified" => report.verified, "wrong" => report.wrong,
@@ -301,6 +311,31 @@ mod tests {
         let report = bench.report().await;
         assert_eq!((report.unreachable, report.sent, report.exit_code()), (3, 0, 1));
         assert_eq!(report.problem().unwrap(), "cannot connect to server:1 within 10s: connection refused");
+    }
+
+    #[actix::test]
+    async fn progress_is_told_each_second_from_the_third_on() {
+        let Bench { server, mut clients, handle, report, .. } = start(traffic(0));
+        drop((report, handle));
+        let (told, mut heard) = mpsc::unbounded_channel();
+        let (report_to, report) = oneshot::channel();
+        let (orders, mut received) = StopHandle::new();
+        let traffic =
+            TrafficSettings { period: Duration::from_millis(100), duration: Duration::from_secs(60), ..traffic(0) };
+        let run = Run::new(&traffic).unwrap();
+        ClientSupervisor::create(|ctx| {
+            ctx.add_stream(futures_util::stream::poll_fn(move |cx| received.poll_recv(cx)));
+            ClientSupervisor::new(plan(traffic), server.clone(), run, report_to, log().0)
+                .with_watcher(Some(Box::new(move |progress| drop(told.send(progress.clone())))))
+        });
+        let _first = clients.accept().await;
+        let _second = clients.accept().await;
+        let progress = heard.recv().await.unwrap();
+        assert_eq!((progress.elapsed.as_secs(), progress.verified, progress.left.unwrap().as_secs()), (2, 0, 58));
+        assert_eq!(heard.recv().await.unwrap().elapsed.as_secs(), 3);
+        orders.abort();
+        report.await.unwrap();
+        assert_eq!(heard.recv().await, None);
     }
 
     #[actix::test]

@@ -7,6 +7,7 @@ use crate::{
     client::{
         connect::Connect,
         connection::ConnectionActor,
+        progress::Progress,
         record::{ConnectionExit, End, Record},
         report::ClientReport,
         run::Run,
@@ -21,7 +22,10 @@ use crate::{
 };
 use actix::prelude::*;
 use slog::Logger;
-use std::{rc::Rc, time::SystemTime};
+use std::{
+    rc::Rc,
+    time::{Duration, SystemTime},
+};
 use tokio::{sync::oneshot, time::Instant};
 
 /// The root of the client's tree. It starts the ConnectionActors, turns `Shutdown` into a broadcast `Stop`, collects
@@ -41,8 +45,16 @@ pub(super) struct ClientSupervisor<C: Connect> {
     /// `started`, by the clock on the wall.
     began: SystemTime,
     report_to: Option<oneshot::Sender<ClientReport>>,
+    /// Hears of the progress once a second.
+    watcher: Option<Watcher>,
     log: Logger,
 }
+
+/// What is told of the progress of a run.
+pub(super) type Watcher = Box<dyn FnMut(&Progress)>;
+
+/// How often progress is told. A run that takes less than two of these needs none.
+const TELLING: Duration = Duration::from_secs(1);
 
 impl<C: Connect> ClientSupervisor<C> {
     pub fn new(plan: Plan, server: Rc<C>, run: Run, report_to: oneshot::Sender<ClientReport>, log: Logger) -> Self {
@@ -60,8 +72,25 @@ impl<C: Connect> ClientSupervisor<C> {
             started: Instant::now(),
             began: SystemTime::now(),
             report_to: Some(report_to),
+            watcher: None,
             log,
         }
+    }
+
+    pub fn with_watcher(self, watcher: Option<Watcher>) -> Self {
+        Self { watcher, ..self }
+    }
+
+    fn tell_progress(&mut self, ctx: &mut Context<Self>) {
+        let Some(mut watcher) = self.watcher.take() else { return };
+        let mut last = Progress::default();
+        ctx.run_interval(TELLING, move |this, _| {
+            let elapsed = this.run.since(Instant::now());
+            if elapsed >= 2 * TELLING {
+                last = Progress::new(&this.run.tally.borrow(), elapsed, this.plan.traffic.duration, &last);
+                watcher(&last);
+            }
+        });
     }
 
     fn tell_connections(&mut self, stop: Stop) {
@@ -103,6 +132,7 @@ impl<C: Connect> Actor for ClientSupervisor<C> {
             // No order can have come yet, because this runs before the first message.
             self.connections.enter(connection, actor);
         }
+        self.tell_progress(ctx);
         self.report_if_nothing_is_owed(ctx);
     }
 }

@@ -6,7 +6,11 @@ use crate::{
     buffer::{READS_IN_A_ROW, with_buffer},
     server::{connection::socket::Socket, service::Service},
 };
-use std::io::{self, ErrorKind};
+use std::{
+    future::poll_fn,
+    io::{self, ErrorKind},
+    task::{Context, Poll, ready},
+};
 use tokio::io::AsyncWriteExt;
 
 /// Sends back what it receives until the input ends.
@@ -17,15 +21,21 @@ use tokio::io::AsyncWriteExt;
 pub struct Echo;
 
 impl Service for Echo {
-    async fn serve(&self, socket: &mut Socket) -> io::Result<()> {
-        loop {
-            let pause = echo_what_is_there(socket)?;
-            match pause {
-                Pause::Quiet => socket.readable().await?,
-                Pause::OthersTurn => tokio::task::yield_now().await,
-                // Boxed, because it is rare: an idle connection keeps no room for it.
-                Pause::Owing(bytes) => Box::pin(socket.write_all(&bytes)).await?,
-                Pause::End => return Ok(()),
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "it would keep its arguments twice, and a connection's task has no room for that"
+    )]
+    fn serve(&self, socket: &mut Socket) -> impl Future<Output = io::Result<()>> {
+        async move {
+            loop {
+                // Bound, as in a `match` the future would keep its place until the end of the arms: 128 bytes per connection.
+                let pause = poll_fn(|cx| poll_echo(socket, cx)).await?;
+                match pause {
+                    Pause::OthersTurn => tokio::task::yield_now().await,
+                    // Boxed, because it is rare: an idle connection keeps no room for it.
+                    Pause::Owing(bytes) => Box::pin(socket.write_all(&bytes)).await?,
+                    Pause::End => return Ok(()),
+                }
             }
         }
     }
@@ -33,8 +43,6 @@ impl Service for Echo {
 
 /// Why echoing pauses.
 enum Pause {
-    /// Nothing more has come.
-    Quiet,
     /// Many bytes have come, and the other connections on this thread have waited long enough.
     OthersTurn,
     /// The socket did not take these bytes. They are copied, because all connections of the thread share the buffer.
@@ -43,12 +51,24 @@ enum Pause {
     End,
 }
 
-fn echo_what_is_there(socket: &Socket) -> io::Result<Pause> {
+/// Echoes until there is a reason to pause. A wake-up reads at once: the read itself finds out, without a system call,
+/// whether the wake-up was for something else.
+fn poll_echo(socket: &Socket, cx: &mut Context<'_>) -> Poll<io::Result<Pause>> {
+    loop {
+        match echo_what_is_there(socket)? {
+            Some(pause) => return Poll::Ready(Ok(pause)),
+            None => ready!(socket.0.poll_readable(cx))?,
+        }
+    }
+}
+
+/// Gives no reason to pause if nothing more has come.
+fn echo_what_is_there(socket: &Socket) -> io::Result<Option<Pause>> {
     with_buffer(|buffer| {
         for _ in 0..READS_IN_A_ROW {
             let n = match socket.try_read(buffer) {
-                Ok(0) => return Ok(Pause::End),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Pause::Quiet),
+                Ok(0) => return Ok(Some(Pause::End)),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
                 read => read?,
             };
             let written = match socket.try_write(&buffer[..n]) {
@@ -56,9 +76,13 @@ fn echo_what_is_there(socket: &Socket) -> io::Result<Pause> {
                 written => written?,
             };
             if written < n {
-                return Ok(Pause::Owing(buffer[written..n].into()));
+                return Ok(Some(Pause::Owing(buffer[written..n].into())));
+            }
+            // A short read has emptied the socket, and a second one would find nothing.
+            if n < buffer.len() {
+                return Ok(None);
             }
         }
-        Ok(Pause::OthersTurn)
+        Ok(Some(Pause::OthersTurn))
     })
 }

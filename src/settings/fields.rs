@@ -2,9 +2,10 @@
 //!
 //! Relies on serde to pass each value on as it was written.
 
+use super::network::Network;
 use serde::{
-    Deserialize, Deserializer,
-    de::{Error, SeqAccess, Unexpected, Visitor},
+    Deserializer,
+    de::{DeserializeSeed, Error, SeqAccess, Unexpected, Visitor},
 };
 use std::{
     fmt, iter,
@@ -44,6 +45,10 @@ pub(super) fn strict<'de, T, D: Deserializer<'de>>(
             self.take(Unexpected::Signed(value))
         }
 
+        fn visit_f64<E: Error>(self, value: f64) -> Result<T, E> {
+            self.take(Unexpected::Float(value))
+        }
+
         fn visit_str<E: Error>(self, value: &str) -> Result<T, E> {
             self.take(Unexpected::Str(value))
         }
@@ -70,6 +75,15 @@ pub(super) fn integer<'de, const MIN: i64, const MAX: i64, T: TryFrom<i64>, D: D
     let expected = format!("an integer from {MIN} to {MAX}");
     strict(deserializer, &expected, |value| match value {
         Unexpected::Signed(n) if (MIN..=MAX).contains(&n) => T::try_from(n).ok(),
+        _ => None,
+    })
+}
+
+/// Reads a part of the whole. A whole number is a number too, so 0 and 1 are shares.
+pub(super) fn share<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    strict(deserializer, "a share from 0.0 to 1.0", |value| match value {
+        Unexpected::Float(share) if (0.0..=1.0).contains(&share) => Some(share),
+        Unexpected::Signed(whole @ (0 | 1)) => Some(whole as f64),
         _ => None,
     })
 }
@@ -130,33 +144,51 @@ pub(super) fn socket_address_or_none<'de, D: Deserializer<'de>>(
 }
 
 pub(super) fn host_names<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
-    const EXPECTED: &str = r#"a list of host names such as ["echo.example"]"#;
+    list(deserializer, r#"a list of host names such as ["echo.example"]"#, |text| {
+        let belongs = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        (!text.is_empty() && text.chars().all(belongs)).then(|| text.to_owned())
+    })
+}
 
-    struct HostName(String);
+pub(super) fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Network>, D::Error> {
+    list(deserializer, r#"a list of networks such as ["10.0.0.0/8", "::1"]"#, |text| text.parse().ok())
+}
 
-    impl<'de> Deserialize<'de> for HostName {
-        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-            let belongs = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-            let is_name = |text: &&str| !text.is_empty() && text.chars().all(belongs);
-            parsed(deserializer, EXPECTED, |text| Some(text).filter(is_name).map(|text| Self(text.to_owned())))
+/// Reads a list whose elements are written as strings.
+fn list<'de, T, D: Deserializer<'de>>(
+    deserializer: D,
+    expected: &'static str,
+    parse: fn(&str) -> Option<T>,
+) -> Result<Vec<T>, D::Error> {
+    struct List<T>(&'static str, fn(&str) -> Option<T>);
+
+    impl<T> Clone for List<T> {
+        fn clone(&self) -> Self {
+            Self(self.0, self.1)
         }
     }
 
-    struct HostNames;
+    impl<'de, T> DeserializeSeed<'de> for List<T> {
+        type Value = T;
 
-    impl<'de> Visitor<'de> for HostNames {
-        type Value = Vec<String>;
+        fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<T, D::Error> {
+            parsed(deserializer, self.0, self.1)
+        }
+    }
+
+    impl<'de, T> Visitor<'de> for List<T> {
+        type Value = Vec<T>;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str(EXPECTED)
+            f.write_str(self.0)
         }
 
-        fn visit_seq<A: SeqAccess<'de>>(self, mut names: A) -> Result<Self::Value, A::Error> {
-            iter::from_fn(|| names.next_element::<HostName>().transpose()).map(|name| Ok(name?.0)).collect()
+        fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Vec<T>, A::Error> {
+            iter::from_fn(|| elements.next_element_seed(self.clone()).transpose()).collect()
         }
     }
 
-    deserializer.deserialize_any(HostNames)
+    deserializer.deserialize_any(List(expected, parse))
 }
 
 pub(super) fn host_and_port<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
@@ -184,6 +216,10 @@ mod tests {
         for value in ["1", "0", r#""yes""#, r#""true""#, "1.0"] {
             let error = read::<ClientSettings>(&format!("traffic.reconnect = {value}")).unwrap_err();
             assert!(error.ends_with("expected true or false"), "{value}: {error}");
+        }
+        for value in [r#""0.5""#, "true", "nan", "[0.5]"] {
+            let error = read::<Settings>(&format!("fault.wrong = {value}")).unwrap_err();
+            assert!(error.ends_with("expected a share from 0.0 to 1.0"), "{value}: {error}");
         }
         for value in ["1", "true", "1.5", "[]"] {
             let error = read::<ClientSettings>(&format!("client.id = {value}")).unwrap_err();

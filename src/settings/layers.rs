@@ -192,6 +192,7 @@ impl<S: Layered> Loaded<S> {
         let replaced = key.split_once('.').and_then(|(section, key)| self.leaf(section, key));
         let kind = match replaced.map(|value| &value.kind) {
             Some(ValueKind::I64(_)) => text.parse().ok().map(ValueKind::I64),
+            Some(ValueKind::Float(_)) => text.parse().ok().map(ValueKind::Float),
             Some(ValueKind::Boolean(_)) => text.parse().ok().map(ValueKind::Boolean),
             Some(ValueKind::Array(_)) => {
                 let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
@@ -226,6 +227,8 @@ impl<S: Layered> fmt::Display for Loaded<S> {
                         let items: Vec<_> = items.iter().map(|item| quoted(&item.to_string())).collect();
                         writeln!(f, "{key} = [{}] # {origin}", items.join(", "))?;
                     }
+                    // A whole one keeps its `.0`, and so its kind.
+                    ValueKind::Float(number) => writeln!(f, "{key} = {number:?} # {origin}")?,
                     other => writeln!(f, "{key} = {other} # {origin}")?,
                 }
             }
@@ -259,6 +262,7 @@ impl Serialize for Plain<'_> {
         match self.0 {
             ValueKind::Boolean(value) => serializer.serialize_bool(*value),
             ValueKind::I64(value) => serializer.serialize_i64(*value),
+            ValueKind::Float(value) => serializer.serialize_f64(*value),
             ValueKind::Array(items) => serializer.collect_seq(items.iter().map(|item| Plain(&item.kind))),
             other => serializer.collect_str(other),
         }

@@ -11,6 +11,7 @@ pub mod layers;
 mod limits;
 mod log;
 mod metric;
+mod network;
 pub(crate) mod reload;
 mod server;
 #[cfg(all(test, feature = "cli"))]
@@ -25,7 +26,10 @@ pub use limits::{Limits, LimitsError};
 pub use log::{LogFormat, LogSettings};
 #[cfg(feature = "client")]
 pub(crate) use metric::{Count, Figure, Metric, Of};
-pub use server::{AdminSettings, ConnectionSettings, ListenSettings, Settings, SupervisorSettings};
+pub use network::{Network, NotANetwork};
+pub use server::{
+    AdminSettings, ConnectionSettings, FaultSettings, ListenSettings, ProxyProtocol, Settings, SupervisorSettings,
+};
 
 #[cfg(test)]
 mod tests {

@@ -1,4 +1,4 @@
-//! HTTP by hand, as the Admin's clients speak it: one request a connection, and the server-sent events.
+//! HTTP by hand, as the clients of the Admin and of a browser's driver speak it: one request a connection, and the server-sent events.
 
 use super::connect;
 use serde_json::Value;
@@ -33,8 +33,10 @@ impl Answer {
     pub fn read(client: TcpStream) -> Self {
         let mut stream = BufReader::new(client);
         let (status, headers) = head(&mut stream);
-        let mut body = String::new();
-        stream.read_to_string(&mut body).unwrap();
+        let (mut body, length) = (String::new(), headers.get("content-length"));
+        // A browser's driver keeps the connection open.
+        let length = length.map_or(u64::MAX, |length: &String| length.parse().unwrap());
+        stream.take(length).read_to_string(&mut body).unwrap();
         Self { status, headers, body }
     }
 
@@ -58,8 +60,8 @@ fn head(stream: &mut impl BufRead) -> (u16, BTreeMap<String, String>) {
     let first = lines.next().expect("there is an answer");
     let status = first.split(' ').nth(1).unwrap().parse().unwrap();
     let headers = lines.take_while(|line| !line.is_empty()).map(|line| {
-        let (name, value) = line.split_once(": ").unwrap();
-        (name.to_lowercase(), value.to_owned())
+        let (name, value) = line.split_once(':').unwrap();
+        (name.to_lowercase(), value.trim_start().to_owned())
     });
     (status, headers.collect())
 }

@@ -73,14 +73,16 @@ pub(super) fn percentiles(report: &ClientReport) -> String {
     .finish()
 }
 
+/// One time of an interval, in microseconds.
+type Figure = fn(&Row) -> Option<u64>;
+
 /// p50, p99 and the longest of each interval.
 pub(super) fn times(report: &ClientReport) -> String {
     let rows = &report.timeline.rows;
-    let figures: [(&str, fn(&Row) -> Option<u64>); 3] =
-        [("a", |row| row.p50_us), ("b", |row| row.p99_us), ("c", |row| row.max_us)];
+    let figures: [(&str, Figure); 3] = [("a", |row| row.p50_us), ("b", |row| row.p99_us), ("c", |row| row.max_us)];
     let values = rows.iter().flat_map(|row| [row.p50_us, row.max_us]).flatten().map(|micros| micros as f64);
     let frame = report.over_time("times of each interval", Scale::powers(values), time);
-    let line = |picture: Picture, (class, figure): (&str, fn(&Row) -> Option<u64>)| {
+    let line = |picture: Picture, (class, figure): (&str, Figure)| {
         picture.line(class, rows.iter().map(|row| (report.middle(row), figure(row).map(|micros| micros as f64))))
     };
     figures.into_iter().fold(frame, line).finish()
