@@ -113,8 +113,9 @@ struct ReportArgs {
 enum Command {
     /// Make one report, and one verdict, out of the reports of many clients
     ///
-    /// Counts and histograms add, and limits hold over the sum. Lines that are no report are skipped, so the logs of
-    /// containers will do. Exit codes are those of a single client; fewer reports than expected are exit code 1.
+    /// Counts and histograms add, and limits hold over the sum. Logs of servers in JSON close the books: what servers
+    /// echoed is what clients verified. Other lines are skipped, so the logs of containers will do. Exit codes are those
+    /// of a single client; fewer reports than expected and open books are exit code 1.
     Merge {
         /// Files, folders of files, or - for standard input
         #[arg(value_name = "FILE", required = true)]
@@ -198,8 +199,8 @@ fn merge(from: &[PathBuf], expect: u64, flags: [Flag; 2], reports: &ReportArgs) 
     let settings = load::<ClientSettings>(None, [], flags)?.settings;
     let limits = settings.verdict.fail_if;
     let baseline = reports.baseline(&limits)?;
-    let read: Vec<_> = from.iter().map(|path| report::read(path)).collect::<Result<_, _>>()?;
-    let merged = report::merge(read.into_iter().flatten(), expect).judged(&limits, baseline.as_ref());
+    let found = report::read(from)?;
+    let merged = report::merge(found.reports, expect).with_servers(found.servers).judged(&limits, baseline.as_ref());
     finish(&merged, settings.report.format, baseline.as_ref(), reports)
 }
 
@@ -211,7 +212,7 @@ impl ReportArgs {
             let problem = || format!("{limits}: a multiple needs --baseline");
             return if lacks { Err(SettingsError::new("verdict.fail_if", problem()).into()) } else { Ok(None) };
         };
-        match <[_; 1]>::try_from(report::read(path)?) {
+        match <[_; 1]>::try_from(report::read(&[path])?.reports) {
             Ok([baseline]) => Ok(Some(baseline)),
             Err(found) => {
                 let source = io::Error::other(format!("expected one report, found {}", found.len()));

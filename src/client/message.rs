@@ -29,6 +29,17 @@ impl Content {
         Self::Text(parts)
     }
 
+    /// The length of the `n`th message.
+    pub fn length(&self, n: u64) -> usize {
+        match self {
+            Self::Text(parts) => {
+                let digits = n.checked_ilog10().map_or(1, |tens| tens as usize + 1);
+                parts.iter().map(Vec::len).sum::<usize>() + digits * (parts.len() - 1)
+            }
+            Self::Binary { size, .. } => *size,
+        }
+    }
+
     /// Appends the `n`th message.
     pub fn write(&self, n: u64, bytes: &mut Vec<u8>) {
         match self {
@@ -63,7 +74,18 @@ mod tests {
     fn message(content: &Content, n: u64) -> Vec<u8> {
         let mut bytes = Vec::new();
         content.write(n, &mut bytes);
+        assert_eq!(bytes.len(), content.length(n), "{n}");
         bytes
+    }
+
+    #[test]
+    fn a_message_is_as_long_as_it_says() {
+        for n in [0, 9, 10, 99, 100, u64::MAX] {
+            for template in ["", "{n}", "{n} {id} {n}"] {
+                message(&Content::text(template, "c-{n}"), n);
+            }
+            message(&Content::Binary { connection: 1, size: 9 }, n);
+        }
     }
 
     #[test]

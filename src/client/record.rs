@@ -84,6 +84,8 @@ pub(crate) struct Message {
     pub sent: Instant,
     /// How often it was sent again.
     pub resent: u32,
+    /// In bytes.
+    pub length: u64,
 }
 
 /// The record of one ConnectionActor.
@@ -147,25 +149,35 @@ impl Record {
 
     pub fn resent(&self, message: &Message) {
         slog::info!(self.log, "resent"; "n" => message.n);
-        self.run.tally.borrow_mut().resent += 1;
+        let mut tally = self.run.tally.borrow_mut();
+        tally.resent += 1;
+        tally.bytes.resent += message.length;
     }
 
     pub fn verified(&self, message: &Message, back: Instant) {
         let elapsed = back - message.first;
         slog::info!(self.log, "echo verified"; "n" => message.n, "elapsed_us" => elapsed.as_micros() as u64);
-        self.run.tally.borrow_mut().verified(&self.moments(message), elapsed, self.run.since(back));
+        let mut tally = self.run.tally.borrow_mut();
+        tally.verified(&self.moments(message), elapsed, self.run.since(back));
+        tally.bytes.verified += message.length;
     }
 
-    pub fn wrong(&self, n: u64, due: Instant, difference: &Difference) {
+    /// Of a message that never went out, `sent` bytes are 0.
+    pub fn wrong(&self, n: u64, due: Instant, sent: u64, difference: &Difference) {
         self.log_wrong(n, difference);
-        self.run.tally.borrow_mut().wrong(self.run.since(due));
+        let mut tally = self.run.tally.borrow_mut();
+        tally.wrong(self.run.since(due));
+        tally.bytes.wrong += sent;
     }
 
     /// Bytes have come behind an echo that was already verified. The echo is wrong after all, and no longer counts as
     /// verified.
     pub fn wrong_after_all(&self, message: &Message, difference: &Difference) {
         self.log_wrong(message.n, difference);
-        self.run.tally.borrow_mut().take_back(self.run.since(message.due));
+        let mut tally = self.run.tally.borrow_mut();
+        tally.take_back(self.run.since(message.due));
+        tally.bytes.verified -= message.length;
+        tally.bytes.wrong += message.length;
     }
 
     fn log_wrong(&self, n: u64, Difference { offset, expected, got }: &Difference) {
@@ -174,6 +186,7 @@ impl Record {
 
     pub fn lost(&self, message: &Message, reason: Lost) {
         self.never_back(message.n, message.due, message.sent, reason);
+        self.run.tally.borrow_mut().bytes.lost += message.length;
     }
 
     /// A message was not sent in time.
@@ -186,9 +199,12 @@ impl Record {
         self.run.tally.borrow_mut().lost(self.run.since(due), self.run.since(begun), reason);
     }
 
-    pub fn given_up(&self, n: u64) {
+    /// Of a message that never went out, `sent` bytes are 0.
+    pub fn given_up(&self, n: u64, sent: u64) {
         slog::info!(self.log, "echo given up"; "n" => n);
-        self.run.tally.borrow_mut().given_up += 1;
+        let mut tally = self.run.tally.borrow_mut();
+        tally.given_up += 1;
+        tally.bytes.given_up += sent;
     }
 
     /// A stream over which `verified` echoes came is closed.

@@ -113,7 +113,7 @@ impl<S> Drop for Open<S> {
     /// A message whose outcome is not known is given up.
     fn drop(&mut self) {
         while let Some(message) = self.pipeline.pop() {
-            self.closing.record.given_up(message.n);
+            self.closing.record.given_up(message.n, message.length);
         }
     }
 }
@@ -438,7 +438,8 @@ impl<'a, C: Connect> Session<'a, C> {
             }
             None => {
                 self.n += 1;
-                let message = Message { n: self.n, due, room: room.max(open.sent), first: now, sent: now, resent: 0 };
+                let (room, length) = (room.max(open.sent), self.content.length(self.n) as u64);
+                let message = Message { n: self.n, due, room, first: now, sent: now, resent: 0, length };
                 self.record.sent(&message);
                 message
             }
@@ -531,12 +532,12 @@ impl<'a, C: Connect> Session<'a, C> {
         let reason = match failure {
             Failure::Wrong(difference) => {
                 match (open.pipeline.pop(), &open.last) {
-                    (Some(message), _) => self.record.wrong(message.n, message.due, &difference),
+                    (Some(message), _) => self.record.wrong(message.n, message.due, message.length, &difference),
                     (None, Some(last)) => self.record.wrong_after_all(last, &difference),
                     // The server has spoken first.
                     (None, None) => {
                         self.n += 1;
-                        self.record.wrong(self.n, self.due(self.n).unwrap_or(now), &difference);
+                        self.record.wrong(self.n, self.due(self.n).unwrap_or(now), 0, &difference);
                     }
                 }
                 Closed::Wrong
@@ -580,14 +581,14 @@ impl<'a, C: Connect> Session<'a, C> {
         while let Some(message) = self.again.pop_front() {
             match is_lost {
                 true => self.record.lost(&message, Lost::Closed),
-                false => self.record.given_up(message.n),
+                false => self.record.given_up(message.n, message.length),
             }
         }
         while let Some(due) = self.due(self.n + 1).filter(|due| *due <= now && !self.all_sent()) {
             self.n += 1;
             match is_lost {
                 true => self.record.unsent(self.n, due),
-                false => self.record.given_up(self.n),
+                false => self.record.given_up(self.n, 0),
             }
         }
     }
@@ -596,7 +597,7 @@ impl<'a, C: Connect> Session<'a, C> {
 impl<C: Connect> Drop for Session<'_, C> {
     /// A message that was to be sent again is given up.
     fn drop(&mut self) {
-        self.again.drain(..).for_each(|message| self.record.given_up(message.n));
+        self.again.drain(..).for_each(|message| self.record.given_up(message.n, message.length));
     }
 }
 
@@ -614,7 +615,10 @@ async fn reached(time: Option<Instant>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::client::testing::{Clients, Heard, Scripted, expect_end, plan, receive, record, scripted, traffic};
+    use crate::client::{
+        tally::Bytes,
+        testing::{Clients, Heard, Scripted, expect_end, plan, receive, record, scripted, traffic},
+    };
     use tokio::{
         io::{AsyncReadExt, DuplexStream, copy, split},
         time::{advance, pause as pause_clock, sleep},
@@ -969,6 +973,32 @@ mod tests {
         assert_eq!(bench.heard.counts(), NONE);
     }
 
+    fn bytes(bench: &Bench) -> Bytes {
+        bench.heard.run.tally.borrow().bytes
+    }
+
+    #[actix::test]
+    async fn the_bytes_of_a_message_that_went_out_count_with_its_outcome() {
+        for (server_says, expected) in [
+            ("", Bytes { lost: 2, ..Bytes::default() }),
+            ("1", Bytes { lost: 2, ..Bytes::default() }),
+            ("1\n", Bytes { verified: 2, ..Bytes::default() }),
+            ("2", Bytes { wrong: 2, ..Bytes::default() }),
+            ("1\n?", Bytes { wrong: 2, ..Bytes::default() }),
+        ] {
+            let mut bench = start(traffic(1));
+            let mut stream = bench.clients.accept().await;
+            receive(&mut stream).await;
+            send(&mut stream, server_says.as_bytes()).await;
+            drop(stream);
+            bench.heard.end().await;
+            assert_eq!(bytes(&bench), expected, "{server_says:?}");
+        }
+        let (mut bench, _stream) = stopped_with_a_message_out(Duration::from_secs(5)).await;
+        assert_eq!(bench.heard.end().await, End::Stopped);
+        assert_eq!(bytes(&bench), Bytes { given_up: 2, ..Bytes::default() });
+    }
+
     /// A session whose message is out when it is told to stop.
     async fn stopped_with_a_message_out(timeout: Duration) -> (Bench, DuplexStream) {
         let mut bench = start(TrafficSettings { timeout, ..traffic(0) });
@@ -1114,6 +1144,7 @@ mod tests {
         expect_end(stream).await;
         assert_eq!(bench.heard.end().await, End::Finished);
         assert_eq!((bench.heard.counts(), bench.heard.run.tally.borrow().resent), ([3, 0, 0, 0], 2));
+        assert_eq!(bytes(&bench), Bytes { verified: 6, resent: 4, ..Bytes::default() });
     }
 
     #[actix::test]

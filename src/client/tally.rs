@@ -54,6 +54,16 @@ impl LostBy {
     }
 }
 
+/// Bytes of the messages that went out, by what became of them. A message that was resent counts once more.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Bytes {
+    pub verified: u64,
+    pub wrong: u64,
+    pub lost: u64,
+    pub resent: u64,
+    pub given_up: u64,
+}
+
 /// Why a try to connect failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NotConnected {
@@ -141,6 +151,7 @@ pub(crate) struct Tally {
     pub given_up: u64,
     /// How often a message was sent again.
     pub resent: u64,
+    pub bytes: Bytes,
     pub lost_by: LostBy,
     /// From due to the last byte back. Only with a rate.
     pub response: Times,

@@ -4,7 +4,8 @@
 
 use super::{
     parts::{
-        Connections, Histograms, Judged, LostBy, Outages, Own, Part, Schema, ServerShare, Step, Timeline, Verdict,
+        Books, Bytes, Connections, Histograms, Judged, LostBy, Outages, Own, Part, Schema, ServerShare, Step, Timeline,
+        Verdict,
     },
     times::Times,
 };
@@ -98,6 +99,12 @@ pub struct ClientReport {
     /// The histograms that the times are read from.
     pub hdr: Histograms,
 
+    /// Bytes of the messages that went out; `None` if a report of an earlier version does not tell.
+    #[serde(default)]
+    pub bytes: Option<Bytes>,
+    /// The servers' bytes beside them; `None` if a merge has found no log of a server.
+    #[serde(default)]
+    pub books: Option<Books>,
     /// Reports that a merge expected and did not find.
     #[serde(default)]
     pub missing: u64,
@@ -128,10 +135,11 @@ impl ClientReport {
     }
 
     /// The exit code for a program. 0: every echo was verified. 1: an echo was wrong or lost, a connection could not be
-    /// made, no message was sent although the client was not stopped, or a merge has found too few reports. 3: a second
-    /// signal or an abort stopped it at once. 4: every echo was verified, but a limit is broken.
+    /// made, no message was sent although the client was not stopped, a merge has found too few reports, or its books
+    /// are open. 3: a second signal or an abort stopped it at once. 4: every echo was verified, but a limit is broken.
     pub fn exit_code(&self) -> u8 {
-        let failed = self.wrong > 0 || self.lost > 0 || self.missing > 0 || self.problem().is_some();
+        let is_open = self.books.as_ref().is_some_and(|books| !books.open.is_empty());
+        let failed = self.wrong > 0 || self.lost > 0 || self.missing > 0 || is_open || self.problem().is_some();
         let broken = self.limits.iter().any(|limit| limit.broken);
         match (failed, self.forced, broken) {
             (true, ..) => 1,
@@ -198,6 +206,8 @@ mod tests {
             (1, ClientReport { obstacle: Some("cannot connect".into()), ..clean.clone() }),
             (1, ClientReport { crashed: 1, ..clean.clone() }),
             (1, ClientReport { missing: 1, ..clean.clone() }),
+            (0, ClientReport { books: Some(Books::default()), ..clean.clone() }),
+            (1, ClientReport { books: Some(Books { open: vec![String::new()], ..Books::default() }), ..clean.clone() }),
             (1, ClientReport { limits: limits.clone(), ..report(5, 0, 1) }),
             (3, ClientReport { stopped, forced: true, ..clean.clone() }),
             (3, ClientReport { stopped, forced: true, ..nothing.clone() }),
@@ -226,6 +236,7 @@ mod tests {
             assert_eq!((&json[times]["count"], &json[times]["p99_999_us"]), (&0.into(), &serde_json::Value::Null));
         }
         assert_eq!([&json["due"], &json["resent"], &json["outages"]["count"], &json["missing"]], [0; 4]);
+        assert_eq!((&json["bytes"]["given_up"], &json["books"]), (&0.into(), &serde_json::Value::Null));
     }
 
     #[test]

@@ -4,7 +4,7 @@
 
 use super::{
     document::ClientReport,
-    parts::{Connections, Histograms, LostBy, Outages, Own, Row, ServerShare, Step, Timeline, Window},
+    parts::{Bytes, Connections, Histograms, LostBy, Outages, Own, Row, ServerShare, Step, Timeline, Window},
     times::{Hdr, Times},
 };
 use crate::client::{outage, tally, tally::Tally, timeline, times};
@@ -39,6 +39,7 @@ impl ClientReport {
             given_up: tally.given_up,
             due,
             resent: tally.resent,
+            bytes: Some((&tally.bytes).into()),
             lost_by: (&tally.lost_by).into(),
             response,
             late,
@@ -64,6 +65,12 @@ impl ClientReport {
 impl From<&tally::LostBy> for LostBy {
     fn from(&tally::LostBy { timeout, closed, reset, unsent, abandoned }: &tally::LostBy) -> Self {
         Self { timeout, closed, reset, unsent, abandoned }
+    }
+}
+
+impl From<&tally::Bytes> for Bytes {
+    fn from(&tally::Bytes { verified, wrong, lost, resent, given_up }: &tally::Bytes) -> Self {
+        Self { verified, wrong, lost, resent, given_up }
     }
 }
 

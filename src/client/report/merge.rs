@@ -5,11 +5,12 @@
 
 use super::{
     document::ClientReport,
-    parts::{Connections, Histograms, LostBy, Outages, Part, ServerShare, Step, Timeline, Window},
+    parts::{Bytes, Connections, Histograms, LostBy, Outages, Part, ServerShare, Step, Timeline, Window},
     times::Times,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ops::Add,
     time::{Duration, SystemTime},
 };
 
@@ -26,7 +27,8 @@ pub fn merge(reports: impl IntoIterator<Item = ClientReport>, expected: u64) -> 
         first.zip(started).map_or(Duration::ZERO, |(first, started)| started.duration_since(first).unwrap_or_default())
     };
 
-    let mut sum = ClientReport { version: env!("CARGO_PKG_VERSION").into(), ..ClientReport::default() };
+    let (version, bytes) = (env!("CARGO_PKG_VERSION").into(), Some(Bytes::default()));
+    let mut sum = ClientReport { version, bytes, ..ClientReport::default() };
     reports.iter().for_each(|report| sum.add(report, later(report)));
     sum.client = match sum.clients.len() {
         1 => "1 client".into(),
@@ -48,7 +50,8 @@ pub fn merge(reports: impl IntoIterator<Item = ClientReport>, expected: u64) -> 
     }
     agree(&mut sum, &reports);
     let round_trip = sum.round_trip;
-    sum.with_round_trip(round_trip).judged(&Default::default(), None)
+    let servers = reports.iter().filter_map(|report| report.books.as_ref()).map(|books| books.servers).sum();
+    sum.with_round_trip(round_trip).with_servers(servers).judged(&Default::default(), None)
 }
 
 impl ClientReport {
@@ -82,6 +85,7 @@ impl ClientReport {
         self.elapsed_s = self.elapsed_ms as f64 / 1e3;
         self.lost_by.add(other.lost_by);
         self.connections.add(other.connections);
+        self.bytes = self.bytes.zip(other.bytes).map(|(bytes, more)| bytes + more);
         for (address, share) in &other.servers {
             let ServerShare { connections, verified } = self.servers.entry(address.clone()).or_default();
             (*connections, *verified) = (*connections + share.connections, *verified + share.verified);
@@ -144,6 +148,20 @@ impl LostBy {
         self.reset += other.reset;
         self.unsent += other.unsent;
         self.abandoned += other.abandoned;
+    }
+}
+
+impl Add for Bytes {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            verified: self.verified + other.verified,
+            wrong: self.wrong + other.wrong,
+            lost: self.lost + other.lost,
+            resent: self.resent + other.resent,
+            given_up: self.given_up + other.given_up,
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 //! hold it against limits, or make one out of many. No file here uses this one.
 
 mod baseline;
+mod books;
 mod chart;
 mod charts;
 mod document;
@@ -24,6 +25,6 @@ mod verdict;
 pub use document::ClientReport;
 pub use merge::merge;
 pub use parts::*;
-pub use read::{ReadError, read};
+pub use read::{Found, ReadError, read};
 pub use save::{SaveError, SaveTo};
 pub use times::{Hdr, Times};

@@ -96,6 +96,7 @@ impl ClientReport {
         if self.late.count > 0 {
             said.push(format!("The client itself was late by {} (p99).", figure(self.late.p99_us)));
         }
+        said.extend(self.told_books().into_iter().map(|told| format!("Books: {told}.")));
         said.extend(self.problem());
         said.extend(self.own.notes.iter().chain(&self.notes).cloned());
         said

@@ -32,6 +32,22 @@ pub struct LostBy {
     pub abandoned: u64,
 }
 
+/// Bytes of the messages that went out, by what became of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Bytes {
+    /// Of messages whose echo was right.
+    pub verified: u64,
+    /// Of messages whose echo was wrong.
+    pub wrong: u64,
+    /// Of messages whose echo did not come.
+    pub lost: u64,
+    /// Of messages that were sent once more, each time again. Their last outcome counts too.
+    pub resent: u64,
+    /// Of messages whose echo was still outstanding when the client was stopped.
+    pub given_up: u64,
+}
+
 /// What became of the connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -124,6 +140,30 @@ pub struct Row {
     /// Response times by bucket, to one digit: the longest time of a bucket in nanoseconds, and how many there are.
     #[serde(default)]
     pub buckets_ns: Vec<(u64, u64)>,
+}
+
+/// What the logs of the servers say, over all servers that have run. Bytes are without those of the servers' own health checks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct ServerSums {
+    /// Servers that said `listening`.
+    pub started: u64,
+    /// Servers that said `stopped`. Only they tell of their bytes.
+    pub stopped: u64,
+    /// Bytes that they echoed.
+    pub echoed: u64,
+    /// Bytes that they read and did not echo.
+    pub discarded: u64,
+}
+
+/// The servers' bytes beside the clients'.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Books {
+    /// What the servers say. What the clients say is in [`ClientReport::bytes`](super::ClientReport::bytes).
+    pub servers: ServerSums,
+    /// Each difference and what it looks like, a sentence each. The books close if there is none.
+    pub open: Vec<String>,
 }
 
 /// When the server could not be used.

@@ -133,7 +133,7 @@ mod tests {
         let path = folder.join("report.json");
         fs::write(&path, "old").unwrap();
         path.to_str().unwrap().parse::<SaveTo>().unwrap().save(&sample()).unwrap();
-        assert_eq!(read(&folder).unwrap(), [sample()]);
+        assert_eq!(read(&[&folder]).unwrap().reports, [sample()]);
         assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
         fs::remove_dir_all(folder).unwrap();
     }

@@ -31,7 +31,7 @@ impl fmt::Display for ClientReport {
         if let Some(reason) = self.stopped {
             writeln!(f, "stopped     {reason}{}", if self.forced { ", at once" } else { "" })?;
         }
-        let more = [self.pace(), self.trouble(), self.of_clients(), self.doubts()].concat();
+        let more = [self.pace(), self.trouble(), self.of_clients(), self.balance(), self.doubts()].concat();
         more.iter().try_for_each(|(name, text)| writeln!(f, "{name:11} {}", one_line(text)))
     }
 }
@@ -122,6 +122,11 @@ impl ClientReport {
             lines.push(("all out", format!("{} at once", readable(self.outages.all_at_once_ms * 1_000))));
         }
         lines
+    }
+
+    /// The books, if there are any.
+    fn balance(&self) -> Vec<Line> {
+        self.told_books().into_iter().map(|told| ("books", told)).collect()
     }
 
     /// The limits, and what a reader must know before trusting a figure.
