@@ -299,7 +299,7 @@ mod tests {
     fn each_outcome_counts_in_its_step_and_its_second_and_only_what_is_verified_and_warm_is_timed() {
         let steps = vec![Step::new(ms(0), 1.0), Step::new(ms(1000), 2.0)];
         let mut tally = Tally::new(steps, ms(500));
-        for (due, room, sent, back) in [(499, 0, 499, 510), (600, 650, 660, 700), (1000, 0, 1001, 1004)] {
+        for (due, room, sent, back) in [(499, 0, 499, 900), (600, 650, 660, 700), (1000, 0, 1001, 1004)] {
             let message = Moments { due: ms(due), room: ms(room), sent: ms(sent) };
             tally.sent(&message);
             tally.verified(&message, ms(back - sent), ms(back));

@@ -30,7 +30,10 @@ pub fn merge(reports: impl IntoIterator<Item = ClientReport>, expected: u64) -> 
     let (version, bytes) = (env!("CARGO_PKG_VERSION").into(), Some(Bytes::default()));
     let mut sum = ClientReport { version, bytes, ..ClientReport::default() };
     reports.iter().for_each(|report| sum.add(report, later(report)));
-    sum.client = format!("{} clients", sum.clients.len());
+    sum.client = match sum.clients.len() {
+        1 => "1 client".into(),
+        n => format!("{n} clients"),
+    };
     sum.run = reports.iter().map(|report| &*report.run).collect::<Vec<_>>().join("+");
     sum.started =
         first.map(|first: SystemTime| humantime::format_rfc3339_millis(first).to_string()).unwrap_or_default();
@@ -299,7 +302,7 @@ mod tests {
     fn the_same_run_counts_once_also_if_it_was_merged_before() {
         let pair = merge([named("a"), named("b")], 2);
         let merged = merge([named("a"), named("a")], 1);
-        assert_eq!((merged.clients.len(), merged.due), (1, 10_000));
+        assert_eq!((&*merged.client, merged.clients.len(), merged.due), ("1 client", 1, 10_000));
         assert_eq!(merge([merge([named("a")], 1)], 1).clients.len(), 1, "the merge of one has its name");
         let merged = merge([pair.clone(), pair, named("a"), named("c")], 3);
         let clients: Vec<_> = merged.clients.iter().map(|part| &*part.client).collect();
