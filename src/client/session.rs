@@ -621,7 +621,7 @@ mod tests {
     };
     use tokio::{
         io::{AsyncReadExt, DuplexStream, copy, split},
-        time::{advance, pause as pause_clock, sleep},
+        time::{advance, pause as pause_clock, resume as resume_clock, sleep},
     };
 
     /// One session under way, and all that a test needs to play its server, its actor and its supervisor.
@@ -993,6 +993,7 @@ mod tests {
             drop(stream);
             bench.heard.end().await;
             assert_eq!(bytes(&bench), expected, "{server_says:?}");
+            resume_clock();
         }
         let (mut bench, _stream) = stopped_with_a_message_out(Duration::from_secs(5)).await;
         assert_eq!(bench.heard.end().await, End::Stopped);

@@ -351,7 +351,7 @@ mod tests {
                  s | {{\"msg\":\"stopped\",\"echoed_total\":{echoed},\"discarded_total\":{discarded}}}\n"
             );
             let clients = || (0..).zip(at_clients).map(|(n, of_client)| {
-                ClientReport { run: format!("run {n}"), ..client(bytes(of_client)) }
+                ClientReport { run: format!("run {n}"), sent: 1, bytes: Some(bytes(of_client)), ..ClientReport::default() }
             });
             let merged = |at_servers: [[u64; 2]; 4]| merge(clients(), 3).with_servers(told_by(&at_servers.map(log).concat()));
             let books = merged(at_servers).books.unwrap();

@@ -303,6 +303,7 @@ mod tests {
         let pair = merge([named("a"), named("b")], 2);
         let merged = merge([named("a"), named("a")], 1);
         assert_eq!((&*merged.client, merged.clients.len(), merged.due), ("1 client", 1, 10_000));
+        assert_eq!(merge([merge([named("a")], 1)], 1).clients.len(), 1, "the merge of one has its name");
         let merged = merge([pair.clone(), pair, named("a"), named("c")], 3);
         let clients: Vec<_> = merged.clients.iter().map(|part| &*part.client).collect();
         assert_eq!((clients, merged.due, merged.missing), (vec!["a", "b", "c"], 30_000, 0));
