@@ -21,7 +21,7 @@ model:
 # The containers and the walkthrough; needs a Docker engine
 docker:
     .ci/base-images
-    cargo test --locked --test containers --test walkthrough
+    cargo test --locked --test containers --test swarm --test walkthrough
 
 # All that a change must pass
 all:

@@ -195,8 +195,8 @@ mod text;
 pub use admin::{Admin, InForce};
 #[cfg(feature = "client")]
 pub use client::{
-    Client, healthcheck,
-    report::{ClientReport, RoundTrip},
+    Client, Progress, healthcheck,
+    report::{self, ClientReport},
 };
 pub use decisions::{
     connection::{CloseReason, Ending},
@@ -214,7 +214,7 @@ pub use server::{
     echo::Echo,
     fault::FaultyEcho,
     handle::{Handle, Status},
-    report::Report,
+    report::{Report, TotalBytes},
     service::{AtStop, Service},
 };
 pub use settings::Settings;

@@ -478,6 +478,12 @@ fn good_settings_are_checked_in_silence_and_printed_with_their_origin() {
         ("--period", "2s", "period = \"2s\""),
         ("--message", "-", "message = \"-\""),
         ("--timeout", "3s", "timeout = \"3s\""),
+        ("--rate", "500/s, 1000/s", "rate = \"500/s, 1000/s\""),
+        ("--pipeline", "4", "pipeline = 4"),
+        ("--warmup", "5s", "warmup = \"5s\""),
+        ("--size", "64", "size = 64"),
+        ("--renew", "6s", "renew = \"6s\""),
+        ("--resend", "2", "resend = 2"),
         ("--connect-timeout", "4s", "connect_timeout = \"4s\""),
         ("--log-level", "warn", "level = \"warn\""),
         ("--log-format", "json", "format = \"json\""),
@@ -491,11 +497,24 @@ fn good_settings_are_checked_in_silence_and_printed_with_their_origin() {
 }
 
 #[test]
+fn a_length_without_a_count_means_no_end_by_count() {
+    for (args, messages) in [
+        (&["--duration", "1m"][..], "messages = 0 # --duration\n"),
+        (&["--duration", "1m", "--messages", "7"], "messages = 7 # --messages\n"),
+        (&["--duration", "0s"], "messages = 5 # default\n"),
+    ] {
+        let Finished { out, .. } = said(&[&["--print-settings"], args].concat());
+        assert!(out.contains(messages), "{args:?}: {out}");
+    }
+}
+
+#[test]
 fn bad_settings_are_refused_in_one_line_with_an_exit_code_of_their_own() {
     for (args, expected) in [
         (&["--connections", "0"][..], "--connections: traffic.connections: invalid value: "),
         (&["--messages", "-1"], "--messages: traffic.messages: invalid value: "),
         (&["--timeout", "0s"], "--timeout: traffic.timeout: invalid value: "),
+        (&["--rate", "500"], "--rate: traffic.rate: invalid value: "),
         (&["--server", "nowhere"], "--server: server.address: invalid value: "),
         (&["--settings", "/no/such.toml"], "/no/such.toml: No such file or directory"),
     ] {

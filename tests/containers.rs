@@ -41,6 +41,7 @@ fn main() -> ExitCode {
         a_client_stopped_under_traffic_closes_every_connection,
         both_stopped_under_traffic_end_well,
         down_ends_both_well_within_its_time,
+        five_measuring_clients_have_one_verdict_and_a_killed_one_is_missed,
     ])
 }
 
@@ -467,4 +468,39 @@ fn down_ends_both_well_within_its_time() {
     }
     assert_eq!(run(&["ps", "-aq", "--filter", "network=echo"]), "");
     assert_eq!(run(&["network", "ls", "-q", "--filter", "name=^echo$"]), "");
+}
+
+// Measuring.
+
+fn five_measuring_clients_have_one_verdict_and_a_killed_one_is_missed() {
+    let checkout = Checkout::copy();
+    checkout.set("client", &[("rate", "\"100/s\""), ("messages", "0"), ("duration", "\"5s\""), ("level", "\"warn\"")]);
+    build(&checkout);
+    let measured = finish(
+        Command::new("sh").args(["compose/measure.sh", "5", "--fail-if", "lost > 0"]).current_dir(checkout.path()),
+    );
+    assert_eq!(measured.code, 0, "{measured:?}");
+    assert!(measured.out.starts_with("client      5 clients\nsent        2500\nverified    2500\n"), "{measured:?}");
+    let page = || fs::read_to_string(checkout.path().join("report.html")).unwrap();
+    assert!(page().contains("data-verdict=passed"), "{}", page());
+
+    checkout.set("client", &[("duration", "\"10s\"")]);
+    let mut measure = Running::start(checkout.path(), "exec sh compose/measure.sh 5");
+    measure.wait_until("all five run", |lines| {
+        (1..=5).all(|n| {
+            lines.iter().any(|line| {
+                line.contains(&format!("client-{n} Started")) || line.contains(&format!("client-{n}  Started"))
+            })
+        })
+    });
+    run(&["kill", "echo-client-3"]);
+    let status = measure.exit(PATIENCE);
+    assert_eq!(status.code(), Some(1), "{}", measure.output());
+    assert!(measure.output().contains("\nmissing     1 of 5 reports\n"), "{}", measure.output());
+    assert!(page().contains("data-verdict=failed"), "{}", page());
+
+    for wrong in ["", "0", "five", "-1"] {
+        let usage = finish(Command::new("sh").args(["compose/measure.sh", wrong]).current_dir(checkout.path()));
+        assert_eq!((usage.code, &*usage.out), (2, ""), "{usage:?}");
+    }
 }

@@ -40,6 +40,7 @@ fn a_full_house_is_stopped_and_every_connection_acknowledges() {
         handshakes: 0,
         refusing: true,
         lame_duck: false,
+        last_word: false,
         echoes: 0,
         aborts: 0,
         crashes: 0,
@@ -57,6 +58,7 @@ fn a_client_that_waits_or_is_in_the_backlog_at_a_stop_is_drained() {
         handshakes: 0,
         refusing: true,
         lame_duck: false,
+        last_word: false,
         echoes: 0,
         aborts: 0,
         crashes: 0,
@@ -82,6 +84,7 @@ fn a_crash_of_anything_at_any_point_leaves_the_stop_and_its_numbers_whole() {
         handshakes: 0,
         refusing: true,
         lame_duck: false,
+        last_word: false,
         echoes: 0,
         aborts: 0,
         crashes: 1,
@@ -99,6 +102,7 @@ fn a_crash_loses_no_client_that_is_on_its_way() {
         handshakes: 0,
         refusing: true,
         lame_duck: false,
+        last_word: false,
         echoes: 0,
         aborts: 0,
         crashes: 1,
@@ -116,6 +120,7 @@ fn too_many_crashes_stop_the_server() {
         handshakes: 0,
         refusing: true,
         lame_duck: false,
+        last_word: false,
         echoes: 0,
         aborts: 0,
         crashes: 2,
@@ -133,6 +138,7 @@ fn a_handshake_that_ends_after_the_first_sweep_is_waited_for() {
         handshakes: 1,
         refusing: true,
         lame_duck: false,
+        last_word: false,
         echoes: 0,
         aborts: 0,
         crashes: 0,
@@ -150,6 +156,7 @@ fn where_the_kernel_cannot_refuse_the_drain_begins_when_the_socket_is_closed() {
         handshakes: 1,
         refusing: false,
         lame_duck: false,
+        last_word: false,
         echoes: 0,
         aborts: 0,
         crashes: 0,
@@ -167,6 +174,7 @@ fn a_lame_duck_goes_on_serving_and_each_signal_moves_the_stop_one_stage_on() {
         handshakes: 0,
         refusing: true,
         lame_duck: true,
+        last_word: false,
         echoes: 1,
         aborts: 0,
         crashes: 0,
@@ -184,6 +192,7 @@ fn an_echo_of_a_signal_forces_no_connection() {
         handshakes: 0,
         refusing: true,
         lame_duck: false,
+        last_word: false,
         echoes: 2,
         aborts: 0,
         crashes: 0,
@@ -201,6 +210,7 @@ fn an_abort_at_any_point_ends_the_server_by_force_and_a_second_one_changes_nothi
         handshakes: 0,
         refusing: true,
         lame_duck: false,
+        last_word: false,
         echoes: 0,
         aborts: 2,
         crashes: 0,
@@ -218,9 +228,64 @@ fn aborts_amid_a_crash_leave_the_numbers_whole() {
         handshakes: 0,
         refusing: false,
         lame_duck: false,
+        last_word: false,
         echoes: 0,
         aborts: 1,
         crashes: 1,
         reaches: &[tree::GRACEFUL, tree::ABORTED, tree::WORKER_CRASH],
+    });
+}
+
+#[test]
+fn a_last_word_is_waited_for_and_the_deadline_a_second_signal_or_an_abort_ends_the_wait() {
+    exhaust(tree::Model {
+        slots: 1,
+        accepts: [true, false],
+        served: [1, 0],
+        backlog: 0,
+        handshakes: 0,
+        refusing: true,
+        lame_duck: false,
+        last_word: true,
+        echoes: 0,
+        aborts: 1,
+        crashes: 0,
+        reaches: &[tree::GRACEFUL, tree::LAST_WORD, tree::FORCED_BEFORE_THE_LAST_WORD, tree::ABORTED, tree::STUCK],
+    });
+}
+
+#[test]
+fn a_client_that_waits_or_is_in_the_backlog_at_a_stop_has_its_last_word_too() {
+    exhaust(tree::Model {
+        slots: 0,
+        accepts: [true, false],
+        served: [0, 0],
+        backlog: 1,
+        handshakes: 0,
+        refusing: true,
+        lame_duck: false,
+        last_word: true,
+        echoes: 0,
+        aborts: 0,
+        crashes: 0,
+        reaches: &[tree::GRACEFUL, tree::LAST_WORD, tree::FORCED_BEFORE_THE_LAST_WORD, tree::FULL_HOUSE],
+    });
+}
+
+#[test]
+fn a_crash_of_anything_while_a_last_word_is_waited_for_leaves_the_numbers_whole() {
+    exhaust(tree::Model {
+        slots: 1,
+        accepts: [true, false],
+        served: [1, 0],
+        backlog: 0,
+        handshakes: 0,
+        refusing: true,
+        lame_duck: false,
+        last_word: true,
+        echoes: 0,
+        aborts: 0,
+        crashes: 1,
+        reaches: &[tree::GRACEFUL, tree::LAST_WORD, tree::FORCED_BEFORE_THE_LAST_WORD, tree::WORKER_CRASH],
     });
 }

@@ -10,10 +10,12 @@ use serde_json::{Value, json};
 use std::{
     collections::BTreeSet,
     env, fs, io,
-    io::{Read, Write},
-    net::{SocketAddr, TcpStream},
+    io::{BufRead, BufReader, Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
     panic::{AssertUnwindSafe, catch_unwind},
     process::ExitCode,
+    sync::mpsc::{Receiver, channel},
+    thread,
 };
 use supervised_echo::{Service, Socket};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -46,6 +48,7 @@ fn main() -> ExitCode {
         a_phone_needs_no_scrolling_sideways,
         for_a_reader_who_wants_less_motion_nothing_moves,
         the_picture_in_the_readme_is_of_this_page,
+        the_report_of_a_client_is_a_page_of_its_own_light_dark_and_printed,
     ];
     let trials = tests.into_iter().map(|(name, test)| {
         let obstacle = obstacle.clone();
@@ -470,4 +473,67 @@ fn the_picture_in_the_readme_is_of_this_page() {
     let picture = fs::read(file).unwrap();
     assert!(picture.starts_with(b"\x89PNG") && picture.len() < 200_000, "{} bytes", picture.len());
     drop((served, waiting));
+}
+
+fn the_report_of_a_client_is_a_page_of_its_own_light_dark_and_printed() {
+    let server = Server::start(&[]);
+    let hostile = "<script>document.title = 'taken'</script><img src=x onerror=document.title='taken'>";
+    let flags = ["--rate", "200/s", "--duration", "1s", "--messages", "0", "--id", hostile, "--report", "html"];
+    let run =
+        finish(command(CLIENT).args(["--server", &server.address.to_string(), "--log-level", "critical"]).args(flags));
+    assert_eq!((run.code, server.stop().code), (0, Some(0)), "{}", run.err);
+    let (address, asked) = serve(run.out);
+    let page = Browser::open(address);
+    assert_eq!(page.run("return document.title"), "echo-client: passed");
+    assert_eq!(page.run("return document.querySelector('[data-verdict]').dataset.verdict"), "passed");
+    assert!(page.text("h1").contains(hostile), "{}", page.text("h1"));
+    assert_eq!((page.count("svg"), page.count("script, img, link")), (4, 0));
+    let shade = |preferred| {
+        page.prefer("prefers-color-scheme", preferred);
+        page.run("return getComputedStyle(document.body).backgroundColor.match(/\\d+/g).reduce((a, b) => +a + +b)")
+    };
+    let (dark, light) = (shade("dark").as_u64().unwrap(), shade("light").as_u64().unwrap());
+    assert!(dark < 100 && light > 600, "{dark} {light}");
+    // Printed, it is black on white for a reader who wants it dark too.
+    page.chromium(
+        "Emulation.setEmulatedMedia",
+        &json!({ "media": "print", "features": [{ "name": "prefers-color-scheme", "value": "dark" }] }),
+    );
+    let ink = "const style = getComputedStyle(document.body); return [style.color, style.backgroundColor]";
+    assert_eq!(page.run(ink), json!(["rgb(0, 0, 0)", "rgb(255, 255, 255)"]));
+    assert!(
+        page.chromium("Page.printToPDF", &json!({}))["data"].as_str().unwrap().starts_with("JVBERi0"),
+        "it is a PDF"
+    );
+    assert_eq!(page.console(), [""; 0]);
+    assert_eq!(page.run("return performance.getEntriesByType('resource').length"), 0);
+    drop(page);
+    // A browser asks for an icon by itself.
+    let asked: Vec<_> = asked.try_iter().filter(|path| path != "/favicon.ico").collect();
+    assert_eq!(asked, ["/"]);
+}
+
+/// Serves one page, and tells what else is asked for.
+fn serve(page: String) -> (SocketAddr, Receiver<String>) {
+    let listener = TcpListener::bind(free_address()).unwrap();
+    let (address, (asks, asked)) = (listener.local_addr().unwrap(), channel());
+    thread::spawn(move || {
+        for mut stream in listener.incoming().map(Result::unwrap) {
+            let mut head = String::new();
+            let mut lines = BufReader::new(&stream);
+            while !head.ends_with("\r\n\r\n") && lines.read_line(&mut head).unwrap_or(0) > 0 {}
+            // A browser may connect in advance and say nothing.
+            let Some(path) = head.split(' ').nth(1) else { continue };
+            let (status, body) = if path == "/" { ("200 OK", &*page) } else { ("204 No Content", "") };
+            let length = body.len();
+            let answer = format!(
+                "HTTP/1.1 {status}\r\nContent-Type: text/html\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+            );
+            let told = asks.send(path.to_owned());
+            if stream.write_all(answer.as_bytes()).is_err() || told.is_err() {
+                return;
+            }
+        }
+    });
+    (address, asked)
 }

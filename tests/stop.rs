@@ -304,6 +304,34 @@ fn idle_clients_get_eof_and_are_acknowledged() {
 }
 
 #[test]
+fn the_sums_of_a_servers_life_hold_every_client_and_no_health_check() {
+    let mut server = Server::start(&[("log.level", "debug"), LONG_LINGER, LONG_TIMEOUT]);
+    let mut early = server.connect();
+    round_trip(&mut early);
+    early.shutdown(Shutdown::Write).unwrap();
+    let close = server.log.wait_of("connection closed", &early);
+    assert!(close.get("healthcheck").is_none(), "{close}");
+    let address = server.address.to_string();
+    assert_eq!(finish(command(SERVER).args(["healthcheck", &address])).code, 0);
+    let check = server.log.wait("connection closed");
+    assert_eq!((&check["healthcheck"], number(&check, "received") > 20), (&true.into(), true), "{check}");
+    // This one begins like a check and is none.
+    let mut other = server.connect();
+    other.write_all(b"healthcheck 1 2\n").unwrap();
+    other.read_exact(&mut [0; 16]).unwrap();
+    round_trip(&mut other);
+    server.signal(Signal::TERM);
+    assert!(read_to_eof(&mut other).is_empty());
+    other.write_all(b"too late").unwrap();
+    wait_until_arrived(&other);
+    drop(other);
+    let ended = server.end();
+    let stopped = ended.log.one("stopped");
+    let sums = ["received_total", "echoed_total", "discarded_total", "discarded"].map(|sum| number(stopped, sum));
+    assert_eq!(sums, [11 + 16 + 11, 11 + 16 + 11, 8, 8]);
+}
+
+#[test]
 fn a_client_that_connects_after_the_stop_is_refused() {
     let server = Server::start(&[]);
     let address = server.address;

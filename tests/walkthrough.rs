@@ -8,9 +8,11 @@
 mod common;
 mod docker;
 
-use common::PATIENCE;
 use docker::{Checkout, Running, build, containers, must};
-use std::{fs, path::Path, process::ExitCode};
+use std::{fs, path::Path, process::ExitCode, time::Duration};
+
+/// The longest that a step lasts. A swarm that replaces servers one after the other takes minutes on a busy machine.
+const STEP: Duration = Duration::from_secs(10 * 60);
 
 fn main() -> ExitCode {
     let chapters = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/walkthrough");
@@ -66,7 +68,7 @@ fn follow(chapter: &str) {
             running.wait_until(&commands, |lines| missing(lines, &shown).is_empty());
             running.interrupt();
         }
-        let status = running.exit(PATIENCE);
+        let status = running.exit(STEP);
         let output = running.output();
         assert!(ctrl_c || status.success(), "{commands}\n{status}\n{output}");
         let lines: Vec<_> = output.lines().map(str::to_owned).collect();
@@ -87,20 +89,23 @@ fn missing<'a>(lines: &[String], shown: &'a [String]) -> Vec<&'a str> {
     shown.iter().filter(|line| !lines.contains(line)).map(String::as_str).collect()
 }
 
-/// A line without what differs from run to run: times, addresses, Docker's ids, and the numbers of connections and workers.
+/// A line without what differs from run to run: times, rates, addresses, Docker's ids, and the numbers of connections and workers.
 fn comparable(line: &str) -> String {
     // Compose writes this to clear a terminal's line.
     let line = line.replace("\u{1b}[K", "");
+    let is_unit = |word: &str| matches!(word.trim_end_matches(','), "µs" | "ms" | "s");
     let mut field = "";
-    let words = line.split_whitespace().map(|word| {
+    let nexts = line.split_whitespace().skip(1).chain([""]);
+    let words = line.split_whitespace().zip(nexts).map(|(word, next)| {
         let bare = word.trim_end_matches(',');
         let of_the_run = match field {
+            _ if is_unit(next) => true,
             "connection:" | "worker:" | "workers:" | "peer:" | "received:" | "echoed:" | "discarded:"
             | "elapsed_us:" | "elapsed_ms:" | "min" | "median" | "p99" | "max" => true,
             _ => is_timestamp(bare) || is_container_id(bare),
         };
         field = word;
-        if bare == "µs," || matches!(bare, "µs" | "ms" | "s") {
+        if is_unit(word) {
             "unit".to_owned()
         } else if of_the_run {
             word.replace(bare, "?")

@@ -1,12 +1,24 @@
 //! The echo client's command line. Flags become the topmost layer of the settings, and the report goes to standard output.
+//! The subcommand `merge` makes one report out of many.
 //!
-//! Relies on `shared` for the settings, the log and the exit code.
-use std::{path::PathBuf, process::ExitCode};
+//! Relies on `shared` for the settings, the log and the exit code, and on the library for all that a report can be.
+use std::{
+    fmt::Display,
+    io::{self, IsTerminal as _, Write as _},
+    path::PathBuf,
+    process::ExitCode,
+};
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use supervised_echo::{
-    Client, ClientReport, Signals, logging, resources,
-    settings::{ClientSettings, layers::Flag},
+    Client, ClientReport, Signals, logging,
+    report::{self, SaveTo},
+    resources,
+    settings::{
+        ClientSettings, Limits, ReportFormat,
+        layers::{Flag, Loaded, SettingsError, load},
+    },
+    slog,
 };
 
 mod shared;
@@ -16,9 +28,9 @@ use shared::ProgramError;
 ///
 /// Settings come from the built-in defaults, the file, variables such as ECHO_CLIENT_SERVER__ADDRESS, and flags; later
 /// ones win. Exit codes: 0 every echo verified, 1 one was wrong or lost, or the server out of reach, 2 usage, 3 stopped
-/// by a second signal, 78 settings.
+/// by a second signal, 4 every echo verified but a limit of --fail-if broken, 78 settings.
 #[derive(Parser, Default)]
-#[command(name = "echo-client", version)]
+#[command(name = "echo-client", version, args_conflicts_with_subcommands = true)]
 struct Args {
     /// The settings, a TOML file [env: ECHO_CLIENT_SETTINGS]
     #[arg(long, value_name = "FILE")]
@@ -50,31 +62,105 @@ struct Args {
     /// How long one echo may take
     #[arg(long, value_name = "D")]
     timeout: Option<String>,
+    /// Messages a second over all connections, on time whatever the server does; 500/s,1000/s: steps; 0/s: each connection at
+    /// its own pace
+    #[arg(long, value_name = "RATE")]
+    rate: Option<String>,
+    /// Messages of one connection that may be out at once
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pipeline: Option<String>,
+    /// Verify and count for so long before times are taken
+    #[arg(long, value_name = "D")]
+    warmup: Option<String>,
+    /// Binary messages of so many bytes; 0: the text
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    size: Option<String>,
+    /// The age at which a connection is replaced, between two messages; 0s: never
+    #[arg(long, value_name = "D")]
+    renew: Option<String>,
+    /// How often a message is sent again whose connection was closed before a byte of its echo came
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    resend: Option<String>,
     /// How long to keep trying to connect
     #[arg(long, value_name = "D")]
     connect_timeout: Option<String>,
-    /// What the report on standard output looks like: lines for people, or one JSON object
-    #[arg(long, value_name = "F", value_parser = ["table", "json"], default_value = "table")]
-    report: String,
+    /// What must not be so at the end, such as "p99 > 5ms, outage > 1s, lost > 0.1%, rate < 900/s"
+    #[arg(long, value_name = "LIMITS")]
+    fail_if: Option<String>,
+    /// The report on standard output: table, chart, json or html
+    #[arg(long, value_name = "F")]
+    report: Option<String>,
+    #[command(flatten)]
+    reports: ReportArgs,
     #[command(flatten)]
     shared: shared::SharedArgs,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+/// What both forms do with a report.
+#[derive(clap::Args, Default)]
+struct ReportArgs {
+    /// Save the report too, in the shape that the name ends with: .json, .html or .hlog; may be given again
+    #[arg(long, value_name = "FILE")]
+    save: Vec<SaveTo>,
+    /// An earlier report: it is shown beside this one, and limits such as p99 > 1.2x are multiples of what it had
+    #[arg(long, value_name = "FILE")]
+    baseline: Option<PathBuf>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Make one report, and one verdict, out of the reports of many clients
+    ///
+    /// Counts and histograms add, and limits hold over the sum. Logs of servers in JSON close the books: what servers
+    /// echoed is what clients verified. Other lines are skipped, so the logs of containers will do. Exit codes are those
+    /// of a single client; fewer reports than expected and open books are exit code 1.
+    Merge {
+        /// Files, folders of files, or - for standard input
+        #[arg(value_name = "FILE", required = true)]
+        from: Vec<PathBuf>,
+        /// How many clients there should be
+        #[arg(long, value_name = "N", default_value_t = 0)]
+        expect: u64,
+        /// What must not be so over all clients, such as "p99 > 5ms, outage > 1s, lost > 0.1%, rate < 900/s"
+        #[arg(long, value_name = "LIMITS")]
+        fail_if: Option<String>,
+        /// The report on standard output: table, chart, json or html
+        #[arg(long, value_name = "F")]
+        report: Option<String>,
+        #[command(flatten)]
+        reports: ReportArgs,
+    },
 }
 
 impl shared::CommandLine for Args {
     type Settings = ClientSettings;
 
     fn flags(&mut self) -> Vec<Flag> {
+        let duration = self.duration.take();
+        // A length alone says that there is no end by count. A count is read after it.
+        let endless = duration.as_deref().filter(|duration| *duration != "0s").map(|_| "0".to_owned());
         let own = [
             ("--server", "server.address", self.server.take()),
             ("--id", "client.id", self.id.take()),
             ("--connections", "traffic.connections", self.connections.take()),
+            ("--duration", "traffic.duration", duration),
+            ("--duration", "traffic.messages", endless),
             ("--messages", "traffic.messages", self.messages.take()),
-            ("--duration", "traffic.duration", self.duration.take()),
             ("--period", "traffic.period", self.period.take()),
             ("--reconnect", "traffic.reconnect", self.reconnect.then(|| "true".into())),
             ("--message", "traffic.message", self.message.take()),
             ("--timeout", "traffic.timeout", self.timeout.take()),
+            ("--rate", "traffic.rate", self.rate.take()),
+            ("--pipeline", "traffic.pipeline", self.pipeline.take()),
+            ("--warmup", "traffic.warmup", self.warmup.take()),
+            ("--size", "traffic.size", self.size.take()),
+            ("--renew", "traffic.renew", self.renew.take()),
+            ("--resend", "traffic.resend", self.resend.take()),
             ("--connect-timeout", "server.connect_timeout", self.connect_timeout.take()),
+            ("--fail-if", "verdict.fail_if", self.fail_if.take()),
+            ("--report", "report.format", self.report.take()),
         ];
         own.into_iter().chain(self.shared.flags()).collect()
     }
@@ -85,31 +171,110 @@ fn main() -> ExitCode {
 }
 
 fn run(args: Args, flags: Vec<Flag>) -> Result<u8, ProgramError> {
+    if let Some(Command::Merge { from, expect, fail_if, report, reports }) = args.command {
+        return merge(
+            &from,
+            expect,
+            [("--fail-if", "verdict.fail_if", fail_if), ("--report", "report.format", report)],
+            &reports,
+        );
+    }
     let settings = || args.shared.settings::<ClientSettings>("echo-client", args.settings.as_deref(), flags);
     if args.shared.only_asks() {
         return settings().map(|_| 0);
     }
-    let report = send(|| settings().map(|loaded| loaded.settings))?;
-    match args.report.as_str() {
-        "json" => shared::print(&format_args!("{}\n", report.to_json())),
-        _ => shared::print(&report),
-    }?;
+    let mut format = ReportFormat::Table;
+    let mut baseline = None;
+    let report = send(|| {
+        let loaded = settings()?;
+        format = loaded.settings.report.format;
+        baseline = args.reports.baseline(&loaded.settings.verdict.fail_if)?;
+        Ok((loaded, baseline.clone()))
+    })?;
+    finish(&report, format, baseline.as_ref(), &args.reports)
+}
+
+fn merge(from: &[PathBuf], expect: u64, flags: [Flag; 2], reports: &ReportArgs) -> Result<u8, ProgramError> {
+    // The flags are read as those of a run are. No file and no variable has a say: limits of a client are not those of all.
+    let settings = load::<ClientSettings>(None, [], flags)?.settings;
+    let limits = settings.verdict.fail_if;
+    let baseline = reports.baseline(&limits)?;
+    let found = report::read(from)?;
+    let merged = report::merge(found.reports, expect).with_servers(found.servers).judged(&limits, baseline.as_ref());
+    finish(&merged, settings.report.format, baseline.as_ref(), reports)
+}
+
+impl ReportArgs {
+    /// The one report in the file of the baseline.
+    fn baseline(&self, limits: &Limits) -> Result<Option<ClientReport>, ProgramError> {
+        let Some(path) = &self.baseline else {
+            let lacks = limits.need_baseline();
+            let problem = || format!("{limits}: a multiple needs --baseline");
+            return if lacks { Err(SettingsError::new("verdict.fail_if", problem()).into()) } else { Ok(None) };
+        };
+        match <[_; 1]>::try_from(report::read(&[path])?.reports) {
+            Ok([baseline]) => Ok(Some(baseline)),
+            Err(found) => {
+                let source = io::Error::other(format!("expected one report, found {}", found.len()));
+                Err(ProgramError::Io { what: path.display().to_string(), source })
+            }
+        }
+    }
+}
+
+/// Shows and saves a report. The exit code follows from it.
+fn finish(
+    report: &ClientReport,
+    format: ReportFormat,
+    baseline: Option<&ClientReport>,
+    reports: &ReportArgs,
+) -> Result<u8, ProgramError> {
+    let beside = || baseline.map(|baseline| format!("\n{}", report.beside(baseline))).unwrap_or_default();
+    shared::print(&match format {
+        ReportFormat::Json => report.to_json() + "\n",
+        ReportFormat::Html => report.to_html(),
+        ReportFormat::Chart => report.to_chart() + &beside(),
+        _ => report.to_string() + &beside(),
+    })?;
+    for save in &reports.save {
+        let what = || format!("cannot save {}", save.path().display());
+        save.save(report).map_err(|source| ProgramError::Io { what: what(), source })?;
+    }
     if let Some(problem) = report.problem() {
         shared::complain("echo-client", &problem);
     }
     Ok(report.exit_code())
 }
 
-fn send(settings: impl FnOnce() -> Result<ClientSettings, ProgramError>) -> Result<ClientReport, ProgramError> {
+/// Puts a text in the place of the terminal's last line.
+fn overwrite(text: &dyn Display) {
+    let _ = write!(io::stderr(), "\r{text}\x1b[K");
+}
+
+/// Runs a client with the settings, and the baseline that its limits are held against.
+fn send(
+    settings: impl FnOnce() -> Result<(Loaded<ClientSettings>, Option<ClientReport>), ProgramError>,
+) -> Result<ClientReport, ProgramError> {
     // The signals come before anything that may take time: process 1 of a container loses those that come before it
     // registers.
     let system = resources::system()?;
     let signals = system.block_on(async { Signals::register() })?;
-    let settings = settings()?;
+    let (loaded, baseline) = settings()?;
+    let in_force = loaded.values();
+    let settings = loaded.settings;
     let (log, _written_to_the_end) = logging::logger(&settings.log, logging::Stream::Stderr)?;
-    system.block_on(async {
+    // A log of each echo tells of the progress itself.
+    let told = io::stderr().is_terminal() && settings.log.level.is_at_least(slog::Level::Warning);
+    let report = system.block_on(async {
         let client = Client::new(settings).with_log(log.clone());
+        let client = baseline.into_iter().fold(client, Client::with_baseline);
+        let client = if told { client.with_progress(|progress| overwrite(progress)) } else { client };
         signals.with_log(log).forward_to(client.handle());
-        Ok(client.run().await?)
-    })
+        let report = client.run().await;
+        if told {
+            overwrite(&"");
+        }
+        report
+    })?;
+    Ok(report.with_settings(in_force))
 }

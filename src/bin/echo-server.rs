@@ -76,9 +76,9 @@ fn run(args: Args, flags: Vec<Flag>) -> Result<u8, ProgramError> {
     }
     match args.command {
         Some(Command::Healthcheck { addr }) => {
-            let configured = settings()?.settings.listen.address;
-            let address = addr.unwrap_or(configured);
-            let checked = resources::system()?.block_on(healthcheck::check(address));
+            let listen = settings()?.settings.listen;
+            let address = addr.unwrap_or(listen.address);
+            let checked = resources::system()?.block_on(healthcheck::check(address, listen.proxy_protocol));
             let what = format!("healthcheck of {address}");
             checked.map(|()| 0).map_err(|source| ProgramError::Io { what, source })
         }

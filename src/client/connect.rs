@@ -3,14 +3,13 @@
 //! A look-up blocks its thread for an unknown time. So it runs on a thread of its own. The runtime would wait for its own
 //! blocking pool at the end of the program.
 
-use crate::resources;
+use crate::{client::tally::NotConnected, resources};
 use futures_util::{
     FutureExt,
     future::{LocalBoxFuture, Shared},
 };
-use slog::Logger;
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     io,
     net::{SocketAddr, ToSocketAddrs},
     time::Duration,
@@ -25,7 +24,9 @@ use tokio::{
 /// The pause after the first try; each further one is twice as long.
 pub(crate) const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// The longest pause between two tries.
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+pub(crate) const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// The same where a rate is set: an outage is measured, and its end is known no better than this.
+pub(crate) const MEASURING_PAUSE: Duration = Duration::from_millis(100);
 /// The longest time that one address may take. One repeated SYN fits into it. After that the name may well have another
 /// address.
 const ADDRESS_TIMEOUT: Duration = Duration::from_secs(2);
@@ -39,30 +40,32 @@ pub(crate) trait Connect: 'static {
     async fn connect(&self, deadline: Instant) -> io::Result<(Self::Stream, SocketAddr)>;
 }
 
-/// Tries at growing intervals until a try succeeds or `deadline` has come. The error is that of the last try that failed;
-/// it is `None` if none has failed.
+/// Tries at intervals that grow up to `longest_pause`, until a try succeeds or `deadline` has come. `failed` hears of each try that failed: its error,
+/// when it began, and whether it is the first. With the connection comes when its try began. The error is that of the last
+/// try that failed; it is `None` if none has failed.
 pub(crate) async fn keep_trying<C: Connect>(
     server: &C,
     deadline: Instant,
-    log: &Logger,
-) -> Result<(C::Stream, SocketAddr), Option<io::Error>> {
+    longest_pause: Duration,
+    failed: impl Fn(&io::Error, Instant, bool),
+) -> Result<(C::Stream, SocketAddr, Instant), Option<io::Error>> {
     let (mut pause, mut last) = (FIRST_PAUSE, None);
-    while Instant::now() < deadline {
+    loop {
+        let begun = Instant::now();
+        if begun >= deadline {
+            break;
+        }
         match timeout_at(deadline, server.connect(deadline)).await {
-            Ok(Ok(connected)) => return Ok(connected),
+            Ok(Ok((stream, address))) => return Ok((stream, address, begun)),
             // A try that the deadline ends has not failed.
             Ok(Err(error)) if Instant::now() < deadline => {
-                // Logged once, so that a reader of the log sees why the client waits. Later tries would only repeat it.
-                match last {
-                    None => slog::warn!(log, "connect failed"; "reason" => %error),
-                    Some(_) => slog::debug!(log, "connect failed"; "reason" => %error),
-                }
+                failed(&error, begun, last.is_none());
                 last = Some(error);
             }
             Ok(Err(_)) | Err(_) => break,
         }
         sleep_until(deadline.min(Instant::now() + pause)).await;
-        pause = LONGEST_PAUSE.min(2 * pause);
+        pause = longest_pause.min(2 * pause);
     }
     Err(last)
 }
@@ -72,11 +75,45 @@ pub(crate) fn no_answer() -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, "no answer")
 }
 
+/// Why a try has failed, by its error.
+pub(crate) fn why(error: &io::Error) -> NotConnected {
+    match (error.kind(), error.raw_os_error()) {
+        (io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset, _) => NotConnected::Refused,
+        (io::ErrorKind::AddrNotAvailable | io::ErrorKind::OutOfMemory, _)
+        | (_, Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS)) => NotConnected::Local,
+        _ => NotConnected::Unanswered,
+    }
+}
+
+/// Names an error that the system tells in words that mean something else.
+fn in_plain_words(error: io::Error) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::AddrNotAvailable => io::Error::new(error.kind(), format!("no local port is free ({error})")),
+        _ => error,
+    }
+}
+
+/// Puts the addresses of one family in order and begins with another one at each turn. The family is that of the first, which
+/// the system prefers; those of the other family come last.
+fn by_turns(addresses: Vec<SocketAddr>, turn: usize) -> Vec<SocketAddr> {
+    let prefers_ipv4 = addresses.first().is_some_and(SocketAddr::is_ipv4);
+    let (mut turns, others): (Vec<_>, Vec<_>) =
+        addresses.into_iter().partition(|address| address.is_ipv4() == prefers_ipv4);
+    turns.sort_unstable();
+    turns.dedup();
+    let first = turn % turns.len().max(1);
+    turns.rotate_left(first);
+    turns.extend(others);
+    turns
+}
+
 type Addresses = Result<Vec<SocketAddr>, String>;
 
 /// A TCP server by its address or its name.
 pub(crate) struct TcpServer {
     address: String,
+    /// How many connects there were: the addresses take turns.
+    turn: Cell<usize>,
     /// The look-up under way, if there is one. All connections that need it meanwhile share it, so that many connections to
     /// a missing server make one thread and not many.
     lookup: RefCell<Option<Shared<LocalBoxFuture<'static, Addresses>>>>,
@@ -84,7 +121,7 @@ pub(crate) struct TcpServer {
 
 impl TcpServer {
     pub fn new(address: String) -> Self {
-        Self { address, lookup: RefCell::new(None) }
+        Self { address, turn: Cell::new(0), lookup: RefCell::new(None) }
     }
 
     async fn addresses(&self) -> io::Result<Vec<SocketAddr>> {
@@ -104,7 +141,7 @@ impl Connect for TcpServer {
 
     async fn connect(&self, deadline: Instant) -> io::Result<(TcpStream, SocketAddr)> {
         let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-        let addresses = self.addresses().await?;
+        let addresses = by_turns(self.addresses().await?, self.turn.replace(self.turn.get() + 1));
         for (left, address) in (1..=addresses.len() as u32).rev().zip(addresses) {
             let share = deadline.saturating_duration_since(Instant::now()) / left;
             match timeout(ADDRESS_TIMEOUT.min(share), TcpStream::connect(address)).await {
@@ -117,7 +154,7 @@ impl Connect for TcpServer {
                     stream.set_nodelay(true)?;
                     return Ok((stream, address));
                 }
-                Ok(Err(error)) => last = error,
+                Ok(Err(error)) => last = in_plain_words(error),
                 Err(_) => last = no_answer(),
             }
         }
@@ -146,8 +183,7 @@ fn is_itself(stream: &TcpStream) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use slog::{Discard, o};
-    use std::{cell::Cell, net::Ipv4Addr};
+    use std::net::Ipv4Addr;
     use tokio::{
         io::{DuplexStream, duplex},
         net::{TcpListener, TcpSocket},
@@ -200,7 +236,7 @@ mod tests {
     }
 
     async fn kept_trying<C: Connect>(server: &C, limit: Duration) -> Result<(), Option<io::ErrorKind>> {
-        let tried = keep_trying(server, Instant::now() + limit, &Logger::root(Discard, o!())).await;
+        let tried = keep_trying(server, Instant::now() + limit, LONGEST_PAUSE, |_, _, _| ()).await;
         tried.map(|_| ()).map_err(|error| error.map(|error| error.kind()))
     }
 
@@ -269,6 +305,39 @@ mod tests {
         server.lookup.replace(Some(stale.clone()));
         stale.await.unwrap();
         assert!(server.addresses().await.unwrap().iter().all(|address| address.port() == 1));
+    }
+
+    #[test]
+    fn the_addresses_of_the_preferred_family_take_turns_and_the_others_come_last() {
+        let addresses =
+            |text: &str| text.split(' ').map(|address| address.parse().unwrap()).collect::<Vec<SocketAddr>>();
+        let found = addresses("10.0.0.3:1 10.0.0.1:1 [::1]:1 10.0.0.1:1 10.0.0.2:1");
+        for (turn, expected) in [
+            (0, "10.0.0.1:1 10.0.0.2:1 10.0.0.3:1 [::1]:1"),
+            (1, "10.0.0.2:1 10.0.0.3:1 10.0.0.1:1 [::1]:1"),
+            (5, "10.0.0.3:1 10.0.0.1:1 10.0.0.2:1 [::1]:1"),
+        ] {
+            assert_eq!(by_turns(found.clone(), turn), addresses(expected));
+        }
+        assert_eq!(by_turns(Vec::new(), 7), []);
+    }
+
+    #[test]
+    fn an_error_tells_whether_the_server_refused_was_silent_or_was_never_asked() {
+        for (code, expected) in [
+            (libc::ECONNREFUSED, NotConnected::Refused),
+            (libc::ETIMEDOUT, NotConnected::Unanswered),
+            (libc::ENETUNREACH, NotConnected::Unanswered),
+            (libc::EADDRNOTAVAIL, NotConnected::Local),
+            (libc::EMFILE, NotConnected::Local),
+        ] {
+            assert_eq!(why(&io::Error::from_raw_os_error(code)), expected, "{code}");
+        }
+        let error = in_plain_words(io::Error::from_raw_os_error(libc::EADDRNOTAVAIL));
+        assert!(
+            error.to_string().starts_with("no local port is free (") && why(&error) == NotConnected::Local,
+            "{error}"
+        );
     }
 
     #[tokio::test]

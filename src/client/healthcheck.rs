@@ -3,11 +3,15 @@
 //! It uses the client's own exchange once. A message that no other client sends must come back whole and unchanged. It
 //! relies on nothing of the server but its protocol.
 
-use crate::client::{
-    connect::{Connect, TcpServer},
-    exchange::{Failure, echo},
-    record::Lost,
-    verify::Difference,
+use crate::{
+    client::{
+        connect::{Connect, TcpServer},
+        exchange::{Failure, echo},
+        tally::Lost,
+        verify::Difference,
+    },
+    decisions::{health_check, proxy_header},
+    settings::ProxyProtocol,
 };
 use std::{
     io::{self, ErrorKind},
@@ -15,7 +19,10 @@ use std::{
     process,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
-use tokio::time::{Instant, timeout_at};
+use tokio::{
+    io::AsyncWriteExt,
+    time::{Instant, timeout_at},
+};
 
 /// The limit of the whole round trip, including the connect.
 const LIMIT: Duration = Duration::from_secs(2);
@@ -24,20 +31,23 @@ const LIMIT: Duration = Duration::from_secs(2);
 ///
 /// It takes a slot like any client, so it fails while every slot is taken: it means "cannot serve you now". An orchestrator
 /// that replaces unhealthy tasks, as Docker Swarm does, would replace a server that is merely full. Give such a server a
-/// `max_connections` with room to spare. An unspecified address (`0.0.0.0`, `[::]`) stands for its loopback.
+/// `max_connections` with room to spare. An unspecified address (`0.0.0.0`, `[::]`) stands for its loopback. To a server that
+/// requires a PROXY header it sends one that speaks for no other client.
 ///
 /// # Errors
 /// What the system said of the connect, `TimedOut` after two seconds, `UnexpectedEof` or `ConnectionReset` if the server ended
 /// the connection first, or `InvalidData` if the reply is not what was sent.
-pub async fn check(address: SocketAddr) -> io::Result<()> {
-    round_trip(&TcpServer::new(reachable(address).to_string()), LIMIT).await
+pub async fn check(address: SocketAddr, proxy_protocol: ProxyProtocol) -> io::Result<()> {
+    let header = if proxy_protocol == ProxyProtocol::Required { &proxy_header::LOCAL[..] } else { &[] };
+    round_trip(&TcpServer::new(reachable(address).to_string()), header, LIMIT).await
 }
 
-async fn round_trip<C: Connect>(server: &C, limit: Duration) -> io::Result<()> {
+async fn round_trip<C: Connect>(server: &C, header: &[u8], limit: Duration) -> io::Result<()> {
     let deadline = Instant::now() + limit;
     let message = unique_message();
     let echoed = async {
         let (mut stream, _) = server.connect(deadline).await?;
+        stream.write_all(header).await?;
         echo(&mut stream, message.as_bytes()).await.map_err(reason)
     };
     let echoed = timeout_at(deadline, echoed).await.unwrap_or_else(|_| Err(ErrorKind::TimedOut.into()));
@@ -60,7 +70,8 @@ fn reason(failure: Failure) -> io::Error {
         Failure::Lost(Lost::Reset) => {
             io::Error::new(ErrorKind::ConnectionReset, "the server reset the connection before the whole echo")
         }
-        Failure::Lost(Lost::Timeout) => ErrorKind::TimedOut.into(),
+        // One message is neither behind another nor waits for room.
+        Failure::Lost(Lost::Timeout | Lost::Unsent | Lost::Abandoned) => ErrorKind::TimedOut.into(),
     }
 }
 
@@ -76,8 +87,7 @@ fn reachable(address: SocketAddr) -> SocketAddr {
 
 /// The message differs from that of every other check. So a server that answers from a script or a cache is found out.
 fn unique_message() -> String {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    format!("healthcheck {} {}\n", process::id(), now.as_nanos())
+    health_check::message(process::id(), SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -85,16 +95,13 @@ mod tests {
     use super::*;
     use crate::client::testing::{expect_end, receive, scripted};
     use std::net::TcpListener;
-    use tokio::{
-        io::{AsyncWriteExt, DuplexStream},
-        time::sleep,
-    };
+    use tokio::{io::DuplexStream, time::sleep};
 
     /// Serves one connection with `serve` and gives what the check says of it.
     async fn checked(limit: Duration, serve: impl AsyncFnOnce(DuplexStream)) -> io::Result<()> {
         let (server, mut clients) = scripted();
         let serving = async { serve(clients.accept().await).await };
-        tokio::join!(round_trip(&*server, limit), serving).0
+        tokio::join!(round_trip(&*server, &[], limit), serving).0
     }
 
     /// Serves one connection with a reply to the message. The check hangs up.
@@ -171,7 +178,7 @@ mod tests {
             stream.peek(&mut [0]).unwrap();
             socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
         });
-        let error = check(address).await.unwrap_err();
+        let error = check(address, ProxyProtocol::Off).await.unwrap_err();
         server.join().unwrap();
         assert_eq!(error.kind(), ErrorKind::ConnectionReset);
         assert_eq!(error.to_string(), "the server reset the connection before the whole echo");
@@ -194,7 +201,7 @@ mod tests {
     async fn a_server_that_does_not_answer_the_connect_is_unhealthy_at_the_limit() {
         let (server, _clients) = scripted();
         server.hangs.set(true);
-        let error = round_trip(&*server, LIMIT).await.unwrap_err();
+        let error = round_trip(&*server, &[], LIMIT).await.unwrap_err();
         assert_eq!(error.to_string(), "no echo within 2s");
     }
 
@@ -218,7 +225,7 @@ mod tests {
     #[tokio::test]
     async fn a_closed_port_is_unhealthy() {
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        assert_eq!(check(address).await.unwrap_err().kind(), ErrorKind::ConnectionRefused);
+        assert_eq!(check(address, ProxyProtocol::Off).await.unwrap_err().kind(), ErrorKind::ConnectionRefused);
     }
 
     #[test]

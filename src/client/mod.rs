@@ -3,30 +3,44 @@
 //! All of it runs on the thread that calls it. Each connection is a [`ConnectionActor`]. This module starts it, tells it to
 //! stop, waits for it and counts its end.
 
+mod alarm;
 mod connect;
 mod connection;
 mod exchange;
 pub mod healthcheck;
+mod message;
+mod outage;
+mod progress;
 mod record;
-pub(crate) mod report;
+pub mod report;
+mod run;
 mod session;
 mod supervisor;
+mod tally;
 #[cfg(test)]
 mod testing;
+mod timeline;
+mod times;
+mod timetable;
+mod usage;
 mod verify;
 
 use crate::{
-    client::{connect::TcpServer, report::ClientReport, session::Plan},
+    client::{connect::TcpServer, report::ClientReport, run::Run, session::Plan},
     error::Error,
     logging::contained,
     resources,
-    settings::ClientSettings,
+    settings::{ClientSettings, LogSettings},
     stop::{Shutdown, StopHandle},
 };
 use actix::prelude::*;
+pub use progress::Progress;
 use slog::{Discard, Logger, o};
-use std::rc::Rc;
-use supervisor::ClientSupervisor;
+use std::{
+    hash::{BuildHasher, Hasher, RandomState},
+    rc::Rc,
+};
+use supervisor::{ClientSupervisor, Watcher};
 use tokio::sync::{mpsc, oneshot};
 
 /// A client that verifies every byte of every echo.
@@ -56,6 +70,8 @@ use tokio::sync::{mpsc, oneshot};
 /// ```
 pub struct Client {
     settings: ClientSettings,
+    baseline: Option<ClientReport>,
+    watcher: Option<Watcher>,
     orders: (StopHandle, mpsc::UnboundedReceiver<Shutdown>),
     log: Logger,
 }
@@ -63,13 +79,26 @@ pub struct Client {
 impl Client {
     /// A client that has not started yet.
     pub fn new(settings: ClientSettings) -> Self {
-        Self { settings, orders: StopHandle::new(), log: Logger::root(Discard, o!()) }
+        Self { settings, baseline: None, watcher: None, orders: StopHandle::new(), log: Logger::root(Discard, o!()) }
     }
 
     /// Logs to `log`; without it nothing is logged.
     #[must_use]
     pub fn with_log(self, log: Logger) -> Self {
         Self { log: contained(log), ..self }
+    }
+
+    /// Holds limits such as `p99 > 1.2x` against an earlier report; without it they are broken.
+    #[must_use]
+    pub fn with_baseline(self, baseline: ClientReport) -> Self {
+        Self { baseline: Some(baseline), ..self }
+    }
+
+    /// Tells `watcher` once a second how far the run is, from its third second on. It is called on the thread of the client,
+    /// and is to return at once.
+    #[must_use]
+    pub fn with_progress(self, watcher: impl FnMut(&Progress) + 'static) -> Self {
+        Self { watcher: Some(Box::new(watcher)), ..self }
     }
 
     /// Gives a handle that stops the client from any thread, also before it runs. The client waits for an outstanding echo
@@ -87,25 +116,37 @@ impl Client {
     /// [`Error::NoSystem`] where there is no actix [`System`]; [`Error::Supervisor`] if the root of the tree itself crashed.
     pub async fn run(self) -> Result<ClientReport, Error> {
         System::try_current().ok_or(Error::NoSystem)?;
-        let ClientSettings { server, client, traffic, .. } = self.settings;
+        let ClientSettings { server, client, traffic, verdict, log: LogSettings { level, .. }, .. } = self.settings;
         let id = if client.id.is_empty() { host_name() } else { client.id };
         let log = self.log.new(o!("client" => id.clone()));
+        if !traffic.rate.is_empty() && slog::Level::Info.is_at_least(level) {
+            // A log that is slower than the rate holds the client up.
+            slog::warn!(log, "every echo is logged"; "logged" => level.as_str());
+        }
         // Each connection takes a descriptor. If raising the limit fails, the system reports the lack when none is left.
         resources::raise_descriptors();
 
+        let run = Run::new(&traffic).map_err(Error::Runtime)?;
         let tcp = Rc::new(TcpServer::new(server.address.clone()));
         let plan = Plan { id, server: server.address, traffic, connect_timeout: server.connect_timeout };
         let (report_to, report) = oneshot::channel();
         let mut orders = self.orders.1;
         ClientSupervisor::create(|ctx| {
             ctx.add_stream(futures_util::stream::poll_fn(move |cx| orders.poll_recv(cx)));
-            ClientSupervisor::new(plan, tcp, report_to, log.clone())
+            ClientSupervisor::new(plan, tcp, run, report_to, log.clone()).with_watcher(self.watcher)
         });
         let report = report.await.map_err(|_| Error::Supervisor)?;
         slog::info!(log, "finished"; "sent" => report.sent, "verified" => report.verified, "wrong" => report.wrong,
             "lost" => report.lost);
-        Ok(report)
+        let report = ClientReport { run: run_name(), version: env!("CARGO_PKG_VERSION").into(), ..report };
+        Ok(report.judged(&verdict.fail_if, self.baseline.as_ref()))
     }
+}
+
+/// A name that no other run has, as far as chance goes.
+fn run_name() -> String {
+    // Each has keys of its own, and their beginning is random.
+    format!("{:016x}", RandomState::new().build_hasher().finish())
 }
 
 fn host_name() -> String {
@@ -146,9 +187,10 @@ mod tests {
         pause_clock();
         let ((server, clients), (log, logged)) = (scripted(), log());
         let ((handle, mut orders), (report_to, report)) = (StopHandle::new(), oneshot::channel());
+        let run = Run::new(&traffic).unwrap();
         ClientSupervisor::create(|ctx| {
             ctx.add_stream(futures_util::stream::poll_fn(move |cx| orders.poll_recv(cx)));
-            ClientSupervisor::new(plan(traffic), server.clone(), report_to, log)
+            ClientSupervisor::new(plan(traffic), server.clone(), run, report_to, log)
         });
         Bench { server, clients, handle, log: logged, report }
     }
@@ -269,6 +311,31 @@ mod tests {
         let report = bench.report().await;
         assert_eq!((report.unreachable, report.sent, report.exit_code()), (3, 0, 1));
         assert_eq!(report.problem().unwrap(), "cannot connect to server:1 within 10s: connection refused");
+    }
+
+    #[actix::test]
+    async fn progress_is_told_each_second_from_the_third_on() {
+        let Bench { server, mut clients, handle, report, .. } = start(traffic(0));
+        drop((report, handle));
+        let (told, mut heard) = mpsc::unbounded_channel();
+        let (report_to, report) = oneshot::channel();
+        let (orders, mut received) = StopHandle::new();
+        let traffic =
+            TrafficSettings { period: Duration::from_millis(100), duration: Duration::from_secs(60), ..traffic(0) };
+        let run = Run::new(&traffic).unwrap();
+        ClientSupervisor::create(|ctx| {
+            ctx.add_stream(futures_util::stream::poll_fn(move |cx| received.poll_recv(cx)));
+            ClientSupervisor::new(plan(traffic), server.clone(), run, report_to, log().0)
+                .with_watcher(Some(Box::new(move |progress| drop(told.send(progress.clone())))))
+        });
+        let _first = clients.accept().await;
+        let _second = clients.accept().await;
+        let progress = heard.recv().await.unwrap();
+        assert_eq!((progress.elapsed.as_secs(), progress.verified, progress.left.unwrap().as_secs()), (2, 0, 58));
+        assert_eq!(heard.recv().await.unwrap().elapsed.as_secs(), 3);
+        orders.abort();
+        report.await.unwrap();
+        assert_eq!(heard.recv().await, None);
     }
 
     #[actix::test]

@@ -3,38 +3,18 @@
 //! Its `Drop` is the one place that tells the supervisor of the connection's end.
 
 use crate::{
-    client::{report::Tally, verify::Difference},
+    client::{
+        connect::why,
+        run::Run,
+        tally::{Lost, Moments},
+        verify::Difference,
+    },
     stop::Stopped,
 };
 use actix::Recipient;
 use slog::{Logger, o};
-use std::{
-    cell::{Cell, RefCell},
-    net::SocketAddr,
-    rc::Rc,
-    time::Duration,
-};
-
-/// Why an echo never came.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Lost {
-    /// The echo, or a part of it, did not come within `timeout`.
-    Timeout,
-    /// The server ended the connection first.
-    Closed,
-    /// The connection failed.
-    Reset,
-}
-
-impl Lost {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Timeout => "timeout",
-            Self::Closed => "closed",
-            Self::Reset => "reset",
-        }
-    }
-}
+use std::{cell::Cell, io, net::SocketAddr, rc::Rc, time::Duration};
+use tokio::time::Instant;
 
 /// Why a stream was closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,68 +69,154 @@ pub(crate) struct ConnectionExit {
     pub end: End,
 }
 
+/// A message on its way.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Message {
+    /// Its number on its connection, counted from 1.
+    pub n: u64,
+    /// By the timetable; without one, when it was sent.
+    pub due: Instant,
+    /// When its connection had room for it.
+    pub room: Instant,
+    /// Its first byte, for the first time.
+    pub first: Instant,
+    /// Its first byte, for the last time.
+    pub sent: Instant,
+    /// How often it was sent again.
+    pub resent: u32,
+    /// In bytes.
+    pub length: u64,
+}
+
 /// The record of one ConnectionActor.
 pub(crate) struct Record {
-    connection: usize,
+    pub connection: usize,
     /// Names the client and the connection.
     pub log: Logger,
-    tally: Rc<RefCell<Tally>>,
+    pub run: Rc<Run>,
+    /// Whether it has been connected, or has failed to be, at least once.
+    arrived: Cell<bool>,
     /// `None` until the data plane has come to an end.
     end: Cell<Option<End>>,
     parent: Recipient<Stopped<ConnectionExit>>,
 }
 
 impl Record {
-    pub fn new(
-        connection: usize,
-        log: &Logger,
-        tally: Rc<RefCell<Tally>>,
-        parent: Recipient<Stopped<ConnectionExit>>,
-    ) -> Self {
-        Self { connection, log: log.new(o!("connection" => connection)), tally, end: Cell::new(None), parent }
+    pub fn new(connection: usize, log: &Logger, run: Rc<Run>, parent: Recipient<Stopped<ConnectionExit>>) -> Self {
+        let log = log.new(o!("connection" => connection));
+        Self { connection, log, run, arrived: Cell::default(), end: Cell::default(), parent }
+    }
+
+    fn arrive(&self) {
+        if !self.arrived.replace(true) {
+            self.run.arrived();
+        }
+    }
+
+    fn moments(&self, message: &Message) -> Moments {
+        let since = |at| self.run.since(at);
+        Moments { due: since(message.due), room: since(message.room), sent: since(message.sent) }
     }
 
     pub fn reconnecting(&self) {
         slog::warn!(self.log, "reconnecting");
     }
 
-    pub fn connected(&self, server: SocketAddr) {
+    /// The try that began at `begun` has made a connection, in place of a `broken` one or not.
+    pub fn connected(&self, server: SocketAddr, begun: Instant, broken: bool) {
+        let now = Instant::now();
         slog::info!(self.log, "connected"; "server" => %server);
+        self.arrive();
+        let mut tally = self.run.tally.borrow_mut();
+        tally.connected(server, now - begun, self.run.since(now));
+        tally.connections.reconnects += u64::from(broken);
     }
 
-    pub fn verified(&self, n: u64, elapsed: Duration) {
-        slog::info!(self.log, "echo verified"; "n" => n, "elapsed_us" => elapsed.as_micros() as u64);
-        self.tally.borrow_mut().verified(elapsed);
+    /// The try that began at `begun` has failed.
+    pub fn not_connected(&self, error: &io::Error, begun: Instant, is_first: bool) {
+        // Warned of once, so that a reader of the log sees why the client waits. Later tries would only repeat it.
+        match is_first {
+            true => slog::warn!(self.log, "connect failed"; "reason" => %error),
+            false => slog::debug!(self.log, "connect failed"; "reason" => %error),
+        }
+        self.run.tally.borrow_mut().not_connected(self.run.since(begun), why(error));
+        self.arrive();
     }
 
-    pub fn wrong(&self, n: u64, difference: &Difference) {
+    pub fn sent(&self, message: &Message) {
+        self.run.tally.borrow_mut().sent(&self.moments(message));
+    }
+
+    pub fn resent(&self, message: &Message) {
+        slog::info!(self.log, "resent"; "n" => message.n);
+        let mut tally = self.run.tally.borrow_mut();
+        tally.resent += 1;
+        tally.bytes.resent += message.length;
+    }
+
+    pub fn verified(&self, message: &Message, back: Instant) {
+        let elapsed = back - message.first;
+        slog::info!(self.log, "echo verified"; "n" => message.n, "elapsed_us" => elapsed.as_micros() as u64);
+        let mut tally = self.run.tally.borrow_mut();
+        tally.verified(&self.moments(message), elapsed, self.run.since(back));
+        tally.bytes.verified += message.length;
+    }
+
+    /// Of a message that never went out, `sent` bytes are 0.
+    pub fn wrong(&self, n: u64, due: Instant, sent: u64, difference: &Difference) {
         self.log_wrong(n, difference);
-        self.tally.borrow_mut().wrong += 1;
+        let mut tally = self.run.tally.borrow_mut();
+        tally.wrong(self.run.since(due));
+        tally.bytes.wrong += sent;
     }
 
     /// Bytes have come behind an echo that was already verified. The echo is wrong after all, and no longer counts as
     /// verified.
-    pub fn wrong_after_all(&self, n: u64, difference: &Difference) {
-        self.log_wrong(n, difference);
-        self.tally.borrow_mut().take_back();
+    pub fn wrong_after_all(&self, message: &Message, difference: &Difference) {
+        self.log_wrong(message.n, difference);
+        let mut tally = self.run.tally.borrow_mut();
+        tally.take_back(self.run.since(message.due));
+        tally.bytes.verified -= message.length;
+        tally.bytes.wrong += message.length;
     }
 
     fn log_wrong(&self, n: u64, Difference { offset, expected, got }: &Difference) {
         slog::error!(self.log, "echo wrong"; "n" => n, "offset" => offset, "expected" => expected, "got" => got);
     }
 
-    pub fn lost(&self, n: u64, reason: Lost) {
+    pub fn lost(&self, message: &Message, reason: Lost) {
+        self.never_back(message.n, message.due, message.sent, reason);
+        self.run.tally.borrow_mut().bytes.lost += message.length;
+    }
+
+    /// A message was not sent in time.
+    pub fn unsent(&self, n: u64, due: Instant) {
+        self.never_back(n, due, due, Lost::Unsent);
+    }
+
+    fn never_back(&self, n: u64, due: Instant, begun: Instant, reason: Lost) {
         slog::warn!(self.log, "echo lost"; "n" => n, "reason" => reason.as_str());
-        self.tally.borrow_mut().lost += 1;
+        self.run.tally.borrow_mut().lost(self.run.since(due), self.run.since(begun), reason);
     }
 
-    pub fn given_up(&self, n: u64) {
+    /// Of a message that never went out, `sent` bytes are 0.
+    pub fn given_up(&self, n: u64, sent: u64) {
         slog::info!(self.log, "echo given up"; "n" => n);
-        self.tally.borrow_mut().given_up += 1;
+        let mut tally = self.run.tally.borrow_mut();
+        tally.given_up += 1;
+        tally.bytes.given_up += sent;
     }
 
-    pub fn closed(&self, reason: Closed) {
+    /// A stream over which `verified` echoes came is closed.
+    pub fn closed(&self, reason: Closed, server: SocketAddr, verified: u64) {
         slog::info!(self.log, "connection closed"; "reason" => reason.as_str());
+        let mut tally = self.run.tally.borrow_mut();
+        match reason {
+            Closed::Lost(Lost::Closed) => tally.connections.closed_by_server += 1,
+            Closed::Lost(Lost::Reset) => tally.connections.reset += 1,
+            _ => {}
+        }
+        tally.closed(server, verified, self.run.since(Instant::now()));
     }
 
     pub fn end(&self, end: End) {
@@ -163,6 +229,7 @@ impl Record {
 
 impl Drop for Record {
     fn drop(&mut self) {
+        self.arrive();
         let end = self.end.take().unwrap_or(End::Crashed);
         if end == End::Crashed {
             slog::error!(self.log, "connection crashed");

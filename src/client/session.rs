@@ -1,26 +1,42 @@
-//! The data plane of one of the client's connections: connect, send, verify, pause, and once more.
+//! The data plane of one of the client's connections: connect, send, verify, wait, and once more.
 //!
 //! It is ordinary async code over any stream. It hears orders through a watch channel and reports everything to its
-//! [`Record`].
+//! [`Record`]. Messages go out when the timetable says so, or at the connection's own pace if there is none.
 
 use crate::{
     client::{
-        connect::{Connect, FIRST_PAUSE, keep_trying, no_answer},
-        exchange::{Failure, echo, unasked},
-        record::{Closed, End, Lost, Record},
+        alarm::Until,
+        connect::{Connect, FIRST_PAUSE, LONGEST_PAUSE, MEASURING_PAUSE, keep_trying, no_answer},
+        exchange::{Failure, Pipeline, unasked},
+        message::Content,
+        record::{Closed, End, Message, Record},
+        run::Pace,
+        tally::Lost,
     },
     decisions::stop::Stop,
     settings::TrafficSettings,
 };
 use futures_util::FutureExt;
-use std::{future::pending, ops::ControlFlow, panic::AssertUnwindSafe, rc::Rc, thread, time::Duration};
+use std::{
+    collections::VecDeque,
+    future::{pending, poll_fn},
+    hash::{BuildHasher, RandomState},
+    net::SocketAddr,
+    ops::ControlFlow,
+    panic::AssertUnwindSafe,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, ready},
+    thread,
+    time::Duration,
+};
 use tokio::{
     io::AsyncWriteExt,
     sync::watch,
-    time::{Instant, sleep, sleep_until, timeout},
+    time::{Instant, Sleep, sleep_until, timeout},
 };
 
-/// How long a stop waits for the outstanding echo, unless the echo's own timeout ends before.
+/// How long a stop waits for the outstanding echoes, unless their own timeout ends before.
 const STOP_PATIENCE: Duration = Duration::from_secs(1);
 /// How long the client delays counting an echo that is lost with its stream: the order to stop may be under way.
 const ORDER_PATIENCE: Duration = Duration::from_millis(100);
@@ -47,30 +63,24 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// The `n`th message. Braces that come with the id are not filled in again.
-    fn message(&self, n: u64) -> Vec<u8> {
-        let n = n.to_string();
-        let parts: Vec<_> = self.traffic.message.split("{id}").map(|part| part.replace("{n}", &n)).collect();
-        let mut message = parts.join(&self.id).into_bytes();
-        message.push(b'\n');
-        message
+    fn content(&self, connection: usize) -> Content {
+        let TrafficSettings { size, message, .. } = &self.traffic;
+        match *size {
+            0 => Content::text(message, &self.id),
+            size => Content::Binary { connection: connection as u64, size },
+        }
+    }
+
+    /// How many messages may be out at once on a stream.
+    fn pipeline(&self) -> usize {
+        if self.traffic.reconnect { 1 } else { self.traffic.pipeline }
     }
 }
 
 /// Runs a ConnectionActor's session from its start to its end. A panic ends here. An abort drops the session with its
 /// stream, at any `await`.
 pub(crate) async fn converse<C: Connect>(plan: Rc<Plan>, server: Rc<C>, order: Order, record: Rc<Record>) {
-    let session = Session {
-        plan: &plan,
-        server: &*server,
-        order: order.clone(),
-        record: record.clone(),
-        open: None,
-        n: 0,
-        until: None,
-        broken: false,
-        barren: false,
-    };
+    let session = Session::new(&plan, &*server, order.clone(), record.clone());
     let end = tokio::select! {
         biased;
         () = ordered(order, Stop::Abort) => End::Forced,
@@ -79,13 +89,18 @@ pub(crate) async fn converse<C: Connect>(plan: Rc<Plan>, server: Rc<C>, order: O
     record.end(end);
 }
 
-/// A stream and its record, which is written once the stream is closed.
+/// A stream, what is out on it, and its record, which is written once the stream is closed.
 struct Open<S> {
+    pipeline: Pipeline<Message>,
+    /// The last message whose echo came.
+    last: Option<Message>,
+    /// When all that was sent had been taken by the system.
+    sent: Instant,
+    /// When it is to be replaced.
+    renewal: Option<Instant>,
     // Dropped in this order.
     stream: S,
     closing: Closing,
-    /// The length of the last echo.
-    echoed: u64,
 }
 
 impl<S> Open<S> {
@@ -94,50 +109,65 @@ impl<S> Open<S> {
     }
 }
 
+impl<S> Drop for Open<S> {
+    /// A message whose outcome is not known is given up.
+    fn drop(&mut self) {
+        while let Some(message) = self.pipeline.pop() {
+            self.closing.record.given_up(message.n, message.length);
+        }
+    }
+}
+
 struct Closing {
     record: Rc<Record>,
+    server: SocketAddr,
+    /// Echoes that came over it.
+    verified: u64,
     reason: Option<Closed>,
 }
 
 impl Drop for Closing {
     fn drop(&mut self) {
         let cut_off = if thread::panicking() { Closed::Crashed } else { Closed::Forced };
-        self.record.closed(self.reason.unwrap_or(cut_off));
+        self.record.closed(self.reason.unwrap_or(cut_off), self.server, self.verified);
     }
 }
 
-/// A message that is out. Unless its outcome is noted, it counts as given up.
-struct Outstanding<'a> {
-    record: &'a Record,
-    n: u64,
-}
-
-impl<'a> Outstanding<'a> {
-    /// Notes that its outcome is known.
-    fn settled(self) -> &'a Record {
-        let record = self.record;
-        std::mem::forget(self);
-        record
-    }
-}
-
-impl Drop for Outstanding<'_> {
-    fn drop(&mut self) {
-        self.record.given_up(self.n);
-    }
+/// What ends the talk over one stream.
+enum Talked {
+    /// The session is over.
+    Over(End),
+    /// The next message gets another stream.
+    Enough,
+    /// The stream is of no more use.
+    Failed(Failure),
 }
 
 struct Session<'a, C: Connect> {
     plan: &'a Plan,
     server: &'a C,
     order: Order,
+    /// The order to stop. It is kept, because each turn asks for it.
+    stopping: Pin<Box<dyn Future<Output = ()>>>,
+    /// When the session heard of it.
+    stopped: Option<Instant>,
     record: Rc<Record>,
-    /// The open stream. The step that uses it takes it out, and puts it back only if all is well.
+    content: Content,
     open: Option<Open<C::Stream>>,
     /// The number of the last message, counted from 1.
     n: u64,
-    /// When `duration` ends. It begins with the first connection.
+    /// Messages that a server closed on without a byte of their echo, and that are sent again.
+    again: VecDeque<Message>,
+    /// From when on there is room for each further message.
+    rooms: VecDeque<Instant>,
+    /// With a rate, T0.
+    t0: Option<Instant>,
+    /// When `duration` ends. Without a rate it begins with the first connection.
     until: Option<Instant>,
+    /// Wakes the session at the next of its own times.
+    timer: Pin<Box<Sleep>>,
+    /// Wakes the session when the next message is due.
+    alarm: Option<Until>,
     /// Whether the last stream ended otherwise than planned.
     broken: bool,
     /// Whether the last stream has brought no echo. The client then pauses: otherwise it would connect thousands of times a
@@ -145,7 +175,30 @@ struct Session<'a, C: Connect> {
     barren: bool,
 }
 
-impl<C: Connect> Session<'_, C> {
+impl<'a, C: Connect> Session<'a, C> {
+    fn new(plan: &'a Plan, server: &'a C, order: Order, record: Rc<Record>) -> Self {
+        let now = Instant::now();
+        Self {
+            plan,
+            server,
+            stopping: Box::pin(ordered(order.clone(), Stop::Drain)),
+            order,
+            stopped: None,
+            content: plan.content(record.connection),
+            record,
+            open: None,
+            n: 0,
+            again: VecDeque::new(),
+            rooms: vec![now; plan.pipeline()].into(),
+            t0: None,
+            until: None,
+            timer: Box::pin(sleep_until(now)),
+            alarm: None,
+            broken: false,
+            barren: false,
+        }
+    }
+
     async fn run(mut self) -> End {
         let end = loop {
             if let ControlFlow::Break(end) = self.round().await {
@@ -153,23 +206,76 @@ impl<C: Connect> Session<'_, C> {
             }
         };
         self.close(if end == End::Stopped { Closed::Stopped } else { Closed::Done }).await;
+        self.leave(&end);
         end
     }
 
-    /// Sends one message and does what follows it.
+    /// Talks over one stream, as long as it is of use.
     async fn round(&mut self) -> ControlFlow<End> {
-        let open = self.connected().await?;
-        self.exchange(open).await;
-        if self.plan.traffic.reconnect {
-            self.close(Closed::Done).await;
+        if self.open.is_none() {
+            self.rest().await?;
+            self.connect().await?;
         }
-        self.pause().await
+        match poll_fn(|cx| self.poll_talk(cx)).await {
+            Talked::Over(end) => return ControlFlow::Break(end),
+            Talked::Enough => self.close(Closed::Done).await,
+            Talked::Failed(failure) => self.failed(failure).await,
+        }
+        ControlFlow::Continue(())
     }
 
-    async fn connected(&mut self) -> ControlFlow<End, Open<C::Stream>> {
-        if let Some(open) = self.open.take() {
-            return ControlFlow::Continue(open);
+    fn pace(&self) -> Option<&Pace> {
+        self.record.run.pace.as_ref()
+    }
+
+    /// When the message of this number is due, if there is a rate.
+    fn due(&self, n: u64) -> Option<Instant> {
+        Some(self.t0? + self.pace()?.timetable.due(n, self.record.connection)?)
+    }
+
+    /// Whether no message is left to be sent.
+    fn all_sent(&self) -> bool {
+        let messages = self.plan.traffic.messages;
+        let at_end = messages != 0 && self.n >= messages || self.t0.is_some() && self.due(self.n + 1).is_none();
+        at_end && self.again.is_empty()
+    }
+
+    /// When the next message is to be sent: when it is due and there is room for it.
+    fn next(&self) -> Option<Instant> {
+        let room = *self.rooms.front()?;
+        match self.pace() {
+            _ if !self.again.is_empty() => Some(room),
+            _ if self.all_sent() => None,
+            Some(_) => self.due(self.n + 1).map(|due| due.max(room)),
+            None => Some(room),
         }
+    }
+
+    /// Waits until another stream is wanted.
+    async fn rest(&mut self) -> ControlFlow<End> {
+        self.expire(Instant::now());
+        if self.all_sent() {
+            return ControlFlow::Break(End::Finished);
+        }
+        // With a rate a stream waits for the messages, unless each message is to have its own.
+        let wanted = if self.pace().is_none() || self.plan.traffic.reconnect { self.next() } else { None };
+        let waiting = async {
+            match (wanted, self.pace()) {
+                (Some(wanted), Some(pace)) => pace.alarm.until(wanted).await,
+                // A timer would take a millisecond even where no wait is due.
+                (Some(wanted), None) if wanted > Instant::now() => sleep_until(wanted).await,
+                _ => {}
+            }
+        };
+        tokio::select! {
+            biased;
+            () = ordered(self.order.clone(), Stop::Drain) => ControlFlow::Break(End::Stopped),
+            () = reached(self.until.filter(|_| self.pace().is_none())) => ControlFlow::Break(End::Finished),
+            () = waiting => ControlFlow::Continue(()),
+        }
+    }
+
+    async fn connect(&mut self) -> ControlFlow<End> {
         if self.broken {
             self.record.reconnecting();
         }
@@ -178,15 +284,19 @@ impl<C: Connect> Session<'_, C> {
         let latest = begun + self.plan.connect_timeout;
         let deadline = self.until.map_or(latest, |until| until.min(latest));
         let connecting = async {
-            rest(begun.min(deadline), pause).await;
-            keep_trying(self.server, deadline, &self.record.log).await
+            if !pause.is_zero() {
+                sleep_until(begun.min(deadline)).await;
+            }
+            let longest_pause = if self.pace().is_some() { MEASURING_PAUSE } else { LONGEST_PAUSE };
+            let failed = |error: &_, begun, is_first| self.record.not_connected(error, begun, is_first);
+            keep_trying(self.server, deadline, longest_pause, failed).await
         };
         let connected = tokio::select! {
             biased;
             () = ordered(self.order.clone(), Stop::Drain) => return ControlFlow::Break(End::Stopped),
             connected = connecting => connected,
         };
-        let (stream, address) = match connected {
+        let (stream, server, try_begun) = match connected {
             Ok(connected) => connected,
             Err(None) if self.until == Some(deadline) => return ControlFlow::Break(End::Finished),
             // This also counts when the time is over: the missing server is what ended the session.
@@ -196,100 +306,254 @@ impl<C: Connect> Session<'_, C> {
                 return ControlFlow::Break(End::Unreachable { limit, reason });
             }
         };
-        self.record.connected(address);
+        self.record.connected(server, try_begun, self.broken);
         (self.broken, self.barren) = (false, true);
-        let duration = self.plan.traffic.duration;
-        if self.until.is_none() && !duration.is_zero() {
-            self.until = Some(Instant::now() + duration);
-        }
-        let closing = Closing { record: self.record.clone(), reason: None };
-        ControlFlow::Continue(Open { stream, closing, echoed: 0 })
+        let now = Instant::now();
+        self.rooms.iter_mut().for_each(|room| *room = now.max(*room));
+        let renewal = self.renewal(now);
+        let closing = Closing { record: self.record.clone(), server, verified: 0, reason: None };
+        self.open = Some(Open { pipeline: Pipeline::default(), last: None, sent: now, renewal, stream, closing });
+        self.begin(now).await
     }
 
-    /// Sends the next message and waits for its echo. A stop shortens the wait. The stream is kept if all is well.
-    async fn exchange(&mut self, mut open: Open<C::Stream>) {
-        self.n += 1;
-        let (n, message) = (self.n, self.plan.message(self.n));
-        let outstanding = Outstanding { record: &self.record, n };
-        let (started, limit) = (Instant::now(), self.plan.traffic.timeout);
-        let stop_patience_over = async {
-            ordered(self.order.clone(), Stop::Drain).await;
-            sleep(STOP_PATIENCE).await;
+    /// When a stream that was made now is to be replaced. Not all at the same time.
+    fn renewal(&self, now: Instant) -> Option<Instant> {
+        let renew = self.plan.traffic.renew;
+        let share = RandomState::new().hash_one(self.n) as f64 / u64::MAX as f64;
+        (!renew.is_zero()).then(|| now + renew.mul_f64(1.0 - share / 4.0))
+    }
+
+    /// Finds out when the session ends and, with a rate, waits for T0.
+    async fn begin(&mut self, connected: Instant) -> ControlFlow<End> {
+        let TrafficSettings { duration, timeout, .. } = self.plan.traffic;
+        if self.pace().is_none() {
+            self.until = self.until.or((!duration.is_zero()).then(|| connected + duration));
+        } else if self.t0.is_none() {
+            let t0 = tokio::select! {
+                biased;
+                () = ordered(self.order.clone(), Stop::Drain) => return ControlFlow::Break(End::Stopped),
+                t0 = self.record.run.t0() => t0,
+            };
+            self.t0 = Some(t0);
+            // The last messages are due before the end, and may be sent until they time out.
+            self.until = (!duration.is_zero()).then(|| t0 + duration + timeout);
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Sends and verifies until the stream is of no more use. Each turn takes what has come, sends what is due, and then waits
+    /// for whatever happens next.
+    fn poll_talk(&mut self, cx: &mut Context<'_>) -> Poll<Talked> {
+        if self.stopped.is_none() && self.stopping.as_mut().poll(cx).is_ready() {
+            self.stopped = Some(Instant::now());
+        }
+        loop {
+            if self.is_idle() && self.all_sent() {
+                return Poll::Ready(Talked::Over(End::Finished));
+            }
+            if self.is_idle() && self.stopped.is_some() {
+                return Poll::Ready(Talked::Over(End::Stopped));
+            }
+            match self.poll_receive(cx) {
+                Poll::Ready(None) => continue,
+                Poll::Ready(Some(talked)) => return Poll::Ready(talked),
+                Poll::Pending => {}
+            }
+            let now = Instant::now();
+            self.expire(now);
+            let is_over = self.pace().is_none() && self.until.is_some_and(|until| until <= now);
+            let is_old = self.open.as_ref().is_some_and(|open| open.renewal.is_some_and(|renewal| renewal <= now));
+            match self.is_idle() {
+                true if is_over => return Poll::Ready(Talked::Over(End::Finished)),
+                true if is_old => return Poll::Ready(Talked::Enough),
+                _ => {}
+            }
+            let next = self.send(self.stopped.is_none() && !is_over && !is_old, now, cx);
+            match self.poll_wait(now, next, cx) {
+                Poll::Ready(None) => {}
+                Poll::Ready(Some(talked)) => return Poll::Ready(talked),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.open.as_ref().is_none_or(|open| open.pipeline.is_empty())
+    }
+
+    /// Takes the echoes that have come.
+    fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Option<Talked>> {
+        let Some(open) = &mut self.open else { return Poll::Pending };
+        let received = ready!(open.pipeline.poll_receive(&mut open.stream, cx));
+        let (back, TrafficSettings { timeout, period, reconnect, .. }) = (Instant::now(), &self.plan.traffic);
+        let period = if self.record.run.pace.is_some() { Duration::ZERO } else { *period };
+        while open.pipeline.is_back() {
+            // After a stall of this process the echo and its timeout can come together.
+            if open.pipeline.first().is_some_and(|message| back - message.due > *timeout) {
+                return Poll::Ready(Some(Talked::Failed(Failure::Lost(Lost::Timeout))));
+            }
+            let Some(message) = open.pipeline.pop() else { break };
+            self.record.verified(&message, back);
+            open.closing.verified += 1;
+            open.last = Some(message);
+            self.rooms.push_back(back + period);
+            self.barren = false;
+        }
+        Poll::Ready(match received {
+            Err(failure) => Some(Talked::Failed(failure)),
+            Ok(()) if *reconnect && open.pipeline.is_empty() => Some(Talked::Enough),
+            Ok(()) => None,
+        })
+    }
+
+    /// Starts the messages that are due and have room, if it may, and sends as much as the stream takes. Gives when the next
+    /// one is to be started.
+    fn send(&mut self, may_start: bool, now: Instant, cx: &mut Context<'_>) -> Option<Instant> {
+        let open = self.open.as_mut()?;
+        if !open.pipeline.is_sent() {
+            open.pipeline.poll_send(&mut open.stream, cx);
+            open.sent = now;
+        }
+        let mut next = None;
+        // While the server takes no more there is no room, however few messages are out.
+        if may_start && open.pipeline.is_sent() {
+            next = self.next();
+            while next.is_some_and(|next| next <= now) {
+                self.start(now);
+                next = self.next();
+            }
+        }
+        let open = self.open.as_mut()?;
+        open.pipeline.poll_send(&mut open.stream, cx);
+        next
+    }
+
+    fn start(&mut self, now: Instant) {
+        let due = self.due(self.n + 1).unwrap_or(now);
+        let (Some(open), Some(room)) = (&mut self.open, self.rooms.pop_front()) else { return };
+        let message = match self.again.pop_front() {
+            Some(message) => {
+                self.record.resent(&message);
+                Message { sent: now, resent: message.resent + 1, ..message }
+            }
+            None => {
+                self.n += 1;
+                let (room, length) = (room.max(open.sent), self.content.length(self.n) as u64);
+                let message = Message { n: self.n, due, room, first: now, sent: now, resent: 0, length };
+                self.record.sent(&message);
+                message
+            }
         };
-        let echoed = tokio::select! {
-            biased;
-            echoed = echo(&mut open.stream, &message) => echoed,
-            () = sleep_until(started + limit) => Err(Failure::Lost(Lost::Timeout)),
-            () = stop_patience_over => Err(Failure::Lost(Lost::Timeout)),
-        };
-        let elapsed = started.elapsed();
-        // After a stall of this process the echo and its timeout can come together.
-        let echoed = if elapsed > limit { echoed.and(Err(Failure::Lost(Lost::Timeout))) } else { echoed };
+        open.pipeline.push(message, |bytes| self.content.write(message.n, bytes));
+    }
+
+    /// Counts the messages as lost that could not be sent in time.
+    fn expire(&mut self, now: Instant) {
+        let timeout = self.plan.traffic.timeout;
+        while let Some(message) = self.again.pop_front_if(|message| now > message.due + timeout) {
+            self.record.lost(&message, Lost::Closed);
+        }
+        while let Some(due) = self.due(self.n + 1).filter(|due| now > *due + timeout && !self.all_sent()) {
+            self.n += 1;
+            self.record.unsent(self.n, due);
+        }
+    }
+
+    /// Waits for the next of the session's own times. What comes over the stream wakes it too.
+    fn poll_wait(&mut self, now: Instant, next: Option<Instant>, cx: &mut Context<'_>) -> Poll<Option<Talked>> {
+        let Some(open) = &self.open else { return Poll::Pending };
+        let pace = self.record.run.pace.as_ref();
+        let mut wake = next.filter(|_| pace.is_none());
+        match open.pipeline.first() {
+            Some(first) => {
+                let limit = first.due + self.plan.traffic.timeout;
+                let limit = self.stopped.map_or(limit, |stopped| limit.min(stopped + STOP_PATIENCE));
+                if limit <= now {
+                    return Poll::Ready(Some(Talked::Failed(Failure::Lost(Lost::Timeout))));
+                }
+                wake = earliest(wake, Some(limit));
+            }
+            None => {
+                wake = earliest(wake, open.renewal);
+                wake = earliest(wake, self.until.filter(|_| pace.is_none()));
+            }
+        }
+        if let (Some(next), Some(pace)) = (next, pace) {
+            let is_set = self.alarm.as_ref().is_some_and(|alarm| alarm.at() == next);
+            let alarm = self.alarm.take().filter(|_| is_set).unwrap_or_else(|| pace.alarm.until(next));
+            if Pin::new(self.alarm.insert(alarm)).poll(cx).is_ready() {
+                return Poll::Ready(None);
+            }
+        }
+        let Some(wake) = wake else { return Poll::Pending };
+        // A timer that goes off too early costs less than one that is set for every message.
+        if wake < self.timer.deadline() || self.timer.is_elapsed() {
+            self.timer.as_mut().reset(wake);
+        }
+        self.timer.as_mut().poll(cx).map(|()| None)
+    }
+
+    /// Ends a stream that is of no more use.
+    async fn failed(&mut self, failure: Failure) {
+        if failure == Failure::Lost(Lost::Closed) && self.stopped.is_none() {
+            self.send_again();
+        }
         // If client and server are stopped at the same moment, either the end of the server's stream or the order to stop
         // comes first. An echo that is lost during a stop is not owed (see below), so the client gives the order time to
         // arrive.
-        if let Err(Failure::Lost(Lost::Closed | Lost::Reset)) = echoed {
+        if !self.is_idle() && matches!(failure, Failure::Lost(Lost::Closed | Lost::Reset)) {
             let _ = timeout(ORDER_PATIENCE, ordered(self.order.clone(), Stop::Drain)).await;
         }
-        self.broken = echoed.is_err();
-        match echoed {
-            Ok(()) => {
-                outstanding.settled().verified(n, elapsed);
-                open.echoed = message.len() as u64;
-                self.barren = false;
-                self.open = Some(open);
-            }
-            Err(Failure::Wrong(difference)) => {
-                outstanding.settled().wrong(n, &difference);
-                open.close(Closed::Wrong);
-            }
-            // During a stop the client cannot tell whose fault that is: a server that stops at the same time owes no echo.
-            Err(Failure::Lost(_)) if *self.order.borrow() >= Some(Stop::Drain) => {
-                drop(outstanding);
-                open.close(Closed::Stopped);
-            }
-            Err(Failure::Lost(reason)) => {
-                outstanding.settled().lost(n, reason);
-                open.close(Closed::Lost(reason));
+        self.settle(failure);
+    }
+
+    /// The server has ended the connection as it should be ended, so a message without one byte of its echo was not echoed.
+    fn send_again(&mut self) {
+        let TrafficSettings { resend, .. } = self.plan.traffic;
+        let Some(open) = self.open.as_mut().filter(|_| resend > 0) else { return };
+        for message in open.pipeline.untouched().rev() {
+            if message.resent < resend {
+                self.again.push_front(message);
+            } else {
+                self.record.lost(&message, Lost::Closed);
             }
         }
     }
 
-    /// Waits until the next message is due, and watches the stream meanwhile.
-    async fn pause(&mut self) -> ControlFlow<End> {
-        let TrafficSettings { messages, period, .. } = self.plan.traffic;
-        if messages != 0 && self.n >= messages {
-            return ControlFlow::Break(End::Finished);
-        }
-        let due = Instant::now() + period;
-        loop {
-            let interruption = async {
-                match &mut self.open {
-                    Some(open) => unasked(&mut open.stream, open.echoed).await,
-                    None => pending().await,
-                }
-            };
-            tokio::select! {
-                biased;
-                () = ordered(self.order.clone(), Stop::Drain) => return ControlFlow::Break(End::Stopped),
-                failure = interruption => self.interrupted(failure),
-                () = reached(self.until) => return ControlFlow::Break(End::Finished),
-                () = rest(due, period) => return ControlFlow::Continue(()),
-            }
-        }
-    }
-
-    /// The server has sent something unasked, or ended the stream. The stream is of no more use.
-    fn interrupted(&mut self, failure: Failure) {
-        let Some(open) = self.open.take() else { return };
+    /// Counts what is out on a stream that is of no more use, and closes it.
+    fn settle(&mut self, failure: Failure) {
+        let Some(mut open) = self.open.take() else { return };
         self.broken = true;
-        match failure {
+        let now = Instant::now();
+        let period = if self.pace().is_some() { Duration::ZERO } else { self.plan.traffic.period };
+        self.rooms.resize(self.plan.pipeline(), now + period);
+        // During a stop the client cannot tell whose fault a loss is: a server that stops at the same time owes no echo.
+        let stopped = *self.order.borrow() >= Some(Stop::Drain);
+        let reason = match failure {
             Failure::Wrong(difference) => {
-                self.record.wrong_after_all(self.n, &difference);
-                open.close(Closed::Wrong);
+                match (open.pipeline.pop(), &open.last) {
+                    (Some(message), _) => self.record.wrong(message.n, message.due, message.length, &difference),
+                    (None, Some(last)) => self.record.wrong_after_all(last, &difference),
+                    // The server has spoken first.
+                    (None, None) => {
+                        self.n += 1;
+                        self.record.wrong(self.n, self.due(self.n).unwrap_or(now), 0, &difference);
+                    }
+                }
+                Closed::Wrong
             }
-            Failure::Lost(reason) => open.close(Closed::Lost(reason)),
+            Failure::Lost(_) if stopped && !open.pipeline.is_empty() => Closed::Stopped,
+            Failure::Lost(reason) => {
+                if let Some(message) = open.pipeline.pop() {
+                    self.record.lost(&message, reason);
+                }
+                Closed::Lost(reason)
+            }
+        };
+        while !stopped && let Some(message) = open.pipeline.pop() {
+            self.record.lost(&message, Lost::Abandoned);
         }
+        open.close(reason);
     }
 
     /// Ends the stream, once it has shown that no byte comes behind the last echo.
@@ -298,10 +562,10 @@ impl<C: Connect> Session<'_, C> {
         let closing = async {
             // If this fails, the read that follows gives the reason.
             let _ = open.stream.shutdown().await;
-            unasked(&mut open.stream, open.echoed).await
+            unasked(&mut open.stream, open.pipeline.echoed()).await
         };
         match timeout(CLOSE_PATIENCE, closing).await {
-            Ok(failure @ Failure::Wrong(_)) => self.interrupted(failure),
+            Ok(failure @ Failure::Wrong(_)) => self.settle(failure),
             Ok(Failure::Lost(_)) | Err(_) => {
                 if let Some(open) = self.open.take() {
                     open.close(reason);
@@ -309,6 +573,36 @@ impl<C: Connect> Session<'_, C> {
             }
         }
     }
+
+    /// Counts the messages that were due and are not out. Only a server out of reach is to blame for them.
+    fn leave(&mut self, end: &End) {
+        let (now, is_lost) = (Instant::now(), matches!(end, End::Unreachable { .. }));
+        self.expire(now);
+        while let Some(message) = self.again.pop_front() {
+            match is_lost {
+                true => self.record.lost(&message, Lost::Closed),
+                false => self.record.given_up(message.n, message.length),
+            }
+        }
+        while let Some(due) = self.due(self.n + 1).filter(|due| *due <= now && !self.all_sent()) {
+            self.n += 1;
+            match is_lost {
+                true => self.record.unsent(self.n, due),
+                false => self.record.given_up(self.n, 0),
+            }
+        }
+    }
+}
+
+impl<C: Connect> Drop for Session<'_, C> {
+    /// A message that was to be sent again is given up.
+    fn drop(&mut self) {
+        self.again.drain(..).for_each(|message| self.record.given_up(message.n, message.length));
+    }
+}
+
+fn earliest(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    one.into_iter().chain(other).min()
 }
 
 async fn reached(time: Option<Instant>) {
@@ -318,20 +612,16 @@ async fn reached(time: Option<Instant>) {
     }
 }
 
-/// Waits until `due`. A timer would take a millisecond even where no wait is due.
-async fn rest(due: Instant, period: Duration) {
-    if !period.is_zero() {
-        sleep_until(due).await;
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::client::testing::{Clients, Heard, Scripted, expect_end, plan, receive, record, scripted, traffic};
+    use crate::client::{
+        tally::Bytes,
+        testing::{Clients, Heard, Scripted, expect_end, plan, receive, record, scripted, traffic},
+    };
     use tokio::{
         io::{AsyncReadExt, DuplexStream, copy, split},
-        time::{advance, pause as pause_clock},
+        time::{advance, pause as pause_clock, resume as resume_clock, sleep},
     };
 
     /// One session under way, and all that a test needs to play its server, its actor and its supervisor.
@@ -374,20 +664,6 @@ mod tests {
     const WRONG: [u64; 4] = [0, 1, 0, 0];
     const LOST: [u64; 4] = [0, 0, 1, 0];
     const GIVEN_UP: [u64; 4] = [0, 0, 0, 1];
-
-    #[test]
-    fn a_message_has_its_id_and_number_filled_in_and_a_newline_added() {
-        for (template, expected) in [
-            ("[CLIENT {id}] Message N°{n}", "[CLIENT {n}] Message N°7\n"),
-            ("{n}{n} {id}{id}", "77 {n}{n}\n"),
-            ("{x} {", "{x} {\n"),
-            ("", "\n"),
-        ] {
-            let traffic = TrafficSettings { message: template.into(), ..traffic(1) };
-            let plan = Plan { id: "{n}".into(), ..plan(traffic) };
-            assert_eq!(String::from_utf8(plan.message(7)).unwrap(), expected);
-        }
-    }
 
     #[actix::test]
     async fn messages_go_one_after_the_other_over_one_stream() {
@@ -697,6 +973,33 @@ mod tests {
         assert_eq!(bench.heard.counts(), NONE);
     }
 
+    fn bytes(bench: &Bench) -> Bytes {
+        bench.heard.run.tally.borrow().bytes
+    }
+
+    #[actix::test]
+    async fn the_bytes_of_a_message_that_went_out_count_with_its_outcome() {
+        for (server_says, expected) in [
+            ("", Bytes { lost: 2, ..Bytes::default() }),
+            ("1", Bytes { lost: 2, ..Bytes::default() }),
+            ("1\n", Bytes { verified: 2, ..Bytes::default() }),
+            ("2", Bytes { wrong: 2, ..Bytes::default() }),
+            ("1\n?", Bytes { wrong: 2, ..Bytes::default() }),
+        ] {
+            let mut bench = start(traffic(1));
+            let mut stream = bench.clients.accept().await;
+            receive(&mut stream).await;
+            send(&mut stream, server_says.as_bytes()).await;
+            drop(stream);
+            bench.heard.end().await;
+            assert_eq!(bytes(&bench), expected, "{server_says:?}");
+            resume_clock();
+        }
+        let (mut bench, _stream) = stopped_with_a_message_out(Duration::from_secs(5)).await;
+        assert_eq!(bench.heard.end().await, End::Stopped);
+        assert_eq!(bytes(&bench), Bytes { given_up: 2, ..Bytes::default() });
+    }
+
     /// A session whose message is out when it is told to stop.
     async fn stopped_with_a_message_out(timeout: Duration) -> (Bench, DuplexStream) {
         let mut bench = start(TrafficSettings { timeout, ..traffic(0) });
@@ -765,5 +1068,127 @@ mod tests {
         drop(stream);
         assert_eq!(bench.heard.end().await, End::Stopped);
         assert_eq!(bench.heard.counts(), GIVEN_UP);
+    }
+
+    fn pipelined(messages: u64) -> TrafficSettings {
+        TrafficSettings { pipeline: 3, ..traffic(messages) }
+    }
+
+    #[actix::test]
+    async fn as_many_messages_are_out_at_once_as_the_pipeline_holds() {
+        let mut bench = start(pipelined(5));
+        let mut stream = bench.clients.accept().await;
+        for message in ["1\n", "2\n", "3\n"] {
+            assert_eq!(receive(&mut stream).await, message);
+        }
+        tokio::select! {
+            biased;
+            message = receive(&mut stream) => panic!("{message}"),
+            () = sleep(Duration::from_secs(1)) => {}
+        }
+        send(&mut stream, b"1\n2").await;
+        assert_eq!(receive(&mut stream).await, "4\n");
+        send(&mut stream, b"\n3\n4\n").await;
+        assert_eq!(receive(&mut stream).await, "5\n");
+        send(&mut stream, b"5\n").await;
+        expect_end(stream).await;
+        assert_eq!(bench.heard.end().await, End::Finished);
+        assert_eq!(bench.heard.counts(), [5, 0, 0, 0]);
+    }
+
+    #[actix::test]
+    async fn those_behind_a_message_that_failed_are_abandoned_and_the_next_one_has_a_new_stream() {
+        let mut bench = start(pipelined(4));
+        let mut stream = bench.clients.accept().await;
+        for _ in 0..3 {
+            receive(&mut stream).await;
+        }
+        send(&mut stream, b"?").await;
+        bench.heard.event("connection closed").await;
+        assert_eq!(bench.heard.run.tally.borrow().lost_by.abandoned, 2);
+        assert_eq!(bench.heard.counts(), [0, 1, 2, 0]);
+        let mut stream = bench.clients.accept().await;
+        assert_eq!(receive(&mut stream).await, "4\n");
+        send(&mut stream, b"4\n").await;
+        expect_end(stream).await;
+        assert_eq!(bench.heard.end().await, End::Finished);
+    }
+
+    #[actix::test]
+    async fn a_stop_waits_for_all_that_is_out_and_starts_no_more() {
+        let mut bench = start(pipelined(0));
+        let mut stream = bench.clients.accept().await;
+        for _ in 0..3 {
+            receive(&mut stream).await;
+        }
+        bench.order.send_replace(Some(Stop::Drain));
+        send(&mut stream, b"1\n2\n").await;
+        sleep(STOP_PATIENCE / 2).await;
+        send(&mut stream, b"3\n").await;
+        expect_end(stream).await;
+        assert_eq!(bench.heard.end().await, End::Stopped);
+        assert_eq!(bench.heard.counts(), [3, 0, 0, 0]);
+    }
+
+    #[actix::test]
+    async fn a_message_that_a_server_closed_on_is_sent_again_at_once_and_first() {
+        let mut bench = start(TrafficSettings { resend: 1, ..pipelined(3) });
+        let mut stream = bench.clients.echo(1).await;
+        receive(&mut stream).await;
+        receive(&mut stream).await;
+        let closed = Instant::now();
+        drop(stream);
+        let mut stream = bench.clients.accept().await;
+        assert_eq!(took(closed), Duration::ZERO, "what is not lost waits for no order to stop");
+        assert_eq!([receive(&mut stream).await, receive(&mut stream).await], ["2\n", "3\n"]);
+        send(&mut stream, b"2\n3\n").await;
+        expect_end(stream).await;
+        assert_eq!(bench.heard.end().await, End::Finished);
+        assert_eq!((bench.heard.counts(), bench.heard.run.tally.borrow().resent), ([3, 0, 0, 0], 2));
+        assert_eq!(bytes(&bench), Bytes { verified: 6, resent: 4, ..Bytes::default() });
+    }
+
+    #[actix::test]
+    async fn a_message_of_whose_echo_a_byte_has_come_is_not_sent_again() {
+        let mut bench = start(TrafficSettings { resend: 1, ..traffic(1) });
+        let mut stream = bench.clients.accept().await;
+        receive(&mut stream).await;
+        send(&mut stream, b"1").await;
+        drop(stream);
+        assert_eq!(bench.heard.end().await, End::Finished);
+        assert_eq!((bench.heard.counts(), bench.heard.run.tally.borrow().resent), (LOST, 0));
+    }
+
+    #[actix::test]
+    async fn a_message_that_waits_to_be_sent_again_is_given_up_at_a_stop() {
+        let mut bench = start(TrafficSettings { resend: 1, ..traffic(1) });
+        let mut stream = bench.clients.accept().await;
+        receive(&mut stream).await;
+        bench.server.refusals.set(u32::MAX);
+        drop(stream);
+        bench.heard.event("connect failed").await;
+        bench.order.send_replace(Some(Stop::Drain));
+        assert_eq!(bench.heard.end().await, End::Stopped);
+        assert_eq!(bench.heard.counts(), GIVEN_UP);
+    }
+
+    #[actix::test]
+    async fn a_stream_of_an_age_is_replaced_between_two_messages_and_that_is_no_failure() {
+        let renew = Duration::from_secs(10);
+        let mut bench = start(TrafficSettings { renew, ..with_period(0) });
+        let made = Instant::now();
+        let mut stream = bench.clients.accept().await;
+        let mut echo = [0; 64];
+        while let Ok(count @ 1..) = stream.read(&mut echo).await {
+            send(&mut stream, &echo[..count]).await;
+        }
+        let age = made.elapsed();
+        assert!(age >= renew * 3 / 4 && age <= renew + Duration::from_millis(10), "{age:?}");
+        drop(stream);
+        bench.heard.event("connection closed").await;
+        bench.clients.accept().await;
+        bench.heard.event("connected").await;
+        let connections = bench.heard.run.tally.borrow().connections;
+        assert_eq!((connections.made, connections.reconnects, connections.closed_by_server), (2, 0, 0));
     }
 }

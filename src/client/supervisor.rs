@@ -7,9 +7,12 @@ use crate::{
     client::{
         connect::Connect,
         connection::ConnectionActor,
+        progress::Progress,
         record::{ConnectionExit, End, Record},
-        report::{ClientReport, Tally},
+        report::ClientReport,
+        run::Run,
         session::Plan,
+        usage::Meter,
     },
     decisions::{
         roster::Roster,
@@ -19,7 +22,10 @@ use crate::{
 };
 use actix::prelude::*;
 use slog::Logger;
-use std::{cell::RefCell, rc::Rc};
+use std::{
+    rc::Rc,
+    time::{Duration, SystemTime},
+};
 use tokio::{sync::oneshot, time::Instant};
 
 /// The root of the client's tree. It starts the ConnectionActors, turns `Shutdown` into a broadcast `Stop`, collects
@@ -28,33 +34,63 @@ pub(super) struct ClientSupervisor<C: Connect> {
     plan: Rc<Plan>,
     server: Rc<C>,
     connections: Roster<usize, Addr<ConnectionActor<C>>>,
-    tally: Rc<RefCell<Tally>>,
-    unreachable: usize,
+    run: Rc<Run>,
+    meter: Meter,
+    unreachable: u64,
     obstacle: Option<String>,
-    crashed: usize,
+    crashed: u64,
     stopped: Option<StopReason>,
     echoes: Echoes,
     started: Instant,
+    /// `started`, by the clock on the wall.
+    began: SystemTime,
     report_to: Option<oneshot::Sender<ClientReport>>,
+    /// Hears of the progress once a second.
+    watcher: Option<Watcher>,
     log: Logger,
 }
 
+/// What is told of the progress of a run.
+pub(super) type Watcher = Box<dyn FnMut(&Progress)>;
+
+/// How often progress is told. A run that takes less than two of these needs none.
+const TELLING: Duration = Duration::from_secs(1);
+
 impl<C: Connect> ClientSupervisor<C> {
-    pub fn new(plan: Plan, server: Rc<C>, report_to: oneshot::Sender<ClientReport>, log: Logger) -> Self {
+    pub fn new(plan: Plan, server: Rc<C>, run: Run, report_to: oneshot::Sender<ClientReport>, log: Logger) -> Self {
         Self {
             plan: Rc::new(plan),
             server,
             connections: Roster::default(),
-            tally: Rc::default(),
+            run: Rc::new(run),
+            meter: Meter::start(),
             unreachable: 0,
             obstacle: None,
             crashed: 0,
             stopped: None,
             echoes: Echoes::default(),
             started: Instant::now(),
+            began: SystemTime::now(),
             report_to: Some(report_to),
+            watcher: None,
             log,
         }
+    }
+
+    pub fn with_watcher(self, watcher: Option<Watcher>) -> Self {
+        Self { watcher, ..self }
+    }
+
+    fn tell_progress(&mut self, ctx: &mut Context<Self>) {
+        let Some(mut watcher) = self.watcher.take() else { return };
+        let mut last = Progress::default();
+        ctx.run_interval(TELLING, move |this, _| {
+            let elapsed = this.run.since(Instant::now());
+            if elapsed >= 2 * TELLING {
+                last = Progress::new(&this.run.tally.borrow(), elapsed, this.plan.traffic.duration, &last);
+                watcher(&last);
+            }
+        });
     }
 
     fn tell_connections(&mut self, stop: Stop) {
@@ -66,15 +102,20 @@ impl<C: Connect> ClientSupervisor<C> {
             return;
         }
         let Some(report_to) = self.report_to.take() else { return };
+        let mut tally = self.run.tally.borrow_mut();
+        let usage = self.meter.read(&tally);
+        tally.finish(self.run.since(Instant::now()), usage);
         let report = ClientReport {
             unreachable: self.unreachable,
             obstacle: self.obstacle.take(),
             crashed: self.crashed,
             stopped: self.stopped,
             forced: self.connections.ordered() == Some(Stop::Abort),
-            elapsed: self.started.elapsed(),
-            ..ClientReport::new(self.plan.id.clone(), &self.tally.borrow())
+            server: self.plan.server.clone(),
+            started: humantime::format_rfc3339_millis(self.run.began().unwrap_or(self.began)).to_string(),
+            ..ClientReport::new(self.plan.id.clone(), &tally).with_elapsed(self.started.elapsed())
         };
+        drop(tally);
         // This fails if the program has stopped waiting for `run`. Then no one wants the report.
         let _ = report_to.send(report);
         ctx.stop();
@@ -86,11 +127,12 @@ impl<C: Connect> Actor for ClientSupervisor<C> {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         for connection in 1..=self.plan.traffic.connections {
-            let record = Record::new(connection, &self.log, self.tally.clone(), ctx.address().recipient());
+            let record = Record::new(connection, &self.log, self.run.clone(), ctx.address().recipient());
             let actor = ConnectionActor::new(self.plan.clone(), self.server.clone(), record).start();
             // No order can have come yet, because this runs before the first message.
             self.connections.enter(connection, actor);
         }
+        self.tell_progress(ctx);
         self.report_if_nothing_is_owed(ctx);
     }
 }

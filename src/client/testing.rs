@@ -4,20 +4,14 @@ use crate::{
     client::{
         connect::Connect,
         record::{ConnectionExit, End, Record},
-        report::{ClientReport, Tally},
+        run::Run,
         session::Plan,
     },
-    settings::TrafficSettings,
+    settings::{ClientSettings, TrafficSettings},
     stop::Stopped,
     testing::{log, probe},
 };
-use std::{
-    cell::{Cell, RefCell},
-    io,
-    net::SocketAddr,
-    rc::Rc,
-    time::Duration,
-};
+use std::{cell::Cell, io, net::SocketAddr, rc::Rc, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
     sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
@@ -101,6 +95,7 @@ pub(crate) fn traffic(messages: u64) -> TrafficSettings {
         reconnect: false,
         message: "{n}".into(),
         timeout: Duration::from_secs(5),
+        ..ClientSettings::default().traffic
     }
 }
 
@@ -110,14 +105,15 @@ pub(crate) fn plan(traffic: TrafficSettings) -> Plan {
 
 /// What one connection reports.
 pub(crate) struct Heard {
-    tally: Rc<RefCell<Tally>>,
+    pub run: Rc<Run>,
     log: UnboundedReceiver<String>,
     ends: UnboundedReceiver<Stopped<ConnectionExit>>,
 }
 
 pub(crate) fn record() -> (Record, Heard) {
-    let ((parent, ends), (logger, log), tally) = (probe(), log(), Rc::default());
-    (Record::new(1, &logger, Rc::clone(&tally), parent), Heard { tally, log, ends })
+    let ((parent, ends), (logger, log)) = (probe(), log());
+    let run = Rc::new(Run::new(&traffic(1)).expect("it needs no timer"));
+    (Record::new(1, &logger, run.clone(), parent), Heard { run, log, ends })
 }
 
 impl Heard {
@@ -131,9 +127,8 @@ impl Heard {
 
     /// `verified`, `wrong`, `lost` and `given_up`.
     pub fn counts(&self) -> [u64; 4] {
-        let report = ClientReport::new(String::new(), &self.tally.borrow());
-        assert_eq!(report.sent, report.verified + report.wrong + report.lost);
-        [report.verified, report.wrong, report.lost, report.given_up]
+        let tally = self.run.tally.borrow();
+        [tally.verified, tally.wrong, tally.lost, tally.given_up]
     }
 
     /// Waits for this event.

@@ -25,12 +25,14 @@ pub enum CloseReason {
     Crashed,
     /// It was still open at the deadline, at a second signal or at an abort. The client sees a reset.
     Forced,
+    /// Its PROXY header was malformed, too long, too slow, missing or not to be trusted. The client sees a reset.
+    Header,
 }
 
 impl CloseReason {
     /// All of them, in the order in which they are declared.
-    pub const ALL: [Self; 7] =
-        [Self::Client, Self::Stopped, Self::Idle, Self::Reset, Self::Failed, Self::Crashed, Self::Forced];
+    pub const ALL: [Self; 8] =
+        [Self::Client, Self::Stopped, Self::Idle, Self::Reset, Self::Failed, Self::Crashed, Self::Forced, Self::Header];
 
     /// The word in the log.
     pub fn as_str(self) -> &'static str {
@@ -42,6 +44,7 @@ impl CloseReason {
             Self::Failed => "failed",
             Self::Crashed => "crashed",
             Self::Forced => "forced",
+            Self::Header => "header",
         }
     }
 }
@@ -68,6 +71,8 @@ pub enum ConnectionState {
     Waiting,
     /// The service and the client talk to each other.
     Serving,
+    /// The server stops and nothing is due. What comes next is answered, and it is the client's last word.
+    LastWord,
     /// The server has ended the input. The service still answers what had arrived by then.
     Draining(Ending),
     /// The service is done and FIN is sent. The client still gets what it is owed.
@@ -92,11 +97,23 @@ impl ConnectionState {
         if self == Self::Waiting { Self::Serving } else { self }
     }
 
+    /// The server stops. A connection that `may_wait` waits for its client's last word. Its input ends when that has come, or when
+    /// the time for it is over. Where the input has ended already, no last word is waited for.
+    #[must_use]
+    pub fn stop(self, may_wait: bool) -> Self {
+        match self {
+            Self::Waiting | Self::Serving if may_wait => Self::LastWord,
+            Self::LastWord => Self::LastWord,
+            _ => self.end_input(Ending::Stopped),
+        }
+    }
+
     /// The server ends the input. A stop outweighs everything that came before it.
     #[must_use]
     pub fn end_input(self, ending: Ending) -> Self {
         match self {
             Self::Waiting | Self::Serving | Self::Draining(_) => Self::Draining(ending),
+            Self::LastWord => Self::Draining(Ending::Stopped),
             Self::Closing(_) => Self::Closing(Some(ending)),
             Self::Failing => Self::Failing,
         }
@@ -114,10 +131,16 @@ impl ConnectionState {
         Self::Failing
     }
 
-    /// Why the server ended the input; `None` if the server did not.
+    /// Whether the server has ended the input.
+    pub fn input_has_ended(self) -> bool {
+        self != Self::LastWord && self.ending().is_some()
+    }
+
+    /// Why the server wants the service to end; `None` if it does not.
     pub fn ending(self) -> Option<Ending> {
         match self {
             Self::Waiting | Self::Serving | Self::Failing => None,
+            Self::LastWord => Some(Ending::Stopped),
             Self::Draining(ending) => Some(ending),
             Self::Closing(ending) => ending,
         }
@@ -156,6 +179,34 @@ mod tests {
         let idle = ConnectionState::Serving.end_input(Ending::Idle);
         assert_eq!(idle.end_input(Ending::Stopped).finish().reason(), CloseReason::Stopped);
         assert_eq!(idle.finish().end_input(Ending::Stopped).reason(), CloseReason::Stopped);
+    }
+
+    #[test]
+    fn a_last_word_is_waited_for_once_and_only_while_the_input_is_open() {
+        for open in [ConnectionState::Waiting, ConnectionState::Serving] {
+            let waits = open.stop(true);
+            assert_eq!((waits, waits.input_has_ended()), (ConnectionState::LastWord, false));
+            assert_eq!(waits.ending(), Some(Ending::Stopped), "the service may know of the stop");
+            for again in [true, false] {
+                assert_eq!(waits.stop(again), waits, "a later step of the stop ends no input");
+            }
+            let over = waits.end_input(Ending::Stopped);
+            assert_eq!(over, ConnectionState::Draining(Ending::Stopped));
+            assert_eq!(over.stop(true), over);
+            assert_eq!(open.stop(false), over);
+        }
+        let idle = ConnectionState::Serving.end_input(Ending::Idle);
+        assert_eq!(idle.stop(true), ConnectionState::Draining(Ending::Stopped));
+        assert_eq!(idle.finish().stop(true), ConnectionState::Closing(Some(Ending::Stopped)));
+        assert_eq!(ConnectionState::Failing.stop(true), ConnectionState::Failing);
+    }
+
+    #[test]
+    fn a_service_that_ends_before_the_last_word_was_stopped_or_has_failed() {
+        let waits = ConnectionState::Serving.stop(true);
+        assert_eq!(waits.serve(), waits, "a slot that comes after the stop comes too late");
+        assert_eq!(waits.finish().reason(), CloseReason::Stopped);
+        assert_eq!(waits.fail().reason(), CloseReason::Failed);
     }
 
     #[test]

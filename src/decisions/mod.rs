@@ -7,8 +7,10 @@
 pub(crate) mod accept_error;
 pub mod admission;
 pub mod connection;
+pub mod health_check;
 pub mod ids;
 pub mod placement;
+pub mod proxy_header;
 pub mod restart_limit;
 pub mod roster;
 pub mod stop;

@@ -2,7 +2,7 @@
 //!
 //! Pure: it reads no clock, its user passes the time.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::{fmt, time::Duration};
 
 /// The broadcast from parent to child. Each step includes those before it. So a later step may come without the earlier
@@ -21,8 +21,8 @@ pub enum Stop {
 }
 
 /// Why a server or a client stopped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
-#[serde(into = "&'static str")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
 #[non_exhaustive]
 pub enum StopReason {
     /// The signal SIGTERM.
@@ -34,8 +34,10 @@ pub enum StopReason {
     /// The signal SIGHUP: a terminal was closed.
     Sighup,
     /// [`Handle::stop`](crate::Handle::stop) or [`Handle::abort`](crate::Handle::abort).
+    #[serde(rename = "handle")]
     Handle,
     /// Too many restarts, or a Worker that panicked.
+    #[serde(rename = "restarts")]
     Restarts,
 }
 
@@ -54,12 +56,6 @@ impl StopReason {
 
     pub(crate) fn is_signal(self) -> bool {
         matches!(self, Self::Sigterm | Self::Sigint | Self::Sigquit | Self::Sighup)
-    }
-}
-
-impl From<StopReason> for &'static str {
-    fn from(reason: StopReason) -> Self {
-        reason.as_str()
     }
 }
 

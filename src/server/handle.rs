@@ -57,7 +57,7 @@ impl Handle {
     /// Changes the settings while the server runs.
     ///
     /// The caps change at once: slots that are new go to the clients that wait longest, and a lowered cap throws no client out.
-    /// `idle_timeout` and `linger` hold for connections from then on; `lame_duck`, `shutdown_timeout`, `max_restarts` and
+    /// `idle_timeout`, `linger` and `last_word` hold for connections from then on; `lame_duck`, `shutdown_timeout`, `max_restarts` and
     /// `restart_window` from their next use on. The rest waits for a restart. The log tells what has changed (`settings
     /// reloaded`), and names what waits (`restart needed`). `log.level` and `fault` are for the program to change, as the log and the
     /// service are its own.

@@ -110,6 +110,7 @@ fn error(message: &[u8]) -> io::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::settings::Settings;
     use crate::{server::listener::Listener, settings::ListenSettings};
     use std::{
         net::TcpStream,
@@ -119,7 +120,11 @@ mod tests {
     };
 
     fn listen(address: &str) -> (Listener, SocketAddr, Handshakes) {
-        let settings = ListenSettings { address: address.parse().expect("a literal"), backlog: 1024 };
+        let settings = ListenSettings {
+            address: address.parse().expect("a literal"),
+            backlog: 1024,
+            ..Settings::default().listen
+        };
         let listener = Listener::bind(&settings).expect("it is free");
         let address = listener.address().expect("it is bound");
         (listener, address, Handshakes::of(address).expect("it needs no privilege"))

@@ -149,11 +149,16 @@ impl Listen for Given {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::settings::Settings;
     use socket2::SockAddr;
     use std::{fs::File, os::fd::OwnedFd};
 
     fn listener() -> (Listener, SocketAddr) {
-        let settings = ListenSettings { address: "127.0.0.1:0".parse().expect("a literal"), backlog: 16 };
+        let settings = ListenSettings {
+            address: "127.0.0.1:0".parse().expect("a literal"),
+            backlog: 16,
+            ..Settings::default().listen
+        };
         let listener = Listener::bind(&settings).expect("port 0 is free");
         let address = listener.address().expect("it is bound");
         (listener, address)
@@ -237,7 +242,7 @@ mod tests {
     #[test]
     fn an_occupied_address_is_named() {
         let (_listener, address) = listener();
-        let error = Listener::bind(&ListenSettings { address, backlog: 1 }).unwrap_err();
+        let error = Listener::bind(&ListenSettings { address, backlog: 1, ..Settings::default().listen }).unwrap_err();
         assert!(error.to_string().contains(&address.to_string()), "{error}");
     }
 }

@@ -211,6 +211,7 @@ impl<S: Service> Server<S> {
                         gate: gate.clone(),
                         exhaustions: watched.exhaustions.clone(),
                         supervisor: self.settings.supervisor.clone(),
+                        listen: self.settings.listen.clone(),
                         connection: self.settings.connection.clone(),
                         superior: Superior {
                             acceptor_stopped: ctx.address().recipient(),
@@ -255,7 +256,9 @@ impl<S: Service> Server<S> {
         report.stuck.extend(threads.join(&report.stuck, &log).await);
         slog::info!(log, "stopped"; "acknowledged" => report.acknowledged, "forced" => report.forced,
             "crashed" => report.crashed, "reset" => report.reset, "failed" => report.failed,
-            "discarded" => report.discarded, "elapsed_ms" => report.elapsed.as_millis() as u64);
+            "discarded" => report.discarded, "received_total" => report.total.received,
+            "echoed_total" => report.total.echoed, "discarded_total" => report.total.discarded,
+            "elapsed_ms" => report.elapsed.as_millis() as u64);
         watched.end(Some(report.clone()));
         Ok(report)
     }

@@ -23,6 +23,8 @@ pub struct Report {
     pub failed: usize,
     /// Bytes that came too late to be answered, of all connections that the stop ended.
     pub discarded: u64,
+    /// The bytes of all connections that the server ever had.
+    pub total: TotalBytes,
     /// Whether supervision gave up: too many restarts, or a Worker that panicked.
     pub gave_up: bool,
     /// Workers that did not answer, or whose threads did not end: they were left behind.
@@ -31,11 +33,24 @@ pub struct Report {
     pub elapsed: Duration,
 }
 
+/// What a server has received, echoed and discarded in its life, without the bytes of its health checks. So the sums over all
+/// servers can be compared with what their clients have sent and verified.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TotalBytes {
+    /// Bytes that services have read.
+    pub received: u64,
+    /// Bytes that services have written and the system has taken.
+    pub echoed: u64,
+    /// Bytes that came after the service was done.
+    pub discarded: u64,
+}
+
 impl Report {
-    pub(crate) fn new(tally: Tally, verdict: Verdict, elapsed: Duration) -> Self {
+    pub(crate) fn new(tally: Tally, total: TotalBytes, verdict: Verdict, elapsed: Duration) -> Self {
         let Tally { acknowledged, forced, crashed, reset, failed, discarded } = tally;
         let Verdict { reason, gave_up, stuck } = verdict;
-        Self { reason, acknowledged, forced, crashed, reset, failed, discarded, gave_up, stuck, elapsed }
+        Self { reason, acknowledged, forced, crashed, reset, failed, discarded, total, gave_up, stuck, elapsed }
     }
 
     /// What a program should exit with: 0, or 1 if supervision gave up, or 3 if a connection had to be forced or a Worker or
@@ -65,7 +80,7 @@ mod tests {
         ] {
             let (reason, elapsed) = (StopReason::Sigterm, Duration::ZERO);
             let tally = Tally { forced, ..Tally::default() };
-            let report = Report::new(tally, Verdict { reason, gave_up, stuck }, elapsed);
+            let report = Report::new(tally, TotalBytes::default(), Verdict { reason, gave_up, stuck }, elapsed);
             assert_eq!(report.exit_code(), expected, "{report:?}");
         }
     }

@@ -21,6 +21,8 @@ pub enum AtStop {
 /// * [`AtStop::EndOfInput`], the default, is right for streams of bytes: reads give what had arrived by then and after it
 ///   `Ok(0)`, as if the client had finished. A service that ends when its input ends drains by itself.
 ///   [`Socket::ending`] tells the server's end of the input from the client's.
+///   With `connection.last_word` the input ends after the client's next bytes, if nothing was due: see
+///   [`ConnectionSettings::last_word`](crate::settings::ConnectionSettings::last_word).
 /// * [`AtStop::Notify`] is right for requests, frames and TLS: the input stays open, [`Socket::stopping`] resolves, and the
 ///   service finishes what it is at and returns. One that prefers to read gets what had arrived by then before it sees the stop,
 ///   and sees it also if its client sends on without a pause.

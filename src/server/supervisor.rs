@@ -274,7 +274,7 @@ impl Supervisor {
 
     fn report(&mut self, verdict: Verdict, ctx: &mut Context<Self>) {
         let tally = self.gate.tally();
-        let report = Report::new(tally, verdict, self.stopping_since.elapsed());
+        let report = Report::new(tally, self.watched.total_bytes(), verdict, self.stopping_since.elapsed());
         if let Some(report_to) = self.report_to.take() {
             // This fails if the program has stopped waiting for `run`. Then no one wants the report.
             let _ = report_to.send(report);

@@ -9,7 +9,7 @@ use crate::{
         messages::ConnectionStopped,
         watch::news::{News, WorkerNews},
     },
-    settings::{ConnectionSettings, ListenSettings},
+    settings::{ConnectionSettings, ListenSettings, Settings},
     testing::probe,
 };
 use slog::{Logger, o};
@@ -20,7 +20,7 @@ pub(crate) const WORKER: WorkerId = WorkerId(1);
 
 /// A listener on a free port, and its address.
 pub(crate) fn listener() -> (Listener, SocketAddr) {
-    let settings = ListenSettings { address: ([127, 0, 0, 1], 0).into(), backlog: 128 };
+    let settings = ListenSettings { address: ([127, 0, 0, 1], 0).into(), backlog: 128, ..Settings::default().listen };
     let listener = Listener::bind(&settings).expect("port 0 is free");
     let address = listener.address().expect("it is bound");
     (listener, address)
@@ -42,9 +42,10 @@ pub(crate) fn news() -> WorkerNews {
 /// A Worker's context for connections, and what it hears of their ends.
 pub(crate) fn context(idle_timeout: Duration) -> (Rc<ConnectionContext>, UnboundedReceiver<ConnectionStopped>) {
     let (parent, heard) = probe();
-    let settings = ConnectionSettings { idle_timeout, linger: Duration::from_secs(60) };
+    let settings = ConnectionSettings { idle_timeout, linger: Duration::from_secs(60), last_word: Duration::ZERO };
     let log = Logger::root(slog::Discard, o!());
-    (Rc::new(ConnectionContext { news: news(), settings, log, parent, orphaned: Rc::default() }), heard)
+    let listen = Settings::default().listen;
+    (Rc::new(ConnectionContext { news: news(), listen, settings, log, parent, orphaned: Rc::default() }), heard)
 }
 
 /// A record that has a slot of its own.

@@ -28,7 +28,7 @@ use crate::{
             tree::{AcceptorPhase, WorkerPhase},
         },
     },
-    settings::{ConnectionSettings, SupervisorSettings},
+    settings::{ConnectionSettings, ListenSettings, SupervisorSettings},
     stop::Stopped,
 };
 use actix::prelude::*;
@@ -55,6 +55,7 @@ pub(crate) struct WorkerSeed<S> {
     pub gate: Arc<Gate>,
     pub exhaustions: Exhaustions,
     pub supervisor: SupervisorSettings,
+    pub listen: ListenSettings,
     pub connection: ConnectionSettings,
     pub superior: Superior,
     pub news: WorkerNews,
@@ -87,6 +88,7 @@ impl<S: Service> Worker<S> {
     pub fn new(seed: WorkerSeed<S>, ctx: &mut Context<Self>) -> Self {
         let context = ConnectionContext {
             news: seed.news,
+            listen: seed.listen,
             settings: seed.connection,
             log: seed.log.clone(),
             parent: ctx.address().recipient(),
@@ -269,7 +271,8 @@ impl<S: Service> Handler<Reconfigure> for Worker<S> {
         let supervisor = settings.supervisor;
         self.state.limit_restarts(supervisor.max_restarts, supervisor.restart_window);
         // The connections that there are keep theirs.
-        self.context = Rc::new(ConnectionContext { settings: settings.connection, ..(*self.context).clone() });
+        let (listen, settings) = (settings.listen, settings.connection);
+        self.context = Rc::new(ConnectionContext { listen, settings, ..(*self.context).clone() });
     }
 }
 
@@ -399,6 +402,7 @@ mod tests {
             gate: gate.clone(),
             exhaustions: Exhaustions::default(),
             supervisor: SupervisorSettings { max_restarts, ..settings.supervisor },
+            listen: settings.listen,
             connection: settings.connection,
             superior: Superior { acceptor_stopped, worker_stopped },
             news: news(),

@@ -2,9 +2,10 @@
 //!
 //! Relies on serde to pass each value on as it was written.
 
+use super::network::Network;
 use serde::{
-    Deserialize, Deserializer,
-    de::{Error, SeqAccess, Unexpected, Visitor},
+    Deserializer,
+    de::{DeserializeSeed, Error, SeqAccess, Unexpected, Visitor},
 };
 use std::{
     fmt, iter,
@@ -117,6 +118,19 @@ pub(super) fn positive_duration<'de, D: Deserializer<'de>>(deserializer: D) -> R
     parsed(deserializer, expected, |text| parse_duration(text).filter(|duration| !duration.is_zero()))
 }
 
+/// Reads `500/s`, or steps of such. `0/s` is no rate.
+pub(super) fn rates<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<f64>, D::Error> {
+    let expected =
+        r#"messages a second such as "500/s", from 0.001 to 10^9, or steps such as "500/s, 1000/s"; "0/s" for none"#;
+    let step =
+        |text: &str| text.trim().strip_suffix("/s")?.parse::<f64>().ok().filter(|rate| (0.001..=1e9).contains(rate));
+    parsed(
+        deserializer,
+        expected,
+        |text| if text == "0/s" { Some(Vec::new()) } else { text.split(',').map(step).collect() },
+    )
+}
+
 pub(super) fn socket_address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
     let expected = r#"an IP address and a port such as "0.0.0.0:12345" or "[::]:12345""#;
     parsed(deserializer, expected, |text| text.parse().ok())
@@ -130,33 +144,51 @@ pub(super) fn socket_address_or_none<'de, D: Deserializer<'de>>(
 }
 
 pub(super) fn host_names<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
-    const EXPECTED: &str = r#"a list of host names such as ["echo.example"]"#;
+    list(deserializer, r#"a list of host names such as ["echo.example"]"#, |text| {
+        let belongs = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        (!text.is_empty() && text.chars().all(belongs)).then(|| text.to_owned())
+    })
+}
 
-    struct HostName(String);
+pub(super) fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Network>, D::Error> {
+    list(deserializer, r#"a list of networks such as ["10.0.0.0/8", "::1"]"#, |text| text.parse().ok())
+}
 
-    impl<'de> Deserialize<'de> for HostName {
-        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-            let belongs = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-            let is_name = |text: &&str| !text.is_empty() && text.chars().all(belongs);
-            parsed(deserializer, EXPECTED, |text| Some(text).filter(is_name).map(|text| Self(text.to_owned())))
+/// Reads a list whose elements are written as strings.
+fn list<'de, T, D: Deserializer<'de>>(
+    deserializer: D,
+    expected: &'static str,
+    parse: fn(&str) -> Option<T>,
+) -> Result<Vec<T>, D::Error> {
+    struct List<T>(&'static str, fn(&str) -> Option<T>);
+
+    impl<T> Clone for List<T> {
+        fn clone(&self) -> Self {
+            Self(self.0, self.1)
         }
     }
 
-    struct HostNames;
+    impl<'de, T> DeserializeSeed<'de> for List<T> {
+        type Value = T;
 
-    impl<'de> Visitor<'de> for HostNames {
-        type Value = Vec<String>;
+        fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<T, D::Error> {
+            parsed(deserializer, self.0, self.1)
+        }
+    }
+
+    impl<'de, T> Visitor<'de> for List<T> {
+        type Value = Vec<T>;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str(EXPECTED)
+            f.write_str(self.0)
         }
 
-        fn visit_seq<A: SeqAccess<'de>>(self, mut names: A) -> Result<Self::Value, A::Error> {
-            iter::from_fn(|| names.next_element::<HostName>().transpose()).map(|name| Ok(name?.0)).collect()
+        fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Vec<T>, A::Error> {
+            iter::from_fn(|| elements.next_element_seed(self.clone()).transpose()).collect()
         }
     }
 
-    deserializer.deserialize_any(HostNames)
+    deserializer.deserialize_any(List(expected, parse))
 }
 
 pub(super) fn host_and_port<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {

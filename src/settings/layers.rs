@@ -46,6 +46,10 @@ impl Layered for Settings {
 impl Layered for ClientSettings {
     const DEFAULTS: &'static str = include_str!("client.toml");
     const PREFIX: &'static str = "ECHO_CLIENT_";
+
+    fn warnings(&self) -> Vec<String> {
+        self.warnings()
+    }
 }
 
 /// A flag that sets a key: its name (`--listen`), the key (`listen.address`) and the value, if it was given.
@@ -57,7 +61,8 @@ pub type Flag = (&'static str, &'static str, Option<String>);
 pub struct SettingsError(String);
 
 impl SettingsError {
-    fn new(origin: &str, problem: impl fmt::Display) -> Self {
+    /// The problem of a value that came from `origin`: a file, a variable, a flag or a key.
+    pub fn new(origin: &str, problem: impl fmt::Display) -> Self {
         Self(one_line(&format!("{origin}: {problem}")))
     }
 }
@@ -161,6 +166,16 @@ impl<S: Layered> Loaded<S> {
         Some(self.leaf(section, key)?.to_string())
     }
 
+    /// All values, by section and key, in any type that a string, number, boolean or list of strings can become.
+    pub fn values<T: From<String> + From<i64> + From<bool> + FromIterator<T>>(
+        &self,
+    ) -> BTreeMap<String, BTreeMap<String, T>> {
+        let sections = table(&self.merged.cache).into_iter().flatten();
+        let values =
+            |section| table(section).into_iter().flatten().map(|(key, value)| (key.clone(), plain(&value.kind)));
+        sections.map(|(name, section)| (name.clone(), values(section).collect())).collect()
+    }
+
     /// Adds the TOML text of a file.
     pub(crate) fn with_document(self, origin: &str, text: &str) -> Result<Self, SettingsError> {
         let document = FileFormat::Toml.parse(Some(&origin.to_owned()), text);
@@ -251,6 +266,15 @@ impl Serialize for Plain<'_> {
             ValueKind::Array(items) => serializer.collect_seq(items.iter().map(|item| Plain(&item.kind))),
             other => serializer.collect_str(other),
         }
+    }
+}
+
+fn plain<T: From<String> + From<i64> + From<bool> + FromIterator<T>>(value: &ValueKind) -> T {
+    match value {
+        ValueKind::Boolean(value) => (*value).into(),
+        ValueKind::I64(value) => (*value).into(),
+        ValueKind::Array(items) => items.iter().map(|item| plain::<T>(&item.kind)).collect(),
+        other => other.to_string().into(),
     }
 }
 

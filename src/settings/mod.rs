@@ -8,15 +8,28 @@ mod client;
 mod fields;
 #[cfg(feature = "cli")]
 pub mod layers;
+mod limits;
 mod log;
+mod metric;
+mod network;
 pub(crate) mod reload;
 mod server;
 #[cfg(all(test, feature = "cli"))]
 mod testing;
 
-pub use client::{ClientSettings, IdentitySettings, ServerSettings, TrafficSettings};
+pub use client::{
+    ClientSettings, IdentitySettings, ReportFormat, ReportSettings, ServerSettings, TrafficSettings, VerdictSettings,
+};
+#[cfg(feature = "client")]
+pub(crate) use limits::{Bound, Limit, Side};
+pub use limits::{Limits, LimitsError};
 pub use log::{LogFormat, LogSettings};
-pub use server::{AdminSettings, ConnectionSettings, FaultSettings, ListenSettings, Settings, SupervisorSettings};
+#[cfg(feature = "client")]
+pub(crate) use metric::{Count, Figure, Metric, Of};
+pub use network::{Network, NotANetwork};
+pub use server::{
+    AdminSettings, ConnectionSettings, FaultSettings, ListenSettings, ProxyProtocol, Settings, SupervisorSettings,
+};
 
 #[cfg(test)]
 mod tests {

@@ -16,8 +16,9 @@ macro_rules! for_each_key {
     ($what:ident) => {
         $what!(in_force: supervisor.max_connections, supervisor.max_pending, supervisor.max_restarts);
         $what!(in_force: supervisor.restart_window, supervisor.lame_duck, supervisor.shutdown_timeout);
-        $what!(in_force: connection.idle_timeout, connection.linger);
-        $what!(in_force: fault.delay, fault.wrong, fault.close, fault.crash, fault.ask, log.level);
+        $what!(in_force: connection.idle_timeout, connection.linger, connection.last_word);
+        $what!(in_force: listen.proxy_protocol, listen.proxy_trusted, log.level);
+        $what!(in_force: fault.delay, fault.wrong, fault.close, fault.crash, fault.ask);
         $what!(at_restart: listen.address, listen.backlog, supervisor.workers, admin.address, admin.hosts, log.format);
     };
 }

@@ -5,11 +5,15 @@
 use super::{
     fields::*,
     log::{LogFormat, LogSettings},
+    network::Network,
 };
 use crate::decisions::stop::HANDSHAKES;
 use humantime::format_duration;
-use serde::Deserialize;
-use std::{net::SocketAddr, time::Duration};
+use serde::{Deserialize, Deserializer};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 /// The settings of the server. `Settings::default()` is the built-in `server.toml`.
 ///
@@ -46,6 +50,44 @@ pub struct ListenSettings {
     /// Connections that the kernel holds before they are accepted, 1 to 65535. Linux caps it at `net.core.somaxconn`.
     #[serde(deserialize_with = "integer::<1, 65_535, _, _>")]
     pub backlog: u32,
+    /// Whether a balancer tells the client's address in a PROXY header.
+    #[serde(deserialize_with = "proxy_protocol")]
+    pub proxy_protocol: ProxyProtocol,
+    /// From where a PROXY header is believed; empty means from everywhere.
+    #[serde(deserialize_with = "networks")]
+    pub proxy_trusted: Vec<Network>,
+}
+
+/// Whether a connection begins with a header of the PROXY protocol, version 1 or 2, which tells the client's address. The bytes
+/// of the header are taken away and counted nowhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ProxyProtocol {
+    /// None does. What looks like a header is data.
+    Off,
+    /// One may. A connection without it is served as it is, and so is one that comes from no network that is trusted. The
+    /// service begins when the client's first bytes have come, or after five seconds.
+    Optional,
+    /// Each does. A connection without it, or from no network that is trusted, is reset.
+    Required,
+}
+
+fn proxy_protocol<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ProxyProtocol, D::Error> {
+    parsed(deserializer, "off, optional or required", |text| {
+        Some(match text {
+            "off" => ProxyProtocol::Off,
+            "optional" => ProxyProtocol::Optional,
+            "required" => ProxyProtocol::Required,
+            _ => return None,
+        })
+    })
+}
+
+impl ListenSettings {
+    /// Whether a PROXY header from this address is believed.
+    pub(crate) fn trusts(&self, address: IpAddr) -> bool {
+        self.proxy_trusted.is_empty() || self.proxy_trusted.iter().any(|network| network.contains(address))
+    }
 }
 
 /// The supervision of Workers and connections.
@@ -88,6 +130,11 @@ pub struct ConnectionSettings {
     /// How long a stopped connection waits for the client's FIN once the client's kernel has everything echoed.
     #[serde(deserialize_with = "duration")]
     pub linger: Duration,
+    /// How long a stop waits for the next bytes of a client to whom nothing is due. They are answered, and FIN follows in the
+    /// same segment. Without them FIN is sent when the time is over. Zero sends FIN at once. It is for services whose input
+    /// ends: see [`AtStop::EndOfInput`](crate::AtStop::EndOfInput).
+    #[serde(deserialize_with = "duration")]
+    pub last_word: Duration,
 }
 
 /// What is asked over HTTP: the live page, health, metrics. [`Admin`](crate::Admin) answers.
@@ -132,17 +179,19 @@ pub struct FaultSettings {
 impl Settings {
     /// Warnings about settings that are allowed but hardly meant, one line each, with the consequence.
     pub fn warnings(&self) -> Vec<String> {
-        let (timeout, linger) = (self.supervisor.shutdown_timeout, self.connection.linger);
+        let ConnectionSettings { linger, last_word, .. } = self.connection;
+        let timeout = self.supervisor.shutdown_timeout;
         let told = format!("supervisor.shutdown_timeout, {}, is shorter than", format_duration(timeout));
         if timeout < HANDSHAKES {
             let handshakes = format_duration(HANDSHAKES);
             vec![format!(
                 "{told} the {handshakes} that a stop may wait for handshakes: a stop resets clients that come last or do not end their connections by then, and exits with 3"
             )]
-        } else if timeout < linger {
-            let linger = format_duration(linger);
+        } else if timeout < last_word + linger {
+            let of = if last_word.is_zero() { "" } else { "connection.last_word and " };
+            let wait = format_duration(last_word + linger);
             vec![format!(
-                "{told} connection.linger, {linger}: a stop resets clients that do not end their connections by then, and exits with 3"
+                "{told} {of}connection.linger, {wait}: a stop resets clients that do not end their connections by then, and exits with 3"
             )]
         } else {
             Vec::new()
@@ -153,7 +202,12 @@ impl Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            listen: ListenSettings { address: ([0, 0, 0, 0], 12345).into(), backlog: 4096 },
+            listen: ListenSettings {
+                address: ([0, 0, 0, 0], 12345).into(),
+                backlog: 4096,
+                proxy_protocol: ProxyProtocol::Off,
+                proxy_trusted: Vec::new(),
+            },
             supervisor: SupervisorSettings {
                 workers: 0,
                 max_connections: 1024,
@@ -163,7 +217,11 @@ impl Default for Settings {
                 lame_duck: Duration::ZERO,
                 shutdown_timeout: Duration::from_secs(8),
             },
-            connection: ConnectionSettings { idle_timeout: Duration::ZERO, linger: Duration::from_secs(1) },
+            connection: ConnectionSettings {
+                idle_timeout: Duration::ZERO,
+                linger: Duration::from_secs(1),
+                last_word: Duration::ZERO,
+            },
             admin: AdminSettings { address: None, hosts: Vec::new() },
             fault: FaultSettings::default(),
             log: LogSettings { level: slog::Level::Info, format: LogFormat::Auto },
@@ -194,6 +252,7 @@ mod tests {
             ("fault.wrong", "0.0", "-0.1", "1.0", "1.1"),
             ("fault.close", "0.0", "-inf", "1.0", "inf"),
             ("fault.crash", "0", "-1", "1", "2"),
+            ("connection.last_word", r#""0s""#, r#""-1s""#, year, r#""365days 1ns""#),
         ] {
             check_range::<Settings>(key, least, below, most, above);
         }
@@ -208,6 +267,28 @@ mod tests {
         for bad in ["localhost:12345", "0.0.0.0", ":12345", "::1:12345", "0.0.0.0:65536", ""] {
             let error = read::<Settings>(&format!("listen.address = {bad:?}")).unwrap_err();
             assert!(error.contains(r#""0.0.0.0:12345""#), "{bad}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_proxy_header_is_off_optional_or_required_and_believed_from_networks() {
+        for (name, is) in
+            [("off", ProxyProtocol::Off), ("optional", ProxyProtocol::Optional), ("required", ProxyProtocol::Required)]
+        {
+            let settings = read::<Settings>(&format!("listen.proxy_protocol = {name:?}")).unwrap();
+            assert_eq!(settings.listen.proxy_protocol, is);
+        }
+        for bad in ["\"on\"", "true", "\"\""] {
+            let error = read::<Settings>(&format!("listen.proxy_protocol = {bad}")).unwrap_err();
+            assert!(error.ends_with("expected off, optional or required"), "{bad}: {error}");
+        }
+        let [anyone, trusted] = ["[]", r#"["10.0.0.0/8", "::1"]"#]
+            .map(|networks| read::<Settings>(&format!("listen.proxy_trusted = {networks}")).unwrap().listen);
+        let [ours, other] = ["10.1.2.3", "192.0.2.1"].map(|address| address.parse().unwrap());
+        assert!(anyone.trusts(other) && trusted.trusts(ours) && !trusted.trusts(other));
+        for bad in [r#""10.0.0.0/8""#, "[1]", r#"["10.0.0.0/33"]"#, r#"["host"]"#] {
+            let error = read::<Settings>(&format!("listen.proxy_trusted = {bad}")).unwrap_err();
+            assert!(error.ends_with(r#"expected a list of networks such as ["10.0.0.0/8", "::1"]"#), "{bad}: {error}");
         }
     }
 

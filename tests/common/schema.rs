@@ -1,4 +1,4 @@
-//! Checks JSON against the schemas in `docs/schema/`, as far as they go: the words of JSON Schema that stand here.
+//! Checks JSON against the schemas in `docs/`, as far as they go: the words of JSON Schema that stand here.
 
 use serde_json::Value;
 use std::{collections::BTreeMap, sync::LazyLock};
@@ -9,6 +9,7 @@ static DOCUMENTS: LazyLock<BTreeMap<&str, Value>> = LazyLock::new(|| {
         ("tree.json", read(include_str!("../../docs/schema/tree.json"))),
         ("connections.json", read(include_str!("../../docs/schema/connections.json"))),
         ("events.json", read(include_str!("../../docs/schema/events.json"))),
+        ("report.json", read(include_str!("../../docs/report.schema.json"))),
     ])
 });
 
@@ -34,6 +35,7 @@ fn check(whole: &Value, schema: &Value, value: &Value) -> Result<(), String> {
                     "null" => value.is_null(),
                     "boolean" => value.is_boolean(),
                     "integer" => value.is_u64() || value.is_i64(),
+                    "number" => value.is_number(),
                     "string" => value.is_string(),
                     "array" => value.is_array(),
                     "object" => value.is_object(),
@@ -42,7 +44,9 @@ fn check(whole: &Value, schema: &Value, value: &Value) -> Result<(), String> {
                 let any = wanted.as_array().map_or_else(|| is(wanted), |kinds| kinds.iter().any(is));
                 holds(any, || format!("expected {wanted}, found {value}"))?;
             }
-            "minimum" => holds(value.as_i64() >= wanted.as_i64(), || format!("{value} is below {wanted}"))?,
+            "minimum" => {
+                holds(value.is_null() || value.as_f64() >= wanted.as_f64(), || format!("{value} is below {wanted}"))?
+            }
             "maximum" => holds(value.as_i64() <= wanted.as_i64(), || format!("{value} is above {wanted}"))?,
             "maxItems" => holds(list(value).len() as u64 <= wanted.as_u64().unwrap(), || "too many".into())?,
             "anyOf" => {

@@ -49,7 +49,7 @@ pub fn run(tests: Vec<(String, Box<dyn FnOnce() + Send>)>) -> ExitCode {
 }
 
 /// Why these tests cannot run here, if they cannot.
-fn obstacle() -> Option<String> {
+pub fn obstacle() -> Option<String> {
     let answers = |args: &[&str]| {
         let mut command = Command::new("timeout");
         let output = command.args(["20", "docker"]).args(args).output();
@@ -189,6 +189,11 @@ impl Running {
                 Err(RecvTimeoutError::Timeout) => panic!("it does not end\n{}", self.heard.join("\n")),
             }
         }
+    }
+
+    /// The lines that have been read so far.
+    pub fn lines(&self) -> &[String] {
+        &self.heard
     }
 
     /// The output that has been read so far.

@@ -37,6 +37,13 @@ pub struct Tree {
     listening: bool,
     /// Whether the server goes on for a while after the first order to stop.
     lame_duck: bool,
+    /// Whether a stop waits for the last words of clients to whom nothing is due.
+    last_word: bool,
+    /// Whether one whose input had ended was waited for again.
+    asked_again: bool,
+    /// Whether a client had its last word and got its answer, and whether one was forced while it was waited for.
+    answered_last: bool,
+    forced_before: bool,
     /// Signals, without their echoes.
     signals: usize,
     /// Those that had come when the stop began.
@@ -106,6 +113,8 @@ struct Connection {
     has_slot: bool,
     /// Whether its service has begun.
     begun: bool,
+    /// Whether its client has sent something that is not answered yet.
+    due: bool,
     /// `false` when it has ended and its `Stopped` is on the way.
     alive: bool,
 }
@@ -142,6 +151,8 @@ pub enum Action {
     AcceptorHears(usize),
     AcceptorCrashes(usize),
     Begin(ConnectionId),
+    Speak(ConnectionId),
+    LastWordIsOver(ConnectionId),
     End(ConnectionId),
     Crash(ConnectionId),
 }
@@ -286,15 +297,22 @@ impl Tree {
         let Some(connection) = self.connections.get_mut(&id).filter(|connection| connection.alive) else { return };
         match stop {
             Stop::Accepting => {}
-            Stop::Drain | Stop::Finish => connection.state = connection.state.end_input(Ending::Stopped),
-            Stop::Abort => self.end(id, CloseReason::Forced),
+            Stop::Drain | Stop::Finish => {
+                let before = connection.state;
+                connection.state = before.stop(self.last_word && !connection.due);
+                self.asked_again |= before.input_has_ended() && !connection.state.input_has_ended();
+            }
+            Stop::Abort => {
+                self.forced_before |= connection.state == ConnectionState::LastWord;
+                self.end(id, CloseReason::Forced);
+            }
         }
     }
 
     fn start(&mut self, worker: usize, id: ConnectionId, has_slot: bool) {
         let missed = self.workers[worker].state.enter(id, ());
         let state = ConnectionState::Waiting;
-        self.connections.insert(id, Connection { worker, state, has_slot, begun: false, alive: true });
+        self.connections.insert(id, Connection { worker, state, has_slot, begun: false, due: false, alive: true });
         missed.into_iter().for_each(|stop| self.connection_hears(id, stop));
     }
 
@@ -302,8 +320,17 @@ impl Tree {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         connection.begun = true;
         connection.state = connection.state.serve();
+        Self::read(connection, &mut self.answered_last);
         let is_late = self.census.is_some() && !connection.has_slot;
         self.served_late |= is_late && connection.state == ConnectionState::Serving;
+    }
+
+    /// The service reads what has come, which may be the last word. It reads nothing before it has begun.
+    fn read(connection: &mut Connection, answered_last: &mut bool) {
+        if connection.begun && connection.due && connection.state == ConnectionState::LastWord {
+            connection.state = connection.state.end_input(Ending::Stopped);
+            *answered_last = true;
+        }
     }
 
     fn leave(&mut self, id: ConnectionId, reason: CloseReason) {
@@ -355,6 +382,8 @@ pub struct Model {
     pub refusing: bool,
     /// Whether the server goes on for a while after the first order to stop.
     pub lame_duck: bool,
+    /// Whether a stop waits for the last words of clients to whom nothing is due.
+    pub last_word: bool,
     /// How many echoes of a signal there may be.
     pub echoes: usize,
     /// How many orders to abort there may be.
@@ -415,6 +444,13 @@ pub const ABORTED_LATE: Reached = ("an abort of a stop that has drained a connec
 pub const LAME_DUCK: Reached = ("a client that is accepted after the announcement of a stop", |_, tree| {
     tree.timers.contains(&Timer::LameDuck) && tree.backlog == 0 && tree.connections.values().any(|c| c.begun)
 });
+pub const LAST_WORD: Reached = ("a graceful stop in which a client had its last word", |model, tree| {
+    (GRACEFUL.1)(model, tree) && tree.answered_last
+});
+pub const FORCED_BEFORE_THE_LAST_WORD: Reached =
+    ("a stop that forces a client whose last word is waited for", |_, tree| {
+        tree.reported().is_some() && tree.forced_before
+    });
 pub const LATE_HANDSHAKE: Reached = ("a handshake that ends after the first sweep", |_, tree| {
     let settling = tree.timers.contains(&Timer::Settling);
     tree.census.is_some() && tree.listening && !settling && tree.backlog > 0 && tree.timers.contains(&Timer::Handshakes)
@@ -447,6 +483,10 @@ impl stateright::Model for Model {
             taken: 0,
             listening: true,
             lame_duck: self.lame_duck,
+            last_word: self.last_word,
+            asked_again: false,
+            answered_last: false,
+            forced_before: false,
             signals: 0,
             signals_at_begin: 0,
             echoes: 0,
@@ -527,6 +567,10 @@ impl stateright::Model for Model {
             let begins = connection.alive && !connection.begun && tree.may_begin(id, connection);
             offer(begins, Action::Begin(id));
             let waits = connection.state == ConnectionState::Waiting && !connection.has_slot;
+            let open = connection.alive && !connection.state.input_has_ended();
+            offer(self.last_word && open && !connection.due, Action::Speak(id));
+            let last_word = connection.alive && connection.state == ConnectionState::LastWord;
+            offer(last_word, Action::LastWordIsOver(id));
             // Of those that are alike the oldest goes first: which of them it is makes no difference.
             let first = || !tree.connections.range(..id).any(|(_, older)| older == connection);
             offer(connection.alive && (waits || connection.begun && first()), Action::End(id));
@@ -620,6 +664,15 @@ impl stateright::Model for Model {
                 tree.send(n, Mail::AcceptorStopped { crashed });
             }
             Action::Begin(id) => tree.begin(id),
+            Action::Speak(id) => {
+                let connection = tree.connections.get_mut(&id)?;
+                connection.due = true;
+                Tree::read(connection, &mut tree.answered_last);
+            }
+            Action::LastWordIsOver(id) => {
+                let connection = tree.connections.get_mut(&id)?;
+                connection.state = connection.state.end_input(Ending::Stopped);
+            }
             Action::End(id) => {
                 let connection = &tree.connections[&id];
                 let reason = connection.state.finish().reason();
@@ -646,6 +699,13 @@ impl stateright::Model for Model {
             Property::always("who has been told to drain is not served", |_, tree: &Tree| {
                 let told = |c: &Connection| tree.workers[c.worker].heard >= Some(Stop::Drain);
                 !tree.connections.values().any(|c| c.alive && told(c) && c.state == ConnectionState::Serving)
+            }),
+            Property::always("no last word is waited for after the input has ended", |_, tree: &Tree| {
+                !tree.asked_again
+            }),
+            Property::always("no last word is waited for once force is used", |_, tree: &Tree| {
+                let told = |c: &Connection| tree.workers[c.worker].heard == Some(Stop::Abort);
+                !tree.connections.values().any(|c| c.alive && told(c) && c.state == ConnectionState::LastWord)
             }),
             Property::always("the report's numbers add up to those who were alive", |_, tree: &Tree| {
                 let (Some((_, tally)), Some(census)) = (&tree.report, tree.census) else { return true };

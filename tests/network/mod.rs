@@ -1,10 +1,13 @@
-//! A slow network for one test. There are two network namespaces, one for the client and one for the server. A relay between them
+//! Networks for one test. A lone namespace has its loopback device, and so all addresses of 127.0.0.0/8 for itself.
+//!
+//! In a slow network there are two network namespaces, one for the client and one for the server. A relay between them
 //! delays, reorders and loses packets.
 //!
 //! The namespaces have no names. They live as long as something holds them open, so nothing of them is left after a test. The fate
 //! of a packet depends on four things: the seed, its client's port, its direction and its number. It does not depend on the order
 //! in which clients come. This needs the privilege to make namespaces, `/dev/net/tun` and the program `ip`.
 #![expect(unsafe_code, reason = "namespaces and devices are made by system calls")]
+#![allow(dead_code, reason = "each test file is a crate of its own and uses its part")]
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
@@ -101,6 +104,13 @@ impl Namespace {
             Ok(Self(File::open("/proc/thread-self/ns/net")?.into()))
         });
         made.join().expect("it does not panic")
+    }
+
+    /// A namespace with nothing but its loopback device.
+    pub fn alone() -> io::Result<Self> {
+        let namespace = Self::new()?;
+        namespace.enter(|| ip("link set lo up"))??;
+        Ok(namespace)
     }
 
     /// Does `work` on a thread in this namespace. Sockets and processes that it makes belong to this namespace.

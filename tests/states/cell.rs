@@ -14,6 +14,8 @@ pub const MARGIN: Duration = Duration::from_secs(10);
 /// How long a paused reader pauses. The kernel probes its closed window more and more rarely: the probe after the one at 50 s comes
 /// 50 s later. Between the two the last acknowledgement of a healthy reader is older than `UNACKNOWLEDGED`.
 pub const PAUSE: Duration = Duration::from_secs(100);
+/// How long a stop waits for a last word, in cells of other places than that.
+pub const LAST_WORD: Duration = Duration::from_millis(100);
 /// How long an event may take to come on a busy machine.
 pub const PROMPT: Duration = Duration::from_secs(5);
 /// The idle timeout, in cells where it elapses.
@@ -67,6 +69,8 @@ pub enum Place {
     Serving,
     /// Serving with an idle timeout that runs.
     Timed,
+    /// A stop has been ordered, and the client's last word is waited for.
+    LastWord,
     /// A stop has been ordered, and the service still has something to write.
     Draining,
     /// The server's FIN is sent, because the client has ended its input.
@@ -99,6 +103,8 @@ pub struct Cell {
     pub half_closed: bool,
     pub goes: Goes,
     pub event: Event,
+    /// How long a stop waits for a last word, in other places than that.
+    pub last_word: Duration,
 }
 
 /// How a connection must end.
@@ -115,13 +121,16 @@ impl Cell {
     pub fn all() -> impl Iterator<Item = Self> {
         use Place::*;
         let mut cells = Vec::new();
-        for place in [Backlog, Waiting, Serving, Timed, Draining, ClosingByClient, ClosingByStop, ClosingByIdle] {
+        for place in
+            [Backlog, Waiting, Serving, Timed, LastWord, Draining, ClosingByClient, ClosingByStop, ClosingByIdle]
+        {
             for sent in [Sent::Nothing, Sent::Little, Sent::Some, Sent::Much, Sent::TooMuch] {
                 for reads in [Reads::All, Reads::Nothing, Reads::Slowly] {
                     for half_closed in [false, true] {
                         for goes in [Goes::Stays, Goes::Resets, Goes::IsKilled, Goes::Vanishes] {
                             for event in [Event::Nothing, Event::Stop, Event::Abort, Event::Idle, Event::Pause] {
-                                cells.push(Self { place, sent, reads, half_closed, goes, event });
+                                let last_word = Duration::ZERO;
+                                cells.push(Self { place, sent, reads, half_closed, goes, event, last_word });
                             }
                         }
                     }
@@ -152,7 +161,8 @@ impl Cell {
             Backlog | Waiting if matches!(self.sent, Sent::Some | Sent::Much) => {
                 return no("without an echo there is only what the server's kernel takes and what it does not");
             }
-            Serving | Timed if self.half_closed && self.sent < Sent::Much => {
+            LastWord if self.sent >= Sent::Much => return no("bytes are due"),
+            Serving | Timed | LastWord if self.half_closed && self.sent < Sent::Much => {
                 return no("the service has read the FIN and is done: the lingering close has begun");
             }
             Draining if self.sent < Sent::Much => {
@@ -177,7 +187,8 @@ impl Cell {
                 return no("its kernel would still send: it would not be silent");
             }
             let served_on = matches!(self.place, Backlog | Waiting | Serving | Timed) && !self.half_closed;
-            if self.event == Event::Nothing && !self.is_owed() && served_on {
+            let waited_for = self.place == LastWord && self.event != Event::Abort;
+            if !self.is_owed() && (waited_for || served_on && self.event == Event::Nothing) {
                 return no("nothing is sent to it, so only keep-alive finds it, after 90 s");
             }
         }
@@ -198,7 +209,7 @@ impl Cell {
             && match self.place {
                 Waiting => self.sent == Sent::Nothing,
                 ClosingByClient | ClosingByStop | ClosingByIdle => self.sent <= Sent::Little,
-                Backlog | Serving | Timed | Draining => false,
+                Backlog | Serving | Timed | LastWord | Draining => false,
             }
     }
 
@@ -234,7 +245,7 @@ impl Cell {
 
     /// Whether a stop was ordered before the client goes.
     pub fn is_stopped_before(&self) -> bool {
-        matches!(self.place, Place::Draining | Place::ClosingByStop)
+        matches!(self.place, Place::LastWord | Place::Draining | Place::ClosingByStop)
     }
 
     pub fn is_stopped(&self) -> bool {
@@ -340,6 +351,7 @@ impl Cell {
         settings.supervisor.max_connections = 1 + usize::from(self.has_second_slot());
         settings.supervisor.max_pending = usize::from(self.place == Place::Waiting);
         settings.supervisor.shutdown_timeout = if self.event == Event::Abort { DEADLINE } else { NEVER };
+        settings.connection.last_word = if self.place == Place::LastWord { NEVER } else { self.last_word };
         settings.connection.linger = if self.lingers_to_its_end() { LINGER } else { NEVER };
         let idle = if self.place == Place::Timed { NEVER } else { Duration::ZERO };
         settings.connection.idle_timeout = self.idle().unwrap_or(idle);
@@ -349,11 +361,12 @@ impl Cell {
 
 impl fmt::Display for Cell {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { place, sent, reads, half_closed, goes, event } = self;
+        let Self { place, sent, reads, half_closed, goes, event, last_word } = self;
         write!(f, "{place:?}: sent {sent:?}, read {reads:?}")?;
         if *half_closed {
             write!(f, ", half-closed")?;
         }
-        write!(f, " / {goes:?} / event: {event:?}")
+        write!(f, " / {goes:?} / event: {event:?}")?;
+        if last_word.is_zero() { Ok(()) } else { write!(f, " / a last word has {last_word:?}") }
     }
 }

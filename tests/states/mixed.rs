@@ -242,6 +242,7 @@ pub fn stop(seed: u64) -> Result<Books, String> {
     settings.supervisor.max_pending = PENDING;
     settings.supervisor.shutdown_timeout = DEADLINE;
     settings.connection.linger = PATIENCE;
+    settings.connection.last_word = Duration::from_millis([0, 0, 1, 100][random.below(4) as usize]);
     let house = House::start(settings);
     let progress = AtomicU64::new(0);
     let stop_at = random.below(3_000_000);

@@ -205,11 +205,14 @@ impl Companion {
         Ok(())
     }
 
-    /// Waits until its input ends.
+    /// Talks until its input ends, so that no stop waits for its last word.
     fn wait_until_stopped(&mut self) -> Played {
-        match self.stream.read(&mut [0]) {
-            Ok(0) => Ok(()),
-            other => wrong(format!("the companion is not stopped: {other:?}")),
+        loop {
+            match self.round_trip() {
+                Ok(()) => {}
+                Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(()),
+                Err(error) => return wrong(format!("the companion is not stopped: {error}")),
+            }
         }
     }
 }
@@ -351,7 +354,7 @@ impl Play<'_> {
 
     fn reach_the_place(&mut self, served: Served) -> Played {
         match self.cell.place {
-            Place::Draining => self.stop(),
+            Place::LastWord | Place::Draining => self.stop(),
             Place::ClosingByStop => {
                 self.stop()?;
                 let finished = |_: &mut Self| match served.look() {
@@ -481,7 +484,8 @@ impl Play<'_> {
     /// The client reads what still comes, and ends.
     fn resume(&mut self, expected: &Expected) -> Played {
         let cell = self.cell;
-        if cell.place != Place::ClosingByIdle && !cell.is_stopped() && !cell.half_closed {
+        let served_on = cell.place != Place::ClosingByIdle && !cell.is_stopped();
+        if (served_on || cell.place == Place::LastWord) && !cell.half_closed {
             self.client.shut();
         }
         self.until("the client hears the end", 2 * PROMPT, |play| match cell.reads {

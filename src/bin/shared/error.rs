@@ -3,7 +3,7 @@
 //! Relies on the library for what can keep a server or a client from running.
 
 use std::io;
-use supervised_echo::{Error, settings::layers::SettingsError};
+use supervised_echo::{Error, report::ReadError, settings::layers::SettingsError};
 
 /// Why a program could not do its work. Displayed, it is the one line that the program prints.
 #[derive(Debug, thiserror::Error)]
@@ -14,6 +14,9 @@ pub enum ProgramError {
     /// The server or the client could not start or run.
     #[error(transparent)]
     Library(#[from] Error),
+    /// A report could not be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
     /// What the program does besides has failed.
     #[error("{what}: {source}")]
     Io {
@@ -29,7 +32,7 @@ impl ProgramError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Settings(_) => 78,
-            Self::Library(_) | Self::Io { .. } => 1,
+            Self::Library(_) | Self::Read(_) | Self::Io { .. } => 1,
         }
     }
 }

@@ -43,9 +43,9 @@ pub(super) async fn watch_idle(stream: Rc<Stream>, timeout: Duration) {
             }
             ConnectionState::Failing => return,
             // From here on the deadline of the stop counts.
-            ConnectionState::Draining(Ending::Stopped) | ConnectionState::Closing(Some(Ending::Stopped)) => {
-                pending().await
-            }
+            ConnectionState::LastWord
+            | ConnectionState::Draining(Ending::Stopped)
+            | ConnectionState::Closing(Some(Ending::Stopped)) => pending().await,
         }
         stream.touch();
     }

@@ -8,6 +8,7 @@
 mod close;
 mod context;
 pub(crate) mod halves;
+mod header;
 mod idle;
 mod kernel;
 pub(crate) mod record;
@@ -17,13 +18,14 @@ mod stream;
 use crate::{
     decisions::{
         admission::Place,
-        connection::{CloseReason, ConnectionState, Ending},
+        connection::{CloseReason, ConnectionState},
         stop::Stop,
     },
     server::{
         connection::{
             close::{deliver, lingering_close},
             context::{Live, OneFuture},
+            header::take_header,
             record::Record,
             socket::Socket,
             stream::Stream,
@@ -37,10 +39,11 @@ use futures_util::FutureExt;
 use idle::watch_idle;
 use std::{
     panic::AssertUnwindSafe,
+    pin::Pin,
     rc::{Rc, Weak},
     sync::Arc,
 };
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, time::sleep};
 
 /// The actor of one client.
 pub(crate) struct ConnectionActor {
@@ -51,13 +54,14 @@ impl ConnectionActor {
     /// Starts the actor of a client with its place; `None` if the client comes from the backlog and is only drained.
     pub fn start<S: Service>(tcp: TcpStream, record: Record, service: Arc<S>, place: Option<Place>) -> Connection {
         let idle_timeout = record.context.settings.idle_timeout;
-        if let Some(Place::Waiting(pending)) = place {
-            slog::debug!(record.context.log, "connection waiting"; "connection" => record.connection().get(),
-                "peer" => %record.peer, "pending" => pending);
-            record.show(ConnectionState::Waiting);
-        }
         let stream = Rc::new(Stream::new(tcp, record, S::AT_STOP == AtStop::Notify, !idle_timeout.is_zero()));
-        let conversation = converse(Socket(stream.clone()), service, place == Some(Place::Served));
+        let expects_header = stream.expects_header();
+        if !expects_header {
+            announce(&stream, place);
+        }
+        let arrives = expects_header || place != Some(Place::Served);
+        let arrival = arrives.then(|| Box::pin(arrive(stream.clone(), place)));
+        let conversation = converse(Socket(stream.clone()), service, arrival);
         // A panic of the service ends here, and with it this connection.
         let conversation =
             AssertUnwindSafe(conversation).catch_unwind().map(|ended| ended.unwrap_or(CloseReason::Crashed));
@@ -95,7 +99,15 @@ impl Handler<Stop> for ConnectionActor {
     fn handle(&mut self, stop: Stop, ctx: &mut Self::Context) {
         match stop {
             Stop::Accepting => {}
-            Stop::Drain | Stop::Finish => self.stream.end_input(Ending::Stopped),
+            Stop::Drain | Stop::Finish => {
+                if let Some(time) = self.stream.stop() {
+                    let stream = Rc::downgrade(&self.stream);
+                    actix_rt::spawn(async move {
+                        sleep(time).await;
+                        stream.upgrade().iter().for_each(|stream| stream.end_last_word());
+                    });
+                }
+            }
             Stop::Abort => {
                 self.end(CloseReason::Forced);
                 ctx.stop();
@@ -146,17 +158,32 @@ impl Connection {
     }
 }
 
+/// Tells of a connection that waits for a slot.
+fn announce(stream: &Stream, place: Option<Place>) {
+    if let Some(Place::Waiting(pending)) = place
+        && stream.state() == ConnectionState::Waiting
+    {
+        stream.record.wait(pending);
+    }
+}
+
 /// The data plane, from the first byte to the last.
 ///
-/// The waiting and the lingering close are boxed when they begin. Kept in place, the larger of them would take its room in
+/// The arrival and the lingering close are boxed. Kept in place, the larger of them would take its room in
 /// every connection from start to end (0.4 KB of memory per idle connection).
 #[expect(
     clippy::manual_async_fn,
     reason = "it would keep its arguments twice, and the task of each connection take 384 bytes instead of 256"
 )]
-fn converse<S: Service>(mut socket: Socket, service: Arc<S>, has_slot: bool) -> impl Future<Output = CloseReason> {
+fn converse<S: Service>(
+    mut socket: Socket,
+    service: Arc<S>,
+    arrival: Option<Pin<Box<impl Future<Output = Option<CloseReason>>>>>,
+) -> impl Future<Output = CloseReason> {
     async move {
-        if !has_slot && let Some(reason) = Box::pin(wait(&socket.0)).await {
+        if let Some(arrival) = arrival
+            && let Some(reason) = arrival.await
+        {
             return reason;
         }
         socket.0.serve();
@@ -179,11 +206,23 @@ fn converse<S: Service>(mut socket: Socket, service: Arc<S>, has_slot: bool) -> 
     }
 }
 
+/// All that comes before the service: the PROXY header, then the wait for a slot. Gives the close reason if the service is not to
+/// begin.
+async fn arrive(stream: Rc<Stream>, place: Option<Place>) -> Option<CloseReason> {
+    if stream.expects_header() {
+        if let Some(reason) = take_header(&stream).await {
+            return Some(reason);
+        }
+        announce(&stream, place);
+    }
+    if place == Some(Place::Served) { None } else { wait(&stream).await }
+}
+
 /// Waits for a slot, or for a stop, after which the connection is drained. Gives the close reason if the client goes first.
 async fn wait(stream: &Stream) -> Option<CloseReason> {
     tokio::select! {
         biased;
-        () = stream.told_to_end() => None,
+        () = stream.becomes(|state| state.ending().is_some()) => None,
         () = stream.record.permit.served() => None,
         reason = stream.gone() => {
             // A client that has only ended its input may still listen. It is owed nothing but a clean end.
@@ -199,7 +238,7 @@ mod tests {
     use crate::{server::messages::ConnectionStopped, settings::FaultSettings};
 
     use std::{
-        future::pending,
+        future::{self, pending},
         pin::pin,
         sync::atomic::{AtomicUsize, Ordering},
         time::Duration,
@@ -679,7 +718,8 @@ mod tests {
     async fn the_task_of_a_connection_has_256_bytes_also_with_an_echo_that_could_lie() {
         async fn size<S: Service>(service: S) -> usize {
             let stream = Stream::new(connection().await.0, record(context(NEVER).0), false, false);
-            size_of_val(&converse(Socket(Rc::new(stream)), Arc::new(service), true))
+            let arrival: Option<Pin<Box<future::Ready<_>>>> = None;
+            size_of_val(&converse(Socket(Rc::new(stream)), Arc::new(service), arrival))
         }
         let faulty = FaultyEcho::new(&FaultSettings::default(), Logger::root(Discard, o!()));
         // The actor and tokio's own part take the rest. With one word more the task would take 384 bytes.

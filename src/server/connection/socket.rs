@@ -33,9 +33,10 @@ impl Socket {
         self.0.record.connection().get()
     }
 
-    /// The client's address, IPv4 also where it came through a dual-stack socket.
+    /// The client's address, IPv4 also where it came through a dual-stack socket. Where a balancer tells of its client in a PROXY
+    /// header, it is that client's.
     pub fn peer(&self) -> SocketAddr {
-        self.0.record.peer
+        self.0.record.peer()
     }
 
     /// The address at which the client has reached the server, IPv4 also where it came through a dual-stack socket.
@@ -59,7 +60,7 @@ impl Socket {
     /// ```
     pub fn log(&self) -> Logger {
         let record = &self.0.record;
-        record.context.log.new(o!("connection" => record.connection().get(), "peer" => record.peer.to_string()))
+        record.context.log.new(o!("connection" => record.connection().get(), "peer" => record.peer().to_string()))
     }
 
     /// Why the server wants the service to end, as soon as it does. If the input ends and this is `None`, the client ended

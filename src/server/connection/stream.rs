@@ -3,14 +3,21 @@
 
 use crate::{
     buffer::{READS_IN_A_ROW, with_buffer},
-    decisions::connection::{CloseReason, ConnectionState, Ending},
+    decisions::{
+        connection::{CloseReason, ConnectionState, Ending},
+        proxy_header::{LONGEST, More, Refusal, Step, decide},
+    },
     server::connection::{
         kernel,
         record::{Record, canonical},
     },
+    settings::ProxyProtocol,
 };
 use futures_util::FutureExt;
-use rustix::io::ioctl_fionread;
+use rustix::{
+    io::{Errno, ioctl_fionread},
+    net::{RecvFlags, recv},
+};
 use socket2::SockRef;
 use std::{
     cell::{Cell, OnceCell, RefCell},
@@ -35,6 +42,8 @@ pub(crate) struct Stream {
     state: Cell<ConnectionState>,
     /// Whether the service is only notified when the server wants it to end. Then its input stays open.
     notify: bool,
+    /// Whether a PROXY header is still to come.
+    header: Cell<ProxyProtocol>,
     /// How many of the bytes that had arrived when the service was told to end are still to be read.
     due: Cell<u64>,
     /// Whether reading has paused, so that a notified service sees the stop.
@@ -61,7 +70,13 @@ pub(crate) struct Stream {
 
 impl Stream {
     pub fn new(tcp: TcpStream, record: Record, notify: bool, watch_idle: bool) -> Self {
+        let listen = &record.context.listen;
+        let header = match listen.proxy_protocol {
+            ProxyProtocol::Optional if !listen.trusts(record.peer().ip()) => ProxyProtocol::Off,
+            header => header,
+        };
         Self {
+            header: Cell::new(header),
             tcp,
             record,
             state: Cell::new(ConnectionState::Waiting),
@@ -80,23 +95,144 @@ impl Stream {
         }
     }
 
+    /// Watchers hear of a connection when its client's address is known.
     fn set_state(&self, state: ConnectionState) {
         self.state.set(state);
-        self.record.show(state);
+        if !self.expects_header() {
+            self.record.show(state);
+        }
+    }
+
+    // The PROXY header.
+
+    /// Whether a PROXY header may still come.
+    pub fn expects_header(&self) -> bool {
+        self.header.get() != ProxyProtocol::Off
+    }
+
+    /// Resolves when the header is taken away, or none is expected any more. The error within is why the connection is to be reset.
+    pub async fn take_header(&self) -> io::Result<Result<(), Refusal>> {
+        let mut stopped = false;
+        loop {
+            let more = tokio::select! {
+                biased;
+                () = self.becomes(ConnectionState::input_has_ended), if !stopped => More::Stopped,
+                ready = self.tcp.ready(Interest::READABLE) => {
+                    if ready?.is_read_closed() { More::Ended } else { More::Open }
+                }
+            };
+            let tried = if more == More::Stopped {
+                stopped = true;
+                self.try_header(more)?
+            } else {
+                // What has arrived is not enough: that makes the reactor tell of more.
+                let tried = self.tcp.try_io(Interest::READABLE, || match self.try_header(more)? {
+                    Ok(false) => Err(ErrorKind::WouldBlock.into()),
+                    tried => Ok(tried),
+                });
+                match tried {
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => continue,
+                    tried => tried?,
+                }
+            };
+            match tried {
+                Ok(false) => {}
+                tried => return Ok(tried.map(drop)),
+            }
+        }
+    }
+
+    /// Takes the header away if it has arrived. True if none is expected any more.
+    pub fn try_header(&self, more: More) -> io::Result<Result<bool, Refusal>> {
+        if !self.expects_header() {
+            return Ok(Ok(true));
+        }
+        let required = self.header.get() == ProxyProtocol::Required;
+        if required && !self.record.context.listen.trusts(self.record.peer().ip()) {
+            return Ok(Err(Refusal::Untrusted));
+        }
+        with_buffer(|buffer| {
+            let buffer = &mut buffer[..LONGEST];
+            let n = match recv(&self.tcp, &mut *buffer, RecvFlags::PEEK) {
+                Err(Errno::WOULDBLOCK) => 0,
+                arrived => arrived?.1,
+            };
+            Ok(match decide(&buffer[..n], required, more) {
+                Ok(Step::Wait) => Ok(false),
+                Ok(Step::Serve { length, client }) => {
+                    (&*SockRef::from(&self.tcp)).read_exact(&mut buffer[..length])?;
+                    self.know_client(length, client);
+                    Ok(true)
+                }
+                Err(refusal) => Err(refusal),
+            })
+        })
+    }
+
+    /// A header of this length has been taken away, and has told of this client.
+    fn know_client(&self, length: usize, client: Option<SocketAddr>) {
+        self.due.set(self.due.get().saturating_sub(length as u64));
+        if let Some(client) = client {
+            self.record.peer.set(canonical(client));
+        }
+        self.header.set(ProxyProtocol::Off);
+        if self.state() != ConnectionState::Waiting {
+            self.record.show(self.state());
+        }
     }
 
     // Orders.
+
+    /// The server stops. Gives the time for the client's last word, if this begins the wait for it.
+    pub fn stop(&self) -> Option<Duration> {
+        // A header is nothing that is due. If it is refused, the connection's own task finds that too.
+        let _ = self.try_header(More::Open);
+        let (time, before) = (self.last_word(), self.state());
+        let nothing_is_due = self.expects_header() || self.arrived() == 0;
+        let may_wait = !time.is_zero() && nothing_is_due;
+        if before.stop(may_wait) != ConnectionState::LastWord {
+            self.end_input(Ending::Stopped);
+            return None;
+        }
+        self.set_state(ConnectionState::LastWord);
+        self.wake_service();
+        (before != ConnectionState::LastWord).then_some(time)
+    }
+
+    /// How long a stop waits for a last word. A service that is notified asks its client itself.
+    fn last_word(&self) -> Duration {
+        if self.notify { Duration::ZERO } else { self.record.context.settings.last_word }
+    }
+
+    /// The time for the last word is over.
+    pub fn end_last_word(&self) {
+        if self.state() == ConnectionState::LastWord {
+            self.end_input(Ending::Stopped);
+        }
+    }
 
     /// The server wants the service to end. The input ends after what has arrived by now, so a client that keeps sending
     /// cannot keep it open. The input of a service that asked to be notified stays open, but pauses at that point.
     pub fn end_input(&self, ending: Ending) {
         let before = self.state();
         self.set_state(before.end_input(ending));
-        if before.ending().is_some() || self.state().ending().is_none() {
+        if before.input_has_ended() || !self.state().input_has_ended() {
             return;
         }
-        // A socket that cannot tell is broken, and the next read reports it.
-        self.due.set(ioctl_fionread(&self.tcp).unwrap_or(0));
+        if ending == Ending::Stopped && !self.last_word().is_zero() {
+            // The last bytes wait for FIN, so that no message of the client comes between them.
+            let _ = SockRef::from(&self.tcp).set_tcp_cork(true);
+        }
+        self.due.set(self.arrived());
+        self.wake_service();
+    }
+
+    /// Bytes that have arrived and are not read. A socket that cannot tell is broken, and the next read reports it.
+    fn arrived(&self) -> u64 {
+        ioctl_fionread(&self.tcp).unwrap_or(0)
+    }
+
+    fn wake_service(&self) {
         self.reader.take().into_iter().for_each(Waker::wake);
         self.ring();
     }
@@ -124,7 +260,7 @@ impl Stream {
     }
 
     fn input_has_ended(&self) -> bool {
-        !self.notify && self.state().ending().is_some()
+        !self.notify && self.state().input_has_ended()
     }
 
     fn wake_at_the_end(&self, cx: &Context<'_>) {
@@ -135,11 +271,11 @@ impl Stream {
         }
     }
 
-    /// Resolves when the server wants a connection to end before its service has begun.
-    pub async fn told_to_end(&self) {
+    /// Resolves when the state is such, before the service has begun.
+    pub async fn becomes(&self, is_such: impl Fn(ConnectionState) -> bool) {
         poll_fn(|cx| {
             self.wake_at_the_end(cx);
-            if self.state().ending().is_some() { Poll::Ready(()) } else { Poll::Pending }
+            if is_such(self.state()) { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
     }
@@ -155,7 +291,8 @@ impl Stream {
 
     /// Whether the service runs: it has begun and is not over.
     pub fn is_in_service(&self) -> bool {
-        matches!(self.state(), ConnectionState::Serving | ConnectionState::Draining(_))
+        use ConnectionState::{Draining, LastWord, Serving};
+        matches!(self.state(), Serving | LastWord | Draining(_))
     }
 
     /// When a byte last moved in either direction, if an idle timeout is set.
@@ -181,7 +318,7 @@ impl Stream {
             return Poll::Ready(Ok(()));
         }
         self.wake_at_the_end(cx);
-        if self.state().ending().is_some() && !self.paused.replace(true) {
+        if self.state().input_has_ended() && !self.paused.replace(true) {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
@@ -232,15 +369,18 @@ impl Stream {
         }
     }
 
-    fn receive(&self, buffer: &mut [u8], count: impl FnOnce(&Record, u64)) -> io::Result<usize> {
+    fn receive(&self, buffer: &mut [u8], count: impl FnOnce(&Record, &[u8])) -> io::Result<usize> {
         // The bytes that are due are there, also where the reactor has not heard of them yet.
         let due = self.due.take();
         let n = if due > 0 { self.receive_now(buffer) } else { self.receive_if_ready(buffer) }?;
         self.due.set(if n == 0 { 0 } else { due.saturating_sub(n as u64) });
         self.paused.set(false);
         self.client_done.set(n == 0);
-        count(&self.record, n as u64);
+        count(&self.record, &buffer[..n]);
         self.touch();
+        if n > 0 && self.state() == ConnectionState::LastWord {
+            self.end_input(Ending::Stopped);
+        }
         Ok(n)
     }
 

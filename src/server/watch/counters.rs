@@ -5,6 +5,7 @@
 
 use crate::{decisions::connection::CloseReason, server::watch::tree::Open};
 use std::{
+    array,
     sync::atomic::{AtomicU64, Ordering::Relaxed},
     time::Duration,
 };
@@ -54,6 +55,8 @@ pub(crate) struct Counters {
     pub echoed: Counter,
     /// Read after the service was done.
     pub discarded: Counter,
+    /// Of these three, the bytes of health checks that have ended.
+    left_out: [Counter; 3],
     /// The open connections by what is [shown](super::tree::State) of their state.
     pub open: [Counter; 4],
     /// The changes of this Worker that were told.
@@ -72,6 +75,18 @@ pub(crate) struct Counters {
 impl Counters {
     pub fn close(&self, reason: CloseReason) {
         self.closed[reason as usize].add(1);
+    }
+
+    /// A health check has ended, with these bytes received, echoed and discarded.
+    pub fn leave_out(&self, bytes: [u64; 3]) {
+        self.left_out.iter().zip(bytes).for_each(|(counter, n)| counter.add(n));
+    }
+
+    /// Bytes received, echoed and discarded, without those of health checks.
+    pub fn bytes(&self) -> [u64; 3] {
+        let counted = [&self.received, &self.echoed, &self.discarded];
+        // The thread of a stuck Worker may still count.
+        array::from_fn(|n| counted[n].get().saturating_sub(self.left_out[n].get()))
     }
 
     /// A client that has waited this long gets its slot.

@@ -18,7 +18,7 @@ use crate::{
         acceptor::Exhaustions,
         gate::Gate,
         messages::{Inspect, Inspected, Ping},
-        report::Report,
+        report::{Report, TotalBytes},
         watch::{
             counters::{Counters, Counts},
             news::{Events, News, WorkerNews},
@@ -169,6 +169,17 @@ impl Watched {
 
     pub fn phase(&self) -> Phase {
         *self.phase.borrow()
+    }
+
+    /// The bytes of all connections so far, without those of health checks.
+    pub fn total_bytes(&self) -> TotalBytes {
+        let mut total = TotalBytes::default();
+        for [received, echoed, discarded] in self.counters.iter().map(|counters| counters.bytes()) {
+            total.received += received;
+            total.echoed += echoed;
+            total.discarded += discarded;
+        }
+        total
     }
 
     fn enter(&self, phase: Phase) -> Phase {

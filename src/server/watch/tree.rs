@@ -309,7 +309,7 @@ pub enum State {
     Waiting,
     /// Its service and the client talk to each other.
     Serving,
-    /// The server has ended its input. The service answers what had arrived.
+    /// The server has ended its input, or waits for its last word. The service answers what had arrived, or that word.
     Draining,
     /// The service is done, or has failed. The client gets what it is owed.
     Closing,
@@ -342,7 +342,7 @@ impl From<ConnectionState> for State {
         match state {
             ConnectionState::Waiting => Self::Waiting,
             ConnectionState::Serving => Self::Serving,
-            ConnectionState::Draining(_) => Self::Draining,
+            ConnectionState::LastWord | ConnectionState::Draining(_) => Self::Draining,
             ConnectionState::Closing(_) | ConnectionState::Failing => Self::Closing,
         }
     }

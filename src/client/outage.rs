@@ -1,0 +1,244 @@
+//! When the server was away, from the attempts that failed and the echoes that came back.
+//!
+//! Pure: times are given, from T0 on. An attempt is a message or a connect. An outage opens at the beginning of an attempt
+//! that failed, if no echo that was sent after it has come back. It closes when an echo that was sent after its beginning
+//! comes back verified.
+
+use std::{collections::BTreeMap, time::Duration};
+
+/// Outages that are kept one by one. Beyond these they are only counted.
+const KEPT: usize = 600;
+
+/// A time in which no echo came back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Outage {
+    /// The beginning of the first attempt that failed.
+    pub from: Duration,
+    /// When the first verified echo came back that was sent after `from`, or the end of the run.
+    pub to: Duration,
+    /// Whether it was not over when the run ended.
+    pub open: bool,
+    /// Attempts that failed and had begun in it.
+    pub failed: u64,
+    /// Why they failed, and how often each.
+    pub reasons: BTreeMap<&'static str, u64>,
+    /// How long before `from` the last message was sent whose echo came back: the server may have been away for that much
+    /// longer. `None` if no echo had come back.
+    pub since_verified: Option<Duration>,
+}
+
+impl Outage {
+    fn new(from: Duration) -> Self {
+        Self { from, to: from, open: false, failed: 0, reasons: BTreeMap::new(), since_verified: None }
+    }
+
+    fn add(&mut self, why: &'static str) {
+        self.failed += 1;
+        *self.reasons.entry(why).or_default() += 1;
+    }
+
+    /// How long it was.
+    pub fn length(&self) -> Duration {
+        self.to - self.from
+    }
+
+    /// The most frequent reason. Messages that were not sent, or stood behind one that failed, tell of no reason of their
+    /// own.
+    pub fn why(&self) -> &'static str {
+        let of_its_own = |why: &str| !["unsent", "abandoned"].contains(&why);
+        let most = self.reasons.iter().max_by_key(|(why, count)| (of_its_own(why), **count));
+        most.map_or("", |(why, _)| why)
+    }
+}
+
+/// All outages of a run.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Outages {
+    /// The first of those that are over.
+    pub windows: Vec<Outage>,
+    pub count: u64,
+    pub longest: Duration,
+    pub total: Duration,
+    open: Option<Outage>,
+    /// When the last message was sent whose echo has come back.
+    last_verified: Option<Duration>,
+}
+
+impl Outages {
+    /// An attempt that began at `begun` has failed.
+    pub fn failed(&mut self, begun: Duration, why: &'static str) {
+        if self.last_verified.is_some_and(|sent| sent > begun) {
+            // The server was there after it. If it was away before, the attempt belongs to that outage.
+            if let Some(last) = self.windows.last_mut().filter(|last| (last.from..=last.to).contains(&begun)) {
+                last.add(why);
+            }
+            return;
+        }
+        let outage = self.open.get_or_insert_with(|| Outage::new(begun));
+        // Of many attempts at once the first to begin need not be the first to fail.
+        outage.from = outage.from.min(begun);
+        outage.add(why);
+    }
+
+    /// The echo of a message that was sent at `sent` has come back at `back`, verified.
+    pub fn verified(&mut self, sent: Duration, back: Duration) {
+        if self.open.as_ref().is_some_and(|outage| sent > outage.from) {
+            self.close(back, false);
+        }
+        self.last_verified = self.last_verified.max(Some(sent));
+    }
+
+    /// The run is over.
+    pub fn finish(&mut self, at: Duration) {
+        self.close(at, true);
+    }
+
+    fn close(&mut self, at: Duration, open: bool) {
+        let Some(outage) = self.open.take() else { return };
+        let since_verified = self.last_verified.map(|sent| outage.from.saturating_sub(sent));
+        let outage = Outage { to: at.max(outage.from), open, since_verified, ..outage };
+        self.count += 1;
+        self.total += outage.length();
+        self.longest = self.longest.max(outage.length());
+        if self.windows.len() < KEPT {
+            self.windows.push(outage);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    #[derive(Debug, Clone, Copy)]
+    enum Event {
+        /// When the attempt began.
+        Failed(u64),
+        /// When the message was sent; its echo is back now.
+        Verified(u64),
+    }
+    use Event::{Failed, Verified};
+
+    /// The outages after these events, each at its time.
+    fn outages(events: &[(u64, Event)], end: u64) -> Outages {
+        let mut outages = Outages::default();
+        for &(at, event) in events {
+            match event {
+                Failed(begun) => outages.failed(ms(begun), "timeout"),
+                Verified(sent) => outages.verified(ms(sent), ms(at)),
+            }
+        }
+        outages.finish(ms(end));
+        outages
+    }
+
+    /// From, to, and how many attempts failed in it.
+    fn windows(outages: &Outages) -> Vec<(u64, u64, u64)> {
+        let ms = |time: Duration| time.as_millis() as u64;
+        outages.windows.iter().map(|outage| (ms(outage.from), ms(outage.to), outage.failed)).collect()
+    }
+
+    #[test]
+    fn an_outage_lasts_from_the_first_attempt_that_fails_to_the_first_echo_of_a_later_message() {
+        for (name, events, expected) in [
+            ("all is well", &[(1, Verified(0)), (2, Verified(1))][..], &[][..]),
+            ("one attempt fails", &[(1, Verified(0)), (9, Failed(2)), (20, Verified(19))], &[(2, 20, 1)]),
+            (
+                "an echo of an earlier message closes nothing",
+                &[(9, Failed(2)), (10, Verified(1)), (30, Verified(20))],
+                &[(2, 30, 1)],
+            ),
+            ("a later message came back before", &[(4, Verified(3)), (9, Failed(2))], &[]),
+            (
+                "the first to begin is the last to fail",
+                &[(9, Failed(4)), (10, Failed(2)), (20, Verified(11))],
+                &[(2, 20, 2)],
+            ),
+            ("heard of when it is over", &[(9, Failed(2)), (20, Verified(11)), (21, Failed(5))], &[(2, 20, 2)]),
+            (
+                "heard of when it is over, and from before",
+                &[(9, Failed(2)), (20, Verified(11)), (21, Failed(1))],
+                &[(2, 20, 1)],
+            ),
+            ("never over", &[(9, Failed(2))], &[(2, 100, 1)]),
+            ("two", &[(2, Failed(1)), (4, Verified(3)), (6, Failed(5)), (9, Verified(8))], &[(1, 4, 1), (5, 9, 1)]),
+        ] {
+            assert_eq!(windows(&outages(events, 100)), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn an_outage_tells_since_when_the_server_may_have_been_away() {
+        let first = outages(&[(3, Failed(2)), (9, Verified(8))], 100);
+        assert_eq!((first.windows[0].since_verified, first.windows[0].open), (None, false));
+        assert!(outages(&[(3, Failed(2))], 100).windows[0].open);
+        let later = outages(&[(4, Verified(3)), (7, Failed(5)), (9, Verified(8))], 100);
+        assert_eq!(later.windows[0].since_verified, Some(ms(2)));
+    }
+
+    #[test]
+    fn the_reason_of_an_outage_is_the_most_frequent_one_that_tells_of_a_cause() {
+        let mut outages = Outages::default();
+        for why in ["unsent", "unsent", "reset", "refused", "refused", "abandoned"] {
+            outages.failed(ms(1), why);
+        }
+        outages.finish(ms(2));
+        let outage = &outages.windows[0];
+        assert_eq!((outage.why(), outage.failed, outage.reasons["unsent"]), ("refused", 6, 2));
+    }
+
+    #[test]
+    fn many_outages_are_counted_without_an_end_but_kept_only_up_to_a_bound() {
+        let events: Vec<_> =
+            (1..=1000).flat_map(|n| [(10 * n, Failed(10 * n)), (10 * n + 2, Verified(10 * n + 1))]).collect();
+        let outages = outages(&events, 20_000);
+        assert_eq!((outages.windows.len(), outages.count), (KEPT, 1000));
+        assert_eq!((outages.longest, outages.total), (ms(2), ms(2000)));
+    }
+
+    /// What the definition says, read from all events so far at each of them: how many milliseconds no echo came back.
+    fn by_definition(events: &[(u64, Event)], end: u64) -> Vec<(u64, u64)> {
+        let (mut windows, mut open): (Vec<(u64, u64)>, Option<u64>) = (Vec::new(), None);
+        for (heard, &(at, event)) in events.iter().enumerate() {
+            let back = || {
+                events[..heard].iter().filter_map(|(_, event)| match event {
+                    Verified(sent) => Some(*sent),
+                    Failed(_) => None,
+                })
+            };
+            match event {
+                Failed(begun) if back().all(|sent| sent <= begun) => {
+                    open = Some(open.map_or(begun, |from| from.min(begun)))
+                }
+                Verified(sent) if open.is_some_and(|from| sent > from) => windows.push((open.take().unwrap(), at)),
+                _ => {}
+            }
+        }
+        windows.extend(open.map(|from| (from, end)));
+        windows
+    }
+
+    proptest! {
+        #[test]
+        fn outages_are_what_the_definition_says_in_every_order_of_events(
+            steps in prop::collection::vec((1..5u64, 0..20u64, any::<bool>()), 0..60),
+        ) {
+            let mut now = 0;
+            let events: Vec<_> = steps.into_iter().map(|(pause, ago, failed)| {
+                now += pause;
+                let begun = now.saturating_sub(ago);
+                (now, if failed { Failed(begun) } else { Verified(begun) })
+            }).collect();
+            let outages = outages(&events, now + 1);
+            let found: Vec<_> = windows(&outages).into_iter().map(|(from, to, _)| (from, to)).collect();
+            prop_assert_eq!(&found, &by_definition(&events, now + 1));
+            prop_assert!(found.is_sorted_by(|one, next| one.1 <= next.1));
+            prop_assert_eq!(outages.count, found.len() as u64);
+        }
+    }
+}

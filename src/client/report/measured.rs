@@ -1,0 +1,155 @@
+//! A report of what one client has measured.
+//!
+//! Relies on the tally for times since T0. A row's times come to one digit, because there are many rows.
+
+use super::{
+    document::ClientReport,
+    parts::{Bytes, Connections, Histograms, LostBy, Outages, Own, Row, ServerShare, Step, Timeline, Window},
+    times::{Hdr, Times},
+};
+use crate::client::{outage, tally, tally::Tally, timeline, times};
+use std::time::Duration;
+
+fn millis(time: Duration) -> u64 {
+    time.as_millis() as u64
+}
+
+impl Hdr {
+    fn of(times: &times::Times) -> (Self, Times) {
+        let hdr = Self::from(times.histogram().clone());
+        let figures = Times::of(&hdr, times.extremes());
+        (hdr, figures)
+    }
+}
+
+impl ClientReport {
+    pub(crate) fn new(client: String, tally: &Tally) -> Self {
+        let due = tally.due();
+        let [(response_hdr, response), (round_trip_hdr, round_trip), (late_hdr, late), (connect_hdr, connect)] =
+            [&tally.response, &tally.round_trip, &tally.late, &tally.connect].map(Hdr::of);
+        let served = |(address, served): (&std::net::SocketAddr, &tally::Served)| {
+            (address.to_string(), ServerShare { connections: served.connections, verified: served.verified })
+        };
+        Self {
+            client,
+            sent: due,
+            verified: tally.verified,
+            wrong: tally.wrong,
+            lost: tally.lost,
+            given_up: tally.given_up,
+            due,
+            resent: tally.resent,
+            bytes: Some((&tally.bytes).into()),
+            lost_by: (&tally.lost_by).into(),
+            response,
+            late,
+            connect,
+            connections: (&tally.connections).into(),
+            servers: tally.servers.iter().map(served).collect(),
+            own: (&tally.usage).into(),
+            steps: tally.steps.iter().map(Step::from).collect(),
+            timeline: (&tally.timeline).into(),
+            outages: (&tally.outages).into(),
+            hdr: Histograms {
+                response: response_hdr,
+                round_trip: round_trip_hdr,
+                late: late_hdr,
+                connect: connect_hdr,
+            },
+            ..Self::default()
+        }
+        .with_round_trip(round_trip)
+    }
+}
+
+impl From<&tally::LostBy> for LostBy {
+    fn from(&tally::LostBy { timeout, closed, reset, unsent, abandoned }: &tally::LostBy) -> Self {
+        Self { timeout, closed, reset, unsent, abandoned }
+    }
+}
+
+impl From<&tally::Bytes> for Bytes {
+    fn from(&tally::Bytes { verified, wrong, lost, resent, given_up }: &tally::Bytes) -> Self {
+        Self { verified, wrong, lost, resent, given_up }
+    }
+}
+
+impl From<&tally::Connections> for Connections {
+    fn from(connections: &tally::Connections) -> Self {
+        let &tally::Connections { made, refused, unanswered, closed_by_server, reset, reconnects } = connections;
+        Self { made, refused, unanswered, closed_by_server, reset, reconnects }
+    }
+}
+
+impl From<&tally::Usage> for Own {
+    fn from(usage: &tally::Usage) -> Self {
+        let cpu = (usage.cpu * 1e3).round() / 1e3;
+        Self { cpu, throttled_ms: millis(usage.throttled), notes: usage.notes.clone() }
+    }
+}
+
+impl From<&tally::Step> for Step {
+    fn from(step: &tally::Step) -> Self {
+        let (hdr, response) = Hdr::of(&step.response);
+        Self { rate: step.rate, due: step.due(), verified: step.verified, response, hdr }
+    }
+}
+
+impl From<&timeline::Timeline> for Timeline {
+    fn from(timeline: &timeline::Timeline) -> Self {
+        let interval_s = timeline.interval.as_secs();
+        let rows = (0..).zip(&timeline.rows).map(|(n, row)| Row { at_s: n * interval_s, ..row.into() });
+        Self { interval_s, rows: rows.collect() }
+    }
+}
+
+impl From<&timeline::Row> for Row {
+    fn from(row: &timeline::Row) -> Self {
+        let mut hdr = Hdr::coarse();
+        let recorded = row.times.histogram().iter_recorded();
+        recorded.for_each(|bucket| hdr.record_n(bucket.value_iterated_to(), bucket.count_since_last_iteration()));
+        Self {
+            at_s: 0,
+            due: row.due(),
+            verified: row.verified,
+            lost: row.lost,
+            wrong: row.wrong,
+            connections: row.connections,
+            p50_us: None,
+            p99_us: None,
+            max_us: row.times.extremes().map(|(_, max)| max.as_micros() as u64),
+            buckets_ns: hdr.buckets().collect(),
+        }
+        .settled()
+    }
+}
+
+impl From<&outage::Outages> for Outages {
+    fn from(outages: &outage::Outages) -> Self {
+        let longest_ms = millis(outages.longest);
+        Self {
+            count: outages.count,
+            longest_ms,
+            total_ms: millis(outages.total),
+            // One client alone is all there are.
+            all_at_once_ms: longest_ms,
+            windows: outages.windows.iter().map(Window::from).collect(),
+        }
+    }
+}
+
+impl From<&outage::Outage> for Window {
+    fn from(outage: &outage::Outage) -> Self {
+        // To the microsecond.
+        let seconds = |time: Duration| time.as_micros() as f64 / 1e6;
+        Self {
+            from_s: seconds(outage.from),
+            to_s: seconds(outage.to),
+            failed: outage.failed,
+            why: outage.why().into(),
+            reasons: outage.reasons.iter().map(|(why, n)| ((*why).into(), *n)).collect(),
+            since_verified_ms: outage.since_verified.map(millis),
+            open: false,
+        }
+    }
+}

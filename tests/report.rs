@@ -1,0 +1,349 @@
+//! The report of the built client in all its shapes, its limits, and the subcommand `merge`: files, flags and exit codes as a user
+//! meets them.
+
+mod common;
+
+use common::*;
+use serde_json::{Value, json};
+use std::{
+    fs,
+    process::{Command, Stdio},
+};
+
+/// Runs a client against a real server, in the folder of `place`.
+fn client_in(place: &Place, server: &Server, args: &[&str]) -> Finished {
+    let mut client = command(CLIENT);
+    client.current_dir(place.path()).args(["--server", &server.address.to_string(), "--log-level", "critical"]);
+    client.env("ECHO_CLIENT_TRAFFIC__MESSAGES", "20").env("ECHO_CLIENT_TRAFFIC__PERIOD", "0s");
+    finish(client.args(args))
+}
+
+fn merge_in(place: &Place, args: &[&str]) -> Finished {
+    finish(command(CLIENT).current_dir(place.path()).arg("merge").args(args))
+}
+
+fn json_of(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
+#[test]
+fn the_json_is_as_its_schema_says() {
+    let (place, server) = (Place::new("report-schema"), Server::start(&[]));
+    let one = ["--rate", "200/s,400/s", "--duration", "200ms", "--connections", "2", "--messages", "0"];
+    for (name, args) in
+        [("one.json", &one[..]), ("two.json", &[]), ("limits.json", &["--fail-if", "p99 > 1h, lost > 1%"])]
+    {
+        let run = client_in(&place, &server, &[args, &["--report", "json", "--save", name]].concat());
+        assert_eq!((run.code, &*run.err), (0, ""));
+        assert_schema("report.json", &json_of(&run.out));
+        assert_eq!(fs::read_to_string(place.path().join(name)).unwrap(), run.out);
+    }
+    let merged = merge_in(&place, &[".", "--expect", "3", "--report", "json"]);
+    assert_eq!((merged.code, &*merged.err), (0, ""));
+    let merged = json_of(&merged.out);
+    assert_schema("report.json", &merged);
+    assert_eq!(merged["clients"].as_array().unwrap().len(), 3);
+    // A report of nothing.
+    let nothing = Client::run(closed_port(), &["--connect-timeout", "50ms"]);
+    assert_schema("report.json", &nothing.report);
+    assert_eq!(nothing.report["verdict"], "failed");
+    assert_eq!(server.stop().code, Some(0));
+}
+
+#[test]
+fn the_report_tells_which_settings_were_in_force_and_who_served() {
+    let server = Server::start(&[]);
+    let run = Client::run(server.address, &["--connections", "3"]);
+    let report = &run.report;
+    assert_eq!(report["settings"]["traffic"]["connections"], 3);
+    assert_eq!(report["settings"]["client"]["id"], "c-1");
+    assert_eq!(
+        (&report["server"], &report["version"]),
+        (&json!(server.address.to_string()), &json!(env!("CARGO_PKG_VERSION")))
+    );
+    assert_eq!(report["servers"], json!({ server.address.to_string(): { "connections": 3, "verified": 6 } }));
+    assert_eq!((&report["due"], &report["connections"]["made"]), (&json!(6), &json!(3)));
+    let rows = report["timeline"]["rows"].as_array().unwrap();
+    assert_eq!(rows.iter().map(|row| number(row, "verified")).sum::<u64>(), 6);
+    let again = Client::run(server.address, &[]);
+    assert_ne!(again.report["run"], report["run"]);
+    assert_eq!(server.stop().code, Some(0));
+}
+
+#[test]
+fn a_broken_limit_exits_with_4_and_stands_in_every_shape() {
+    let (place, server) = (Place::new("report-limit"), Server::start(&[]));
+    let limits = ["--fail-if", "p99 < 1h,lost>0"];
+    let table = client_in(&place, &server, &limits);
+    assert_eq!((table.code, &*table.err), (4, ""));
+    assert!(table.out.contains("\nlimit       p99 < 1h: ") && table.out.contains(", broken\n"), "{}", table.out);
+    assert!(table.out.contains("\nlimit       lost > 0: 0, kept\n"), "{}", table.out);
+    let json = client_in(&place, &server, &[&limits[..], &["--report", "json"]].concat());
+    assert_eq!((json.code, &json_of(&json.out)["verdict"]), (4, &json!("failed")));
+    let html = client_in(&place, &server, &[&limits[..], &["--report", "html"]].concat());
+    assert_eq!((html.code, html.out.contains("data-verdict=failed")), (4, true));
+    let chart = client_in(&place, &server, &[&limits[..], &["--report", "chart"]].concat());
+    assert_eq!((chart.code, chart.out.contains('█')), (4, true));
+    assert_eq!(server.stop().code, Some(0));
+}
+
+#[test]
+fn what_is_lost_comes_before_a_limit() {
+    let server = Scripted::start(vec![Box::new(await_end), Box::new(await_end)]);
+    let run = Client::run(server.address, &["--timeout", "50ms", "--fail-if", "lost > 0"]);
+    server.join();
+    assert_eq!((run.code, &run.report["limits"][0]["broken"]), (1, &json!(true)));
+    assert_eq!(run.report["lost_by"]["timeout"], 2);
+}
+
+#[test]
+fn a_wrong_limit_is_told_before_the_run_with_its_place() {
+    let place = Place::new("report-wrong-limit");
+    let expected = "verdict.fail_if: invalid value: string \"p99 > 5ms, lost > 5ms\", expected a count such as 10, or a share of \
+                    what was due such as 0.1%, or a multiple of the baseline's such as 1.2x at character 19\n";
+    for args in [&["--fail-if", "p99 > 5ms, lost > 5ms"][..], &["merge", "-", "--fail-if", "p99 > 5ms, lost > 5ms"]] {
+        let run = finish(command(CLIENT).current_dir(place.path()).args(args));
+        assert_eq!((run.code, &*run.out), (78, ""));
+        assert_eq!(run.err, format!("echo-client: --fail-if: {expected}"));
+    }
+    let run = finish(command(CLIENT).args(["--fail-if", "p99 > 1.2x"]));
+    assert_eq!(run.code, 78);
+    assert_eq!(run.err, "echo-client: verdict.fail_if: p99 > 1.2x: a multiple needs --baseline\n");
+}
+
+#[test]
+fn a_report_that_could_not_be_saved_is_told_before_the_run() {
+    let address = closed_port().to_string();
+    for (file, said) in [
+        ("report.txt", "the name must end with .json, .html or .hlog"),
+        ("no/such/report.json", "no/such is no folder"),
+    ] {
+        let run = said_of(&["--server", &address, "--save", file]);
+        assert_eq!((run.code, &*run.out), (2, ""));
+        assert!(run.err.contains(said) && run.err.contains(file), "{}", run.err);
+    }
+}
+
+fn said_of(args: &[&str]) -> Finished {
+    finish(command(CLIENT).args(args))
+}
+
+#[test]
+fn a_report_is_saved_in_the_shape_that_its_name_ends_with() {
+    let (place, server) = (Place::new("report-save"), Server::start(&[]));
+    let run = client_in(&place, &server, &["--save", "a.json", "--save", "a.html", "--save", "a.hlog"]);
+    assert!(run.code == 0 && run.out.starts_with("client      "), "{run:?}");
+    let read = |file: &str| fs::read_to_string(place.path().join(file)).unwrap();
+    assert_schema("report.json", &json_of(&read("a.json")));
+    assert!(read("a.html").starts_with("<!doctype html>\n"), "{}", read("a.html"));
+    assert!(read("a.hlog").contains("\nTag=round_trip,"), "{}", read("a.hlog"));
+    assert_eq!(fs::read_dir(place.path()).unwrap().count(), 3);
+    assert_eq!(server.stop().code, Some(0));
+}
+
+#[test]
+fn a_merge_counts_each_run_once_and_too_few_are_a_failure() {
+    let (place, server) = (Place::new("report-merge"), Server::start(&[]));
+    for name in ["a", "b"] {
+        let file = format!("{name}.json");
+        assert_eq!(client_in(&place, &server, &["--id", name, "--save", &file]).code, 0);
+    }
+    let merged = merge_in(&place, &[".", "a.json", "--expect", "2"]);
+    assert_eq!((merged.code, &*merged.err), (0, ""));
+    assert!(merged.out.starts_with("client      2 clients\nsent        40\nverified    40\n"), "{}", merged.out);
+    assert!(merged.out.contains("\neach client verified 20 to 20, p50 "), "{}", merged.out);
+    let merged = merge_in(&place, &["a.json", "b.json", "--expect", "3", "--save", "all.json"]);
+    assert_eq!((merged.code, &*merged.err), (1, ""));
+    assert!(merged.out.contains("\nmissing     1 of 3 reports\n"), "{}", merged.out);
+    // A merge of a merge, and a limit over the whole.
+    let merged = merge_in(&place, &["all.json", "a.json", "--fail-if", "verified < 41"]);
+    assert_eq!(
+        (merged.code, merged.out.contains("\nlimit       verified < 41: 40, broken\n")),
+        (1, true),
+        "{}",
+        merged.out
+    );
+    let merged = merge_in(&place, &["a.json", "b.json", "--fail-if", "verified < 41"]);
+    assert_eq!(merged.code, 4, "{merged:?}");
+    assert_eq!(server.stop().code, Some(0));
+}
+
+#[test]
+fn reports_among_the_lines_of_logs_come_over_standard_input() {
+    let (place, server) = (Place::new("report-stdin"), Server::start(&[]));
+    let lines: Vec<_> = ["a", "b"]
+        .map(|name| client_in(&place, &server, &["--id", name, "--report", "json"]).out)
+        .into_iter()
+        .flat_map(|report| ["{\"level\":\"info\",\"msg\":\"connected\"}\n".to_owned(), report, "no report\n".into()])
+        .collect();
+    fs::write(place.path().join("logs"), lines.concat()).unwrap();
+    let mut merge = command(CLIENT);
+    let stdin = fs::File::open(place.path().join("logs")).unwrap();
+    let merged = finish_with(merge.args(["merge", "-", "--expect", "2", "--report", "json"]), stdin);
+    assert_eq!((merged.code, number(&json_of(&merged.out), "verified")), (0, 40), "{}", merged.err);
+    assert_eq!(server.stop().code, Some(0));
+}
+
+#[test]
+fn what_cannot_be_merged_is_named_in_one_line() {
+    let place = Place::new("report-bad")
+        .with("cut.log", "first\n{\"schema\":\"echo-client/1\",\"client\n")
+        .with("none.log", "text\n");
+    for (args, said) in [
+        (&["cut.log"][..], "echo-client: cut.log: line 2: EOF while parsing"),
+        (&["no-such.json"], "echo-client: no-such.json: No such file or directory"),
+        (&["none.log"], "echo-client: there is no report\n"),
+    ] {
+        let run = merge_in(&place, args);
+        assert!(run.code == 1 && run.err.starts_with(said) && run.err.lines().count() == 1, "{run:?}");
+    }
+    assert_eq!(merge_in(&place, &[]).code, 2);
+}
+
+#[test]
+fn a_baseline_stands_beside_the_run_and_limits_are_multiples_of_it() {
+    let (place, server) = (Place::new("report-baseline"), Server::start(&[]));
+    assert_eq!(client_in(&place, &server, &["--save", "before.json"]).code, 0);
+    let baseline = ["--baseline", "before.json"];
+    let run = client_in(&place, &server, &[&baseline[..], &["--fail-if", "p99 > 1000000x, verified < 1x"]].concat());
+    assert_eq!(run.code, 0, "{run:?}");
+    assert!(
+        run.out.contains("\n                baseline          now\nrate ") && run.out.contains("\nlost "),
+        "{}",
+        run.out
+    );
+    let run =
+        client_in(&place, &server, &[&baseline[..], &["--messages", "10", "--fail-if", "verified < 1x"]].concat());
+    assert_eq!(run.code, 4, "{run:?}");
+    assert!(run.out.contains("\nlimit       verified < 1x: 10 (0.50x), broken\n"), "{}", run.out);
+    let merged = merge_in(&place, &["before.json", "--baseline", "before.json", "--fail-if", "p99 > 1x"]);
+    assert_eq!((merged.code, merged.out.contains("1.00x  same\n")), (0, true), "{merged:?}");
+    fs::write(place.path().join("none.json"), "{}").unwrap();
+    let run = client_in(&place, &server, &["--baseline", "none.json"]);
+    assert_eq!((run.code, &*run.err), (1, "echo-client: none.json: expected one report, found 0\n"));
+    assert_eq!(server.stop().code, Some(0));
+}
+
+#[test]
+fn a_reader_that_has_gone_is_no_failure_of_a_merge() {
+    let (place, server) = (Place::new("report-pipe"), Server::start(&[]));
+    assert_eq!(client_in(&place, &server, &["--save", "a.json"]).code, 0);
+    let mut merge = command(CLIENT);
+    let mut child = merge.current_dir(place.path()).args(["merge", "a.json"]).stdout(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert_eq!(server.stop().code, Some(0));
+}
+
+#[test]
+fn progress_is_shown_on_a_terminal_and_nowhere_else() {
+    let server = Server::start(&[]);
+    let run =
+        format!("{CLIENT} --server {} --rate 100/s --duration 3500ms --messages 0 --log-level warn", server.address);
+    // `script` is a terminal for what it runs.
+    let shown =
+        finish(without_settings(Command::new("script")).args(["--quiet", "--return", "--command", &run, "/dev/null"]));
+    assert_eq!(shown.code, 0, "{shown:?}");
+    assert!(
+        shown.out.contains("\r2 s  ") && shown.out.contains("  lost 0  p99 ") && shown.out.contains(" s left\u{1b}[K"),
+        "{shown:?}"
+    );
+    let (_, report) = shown.out.rsplit_once("\r\u{1b}[K").unwrap();
+    assert!(report.starts_with("client      "), "{shown:?}");
+    let silent = finish(without_settings(Command::new("sh")).args(["-c", &run]));
+    assert_eq!((silent.code, &*silent.err), (0, ""));
+    assert_eq!(server.stop().code, Some(0));
+}
+
+/// A running server, and its log as it is written.
+struct Logged {
+    process: Process,
+    out: BufReader<ChildStdout>,
+    log: String,
+}
+
+impl Logged {
+    fn start() -> Self {
+        let (process, out) = Process::spawn(program(&[("log.level", "debug")]));
+        let (mut out, mut log) = (BufReader::new(out), String::new());
+        while !log.contains("\"listening\"") {
+            assert_ne!(out.read_line(&mut log).unwrap(), 0, "{log}");
+        }
+        Self { process, out, log }
+    }
+
+    fn address(&self) -> String {
+        let listening = self.log.lines().find(|line| line.contains("\"listening\"")).unwrap();
+        json_of(listening)["address"].as_str().unwrap().into()
+    }
+
+    /// Its whole log, once this signal has ended it.
+    fn end(mut self, signal: Signal) -> String {
+        self.process.signal(signal);
+        self.out.read_to_string(&mut self.log).unwrap();
+        self.process.status();
+        self.log
+    }
+}
+
+/// Runs clients to their end, two against the first server and one against the second.
+fn three_clients(place: &Place, servers: &[Logged; 2]) {
+    for (name, server) in [("a", &servers[0]), ("b", &servers[0]), ("c", &servers[1])] {
+        let run = Client::run(server.address(), &["--id", name, "--connections", "3"]);
+        assert_eq!(run.outcome(), (0, [6, 6, 0, 0]));
+        fs::write(place.path().join(format!("{name}.json")), run.report.to_string()).unwrap();
+    }
+}
+
+#[test]
+fn the_books_close_over_the_reports_and_the_servers_logs_and_miss_each_that_is_left_out() {
+    let (place, servers) = (Place::new("report-books"), [Logged::start(), Logged::start()]);
+    three_clients(&place, &servers);
+    let check = finish(program(&[]).args(["healthcheck", &servers[0].address()]));
+    assert_eq!(check.code, 0, "{check:?}");
+    let [one, two] = servers.map(|server| server.end(Signal::TERM));
+    assert!(one.contains("\"healthcheck\":true"), "{one}");
+    fs::write(place.path().join("one.log"), &one).unwrap();
+    fs::write(place.path().join("two.log"), &two).unwrap();
+
+    // A file that is named twice counts once.
+    let merged = merge_in(&place, &[".", "two.log", "--expect", "3"]);
+    assert_eq!((merged.code, &*merged.err), (0, ""), "{}", merged.out);
+    let json = merge_in(&place, &[".", "--report", "json"]);
+    let json = json_of(&json.out);
+    assert_schema("report.json", &json);
+    let verified = number(&json["bytes"], "verified");
+    assert!(verified > 0);
+    let servers = json!({ "started": 2, "stopped": 2, "echoed": verified, "discarded": 0 });
+    assert_eq!(json["books"], json!({ "servers": servers, "open": [] }));
+    let told =
+        format!("\nbooks       2 servers: echoed {verified} = verified {verified}, discarded 0 = resent 0, closed\n");
+    assert!(merged.out.contains(&told), "{}", merged.out);
+
+    for (files, looks_like) in [
+        (["a.json", "b.json", "c.json", "one.log"], "a server's log is missing, or is not JSON"),
+        (["a.json", "b.json", "one.log", "two.log"], "a client's report is missing"),
+    ] {
+        let merged = merge_in(&place, &[&files[..], &["--report", "json"]].concat());
+        let json = json_of(&merged.out);
+        assert_eq!((merged.code, &json["verdict"]), (1, &json!("failed")));
+        let [difference] = &json["books"]["open"].as_array().unwrap()[..] else { panic!("{}", json["books"]) };
+        assert!(difference.as_str().unwrap().ends_with(looks_like), "{difference}");
+    }
+    // Reports alone have no books.
+    let merged = merge_in(&place, &["a.json", "b.json", "c.json"]);
+    assert_eq!((merged.code, merged.out.contains("books")), (0, false), "{}", merged.out);
+}
+
+#[test]
+fn a_server_that_was_killed_leaves_the_books_open() {
+    let (place, servers) = (Place::new("report-books-killed"), [Logged::start(), Logged::start()]);
+    three_clients(&place, &servers);
+    let [one, two] = servers;
+    let place = place.with("all.log", one.end(Signal::TERM) + &two.end(Signal::KILL));
+    let merged = merge_in(&place, &[".", "--expect", "3"]);
+    assert_eq!((merged.code, &*merged.err), (1, ""));
+    for told in ["never said stopped: killed, or the log is cut off", "a server never said how many it echoed"] {
+        assert!(merged.out.contains(told), "{}", merged.out);
+    }
+}
