@@ -7,7 +7,8 @@ use common::*;
 use serde_json::{Value, json};
 use std::{
     fs,
-    process::{Command, Stdio},
+    io::{BufRead, BufReader, Read},
+    process::{ChildStdout, Command, Stdio},
 };
 
 /// Runs a client against a real server, in the folder of `place`.

@@ -57,9 +57,10 @@ pub fn merge(reports: impl IntoIterator<Item = ClientReport>, expected: u64) -> 
 impl ClientReport {
     /// Whether this is the first report of its runs.
     fn is_new(&self, runs: &mut BTreeSet<String>) -> bool {
-        let own = [&self.run].into_iter().chain(self.clients.iter().map(|part| &part.run));
+        // The merge of one client has its name.
+        let own: BTreeSet<_> = [&self.run].into_iter().chain(self.clients.iter().map(|part| &part.run)).collect();
         // Each is known from now on, also those behind one that was known before.
-        let known = own.filter(|run| !run.is_empty()).filter(|run| !runs.insert((*run).clone())).count();
+        let known = own.into_iter().filter(|run| !run.is_empty()).filter(|run| !runs.insert((*run).clone())).count();
         known == 0
     }
 
