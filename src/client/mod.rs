@@ -331,7 +331,8 @@ mod tests {
         let _first = clients.accept().await;
         let _second = clients.accept().await;
         let progress = heard.recv().await.unwrap();
-        assert_eq!((progress.elapsed.as_secs(), progress.verified, progress.left.unwrap().as_secs()), (2, 0, 58));
+        let left = progress.left.unwrap().as_secs_f64().round();
+        assert_eq!((progress.elapsed.as_secs(), progress.verified, left), (2, 0, 58.0));
         assert_eq!(heard.recv().await.unwrap().elapsed.as_secs(), 3);
         orders.abort();
         report.await.unwrap();

@@ -363,8 +363,8 @@ mod tests {
         assert_eq!(due, [1_000, 1_000, 1_000, 2_000, 2_000, 2_000, 2_000, 2_000, 2_000, 2_000, 1_000, 1_000, 1_000]);
         let from: Vec<_> = merged.outages.windows.iter().map(|window| (window.from_s * 10.0).round() / 10.0).collect();
         assert_eq!(from, [2.1, 5.1]);
-        // The second is out from 5.1 s on, the first until 5.12 s.
-        assert_eq!(merged.outages.all_at_once_ms, 20);
+        // Until 3 s the first one runs alone, and it is out from 2.1 s on.
+        assert_eq!(merged.outages.all_at_once_ms, 900);
     }
 
     #[test]
