@@ -87,8 +87,8 @@ struct Args {
     /// What must not be so at the end, such as "p99 > 5ms, outage > 1s, lost > 0.1%, rate < 900/s"
     #[arg(long, value_name = "LIMITS")]
     fail_if: Option<String>,
-    /// The report on standard output: table, chart, json or html
-    #[arg(long, value_name = "F")]
+    /// What the report on standard output looks like: lines for people, with bars, one line of JSON, or a page
+    #[arg(long, value_name = "F", value_parser = ["table", "chart", "json", "html"])]
     report: Option<String>,
     #[command(flatten)]
     reports: ReportArgs,
@@ -126,8 +126,8 @@ enum Command {
         /// What must not be so over all clients, such as "p99 > 5ms, outage > 1s, lost > 0.1%, rate < 900/s"
         #[arg(long, value_name = "LIMITS")]
         fail_if: Option<String>,
-        /// The report on standard output: table, chart, json or html
-        #[arg(long, value_name = "F")]
+        /// What the report on standard output looks like: lines for people, with bars, one line of JSON, or a page
+        #[arg(long, value_name = "F", value_parser = ["table", "chart", "json", "html"])]
         report: Option<String>,
         #[command(flatten)]
         reports: ReportArgs,
