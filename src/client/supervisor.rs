@@ -113,7 +113,7 @@ impl<C: Connect> ClientSupervisor<C> {
             forced: self.connections.ordered() == Some(Stop::Abort),
             server: self.plan.server.clone(),
             started: humantime::format_rfc3339_millis(self.run.began().unwrap_or(self.began)).to_string(),
-            ..ClientReport::new(self.plan.id.clone(), &tally).with_elapsed(self.started.elapsed())
+            ..ClientReport::new(self.plan.id.clone(), &mut tally).with_elapsed(self.started.elapsed())
         };
         drop(tally);
         // This fails if the program has stopped waiting for `run`. Then no one wants the report.

@@ -1,9 +1,13 @@
 //! Many times in little memory: a histogram of nanoseconds to three digits, with its extremes exact.
 //!
-//! Pure. The histogram grows with the longest time, not with the number of times. Two of them add up without a loss.
+//! Pure. The histogram does not grow, neither with the number of times nor with the longest one: at a stop no memory may be left.
+//! Two of them add up without a loss.
 
 use hdrhistogram::Histogram;
-use std::time::Duration;
+use std::{mem, time::Duration};
+
+/// The longest time that is told from a longer one; no setting allows a run that is longer.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// Times of one kind, such as round trips.
 #[derive(Debug, Clone, PartialEq)]
@@ -17,25 +21,23 @@ pub(crate) struct Times {
 impl Default for Times {
     /// None, to three digits.
     fn default() -> Self {
-        Self::to_digits(3)
+        let histogram = Histogram::new_with_bounds(1, LONGEST.as_nanos() as u64, 3);
+        Self { histogram: histogram.expect("the bounds are within its range"), extremes: None }
     }
 }
 
 impl Times {
-    fn to_digits(digits: u8) -> Self {
-        Self { histogram: Histogram::new(digits).expect("it is a number of digits within its range"), extremes: None }
-    }
-
-    /// None, to two digits: a tenth of the memory, for the many intervals of a timeline.
+    /// None, to two digits, in memory that grows with the longest of them: there are many intervals in a timeline.
     pub fn coarse() -> Self {
-        Self::to_digits(2)
+        Self { histogram: Histogram::new(2).expect("two digits are within its range"), extremes: None }
     }
 
     pub fn record(&mut self, time: Duration) {
         let (min, max) = self.extremes.unwrap_or((time, time));
         self.extremes = Some((min.min(time), max.max(time)));
-        // The histogram grows as needed. It fails only for a time that no memory could count.
-        let _ = self.histogram.record(time.as_nanos() as u64);
+        let nanos = u64::try_from(time.min(LONGEST).as_nanos()).unwrap_or(u64::MAX);
+        // A coarse one grows as needed.
+        let _ = self.histogram.record(nanos);
     }
 
     /// Adds those of `other`.
@@ -57,6 +59,12 @@ impl Times {
     pub fn at(&self, share: f64) -> Option<Duration> {
         let (min, max) = self.extremes?;
         Some(Duration::from_nanos(self.histogram.value_at_quantile(share)).clamp(min, max))
+    }
+
+    /// Takes all of them away, in nanoseconds. None are left.
+    pub fn take(&mut self) -> Histogram<u64> {
+        let empty = Self::coarse();
+        mem::replace(self, empty).histogram
     }
 
     /// All of them, in nanoseconds.

@@ -214,7 +214,11 @@ impl Schedule {
 
     fn next(&mut self) -> Option<Fault> {
         self.owed.iter_mut().zip(self.shares).for_each(|(owed, share)| *owed += share);
-        let due = self.owed.iter().position(|owed| *owed >= Self::WHOLE)?;
+        // The one that is owed most, so that none comes later than at the next message that is due.
+        let due = (0..self.owed.len()).rev().max_by_key(|&kind| self.owed[kind])?;
+        if self.owed[due] < Self::WHOLE {
+            return None;
+        }
         self.owed[due] -= Self::WHOLE;
         Some([Fault::Crash, Fault::Close, Fault::Wrong][due])
     }

@@ -272,7 +272,7 @@ mod tests {
         let mut tally = Tally::default();
         tally.verified(&Moments::default(), Duration::from_micros(7), Duration::ZERO);
         tally.take_back(Duration::ZERO);
-        let report = ClientReport::new(String::new(), &tally);
+        let report = ClientReport::new(String::new(), &mut tally);
         assert_eq!((report.sent, report.verified, report.wrong), (1, 0, 1));
     }
 }

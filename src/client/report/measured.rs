@@ -1,6 +1,6 @@
 //! A report of what one client has measured.
 //!
-//! Relies on the tally for times since T0. A row's times come to one digit, because there are many rows.
+//! Relies on the tally for times since T0, and takes its histograms: at the end of a run no memory may be left for copies. A row's times come to one digit, because there are many rows.
 
 use super::{
     document::ClientReport,
@@ -15,18 +15,19 @@ fn millis(time: Duration) -> u64 {
 }
 
 impl Hdr {
-    fn of(times: &times::Times) -> (Self, Times) {
-        let hdr = Self::from(times.histogram().clone());
-        let figures = Times::of(&hdr, times.extremes());
+    fn take(times: &mut times::Times) -> (Self, Times) {
+        let extremes = times.extremes();
+        let hdr = Self::from(times.take());
+        let figures = Times::of(&hdr, extremes);
         (hdr, figures)
     }
 }
 
 impl ClientReport {
-    pub(crate) fn new(client: String, tally: &Tally) -> Self {
+    pub(crate) fn new(client: String, tally: &mut Tally) -> Self {
         let due = tally.due();
         let [(response_hdr, response), (round_trip_hdr, round_trip), (late_hdr, late), (connect_hdr, connect)] =
-            [&tally.response, &tally.round_trip, &tally.late, &tally.connect].map(Hdr::of);
+            [&mut tally.response, &mut tally.round_trip, &mut tally.late, &mut tally.connect].map(Hdr::take);
         let served = |(address, served): (&std::net::SocketAddr, &tally::Served)| {
             (address.to_string(), ServerShare { connections: served.connections, verified: served.verified })
         };
@@ -47,7 +48,7 @@ impl ClientReport {
             connections: (&tally.connections).into(),
             servers: tally.servers.iter().map(served).collect(),
             own: (&tally.usage).into(),
-            steps: tally.steps.iter().map(Step::from).collect(),
+            steps: tally.steps.iter_mut().map(Step::from).collect(),
             timeline: (&tally.timeline).into(),
             outages: (&tally.outages).into(),
             hdr: Histograms {
@@ -88,9 +89,9 @@ impl From<&tally::Usage> for Own {
     }
 }
 
-impl From<&tally::Step> for Step {
-    fn from(step: &tally::Step) -> Self {
-        let (hdr, response) = Hdr::of(&step.response);
+impl From<&mut tally::Step> for Step {
+    fn from(step: &mut tally::Step) -> Self {
+        let (hdr, response) = Hdr::take(&mut step.response);
         Self { rate: step.rate, due: step.due(), verified: step.verified, response, hdr }
     }
 }

@@ -97,7 +97,7 @@ impl ClientReport {
         let mut writer = builder.begin_log_with(&mut log, &mut serializer).expect("a vector takes all bytes");
         for (name, hdr) in hdrs {
             let took = Duration::from_millis(self.elapsed_ms);
-            let written = writer.write_histogram(hdr.histogram(), Duration::ZERO, took, Tag::new(name));
+            let written = writer.write_histogram(&hdr.histogram(), Duration::ZERO, took, Tag::new(name));
             written.expect("a vector takes all bytes");
         }
         String::from_utf8(log).expect("an interval log is text")

@@ -63,5 +63,5 @@ pub(super) fn report(verified: u64, wrong: u64, lost: u64) -> ClientReport {
     let mut tally = Tally::default();
     (1..=verified).for_each(|n| tally.verified(&Moments::default(), Duration::from_micros(n), Duration::ZERO));
     (tally.wrong, tally.lost) = (wrong, lost);
-    ClientReport::new("c-1".into(), &tally)
+    ClientReport::new("c-1".into(), &mut tally)
 }

@@ -9,16 +9,18 @@ use hdrhistogram::{
     serialization::{Deserializer as Reader, Serializer as _, V2DeflateSerializer},
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
-use std::{fmt, time::Duration};
+use std::{borrow::Cow, fmt, time::Duration};
 
 /// Times in nanoseconds, to three digits. In JSON it is an HdrHistogram V2 in base64, which other programs read too.
-#[derive(Clone, PartialEq)]
-pub struct Hdr(Histogram<u64>);
+///
+/// While it has counted nothing it holds no histogram, and so no memory.
+#[derive(Clone, PartialEq, Default)]
+pub struct Hdr(Option<Histogram<u64>>);
 
 impl Hdr {
     /// To one digit: little memory, for the many rows of a timeline.
     pub(crate) fn coarse() -> Self {
-        Self(Histogram::new(1).expect("one digit is within its range"))
+        Self(Some(Histogram::new(1).expect("one digit is within its range")))
     }
 
     /// Counts one time.
@@ -29,37 +31,46 @@ impl Hdr {
     /// Counts a time of so many nanoseconds `n` times.
     pub(crate) fn record_n(&mut self, nanos: u64, n: u64) {
         // The histogram grows as needed. It fails only for a time that no memory could count.
-        let _ = self.0.record_n(nanos, n);
+        let _ = self.0.get_or_insert_with(empty).record_n(nanos, n);
     }
 
     /// Adds what another one has counted.
     pub fn add(&mut self, other: &Self) {
-        self.0.add(&other.0).expect("it grows as needed");
+        if let Some(other) = &other.0 {
+            self.0.get_or_insert_with(empty).add(other).expect("it grows as needed");
+        }
     }
 
     /// How many times it has counted.
     pub fn count(&self) -> u64 {
-        self.0.len()
+        self.0.as_ref().map_or(0, Histogram::len)
     }
 
     /// The time, in nanoseconds, that this share of all, 0 to 1, does not exceed; 0 if there is none.
     pub fn at(&self, share: f64) -> u64 {
-        self.0.value_at_quantile(share)
+        self.0.as_ref().map_or(0, |histogram| histogram.value_at_quantile(share))
     }
 
-    pub(crate) fn histogram(&self) -> &Histogram<u64> {
-        &self.0
+    fn mean(&self) -> f64 {
+        self.0.as_ref().map_or(0.0, Histogram::mean)
+    }
+
+    pub(crate) fn histogram(&self) -> Cow<'_, Histogram<u64>> {
+        self.0.as_ref().map_or_else(|| Cow::Owned(empty()), Cow::Borrowed)
     }
 
     /// Its buckets that are not empty: the longest time of each in nanoseconds, and how many there are.
     pub(crate) fn buckets(&self) -> impl Iterator<Item = (u64, u64)> {
-        self.0.iter_recorded().map(|bucket| (bucket.value_iterated_to(), bucket.count_since_last_iteration()))
+        self.0
+            .iter()
+            .flat_map(Histogram::iter_recorded)
+            .map(|bucket| (bucket.value_iterated_to(), bucket.count_since_last_iteration()))
     }
 
     /// As HdrHistogram V2 in base64.
     pub(crate) fn to_base64(&self) -> String {
         let mut bytes = Vec::new();
-        V2DeflateSerializer::new().serialize(&self.0, &mut bytes).expect("a vector takes all bytes");
+        V2DeflateSerializer::new().serialize(&*self.histogram(), &mut bytes).expect("a vector takes all bytes");
         BASE64_STANDARD.encode(bytes)
     }
 
@@ -68,20 +79,19 @@ impl Hdr {
         let mut histogram: Histogram<u64> =
             Reader::new().deserialize(&mut &*bytes).map_err(|error| error.to_string())?;
         histogram.auto(true);
-        Ok(Self(histogram))
+        Ok(Self(Some(histogram).filter(|histogram| !histogram.is_empty())))
     }
 }
 
 impl From<Histogram<u64>> for Hdr {
     fn from(nanos: Histogram<u64>) -> Self {
-        Self(nanos)
+        Self(Some(nanos).filter(|nanos| !nanos.is_empty()))
     }
 }
 
-impl Default for Hdr {
-    fn default() -> Self {
-        Self(Histogram::new(3).expect("three digits are within its range"))
-    }
+/// To three digits.
+fn empty() -> Histogram<u64> {
+    Histogram::new(3).expect("three digits are within its range")
 }
 
 impl fmt::Debug for Hdr {
@@ -145,7 +155,7 @@ impl Times {
         Self {
             count: hdr.count(),
             min_us: Some(min),
-            mean_us: Some(((hdr.0.mean() / 1e3).round() as u64).clamp(min, max)),
+            mean_us: Some(((hdr.mean() / 1e3).round() as u64).clamp(min, max)),
             p50_us: at(0.5),
             p90_us: at(0.9),
             p99_us: at(0.99),
