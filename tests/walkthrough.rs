@@ -101,7 +101,8 @@ fn comparable(line: &str) -> String {
         let of_the_run = match field {
             _ if is_unit(next) => true,
             "connection:" | "worker:" | "workers:" | "peer:" | "received:" | "echoed:" | "discarded:"
-            | "elapsed_us:" | "elapsed_ms:" | "min" | "median" | "p99" | "max" => true,
+            | "received_total:" | "echoed_total:" | "discarded_total:" | "elapsed_us:" | "elapsed_ms:" | "min"
+            | "median" | "p99" | "max" => true,
             _ => is_timestamp(bare) || is_container_id(bare),
         };
         field = word;
