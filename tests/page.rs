@@ -42,7 +42,7 @@ fn main() -> ExitCode {
         the_page_is_dark_for_a_reader_who_wants_it_dark_and_can_be_read_in_both,
         every_cell_has_a_name_for_a_screen_reader,
         a_cell_shows_its_connection_at_a_click_and_at_a_key,
-        the_age_of_a_connection_counts_from_its_opening_whatever_state_it_is_in,
+        the_age_of_a_connection_counts_from_its_opening_in_every_state,
         the_list_shows_all_connections_page_by_page,
         of_more_than_512_connections_of_a_worker_the_rest_is_counted,
         a_phone_needs_no_scrolling_sideways,
@@ -358,7 +358,7 @@ fn a_cell_shows_its_connection_at_a_click_and_at_a_key() {
     page.until_shown("#fields", "closed, client");
 }
 
-fn the_age_of_a_connection_counts_from_its_opening_whatever_state_it_is_in() {
+fn the_age_of_a_connection_counts_from_its_opening_in_every_state() {
     let (server, page) = start(&[]);
     // The page's own functions, given what a server could say.
     let age = page.run(

@@ -23,7 +23,7 @@ pub enum Role {
     Load,
 }
 
-/// Keeps the calling thread, and whatever it starts from now on, on its role's processor. With a single one it changes nothing.
+/// Keeps the calling thread, and what it starts from now on, on its role's processor. With a single one it changes nothing.
 pub fn pin(role: Role) {
     static ALLOWED: LazyLock<CpuSet> = LazyLock::new(|| sched_getaffinity(None).expect("it can be asked"));
     let mut processors = (0..CpuSet::MAX_CPU).filter(|&processor| ALLOWED.is_set(processor));

@@ -62,7 +62,7 @@ struct Args {
     /// How long one echo may take
     #[arg(long, value_name = "D")]
     timeout: Option<String>,
-    /// Messages a second over all connections, on time whatever the server does; 500/s,1000/s: steps; 0/s: each connection at
+    /// Messages a second over all connections, on time, also when the server is slow; 500/s,1000/s: steps; 0/s: each connection at
     /// its own pace
     #[arg(long, value_name = "RATE")]
     rate: Option<String>,

@@ -342,7 +342,7 @@ impl<'a, C: Connect> Session<'a, C> {
     }
 
     /// Sends and verifies until the stream is of no more use. Each turn takes what has come, sends what is due, and then waits
-    /// for whatever happens next.
+    /// for what happens next.
     fn poll_talk(&mut self, cx: &mut Context<'_>) -> Poll<Talked> {
         if self.stopped.is_none() && self.stopping.as_mut().poll(cx).is_ready() {
             self.stopped = Some(Instant::now());

@@ -78,7 +78,7 @@ pub struct TrafficSettings {
     /// How long one echo may take, above zero. With a rate it counts from when the message was due.
     #[serde(deserialize_with = "positive_duration")]
     pub timeout: Duration,
-    /// Messages a second over all connections, on time whatever the server does; several are steps that share `duration`
+    /// Messages a second over all connections, on time, also when the server is slow; several are steps that share `duration`
     /// evenly. Empty: each connection sends at its own pace. With a rate `period` is not used.
     #[serde(deserialize_with = "rates")]
     pub rate: Vec<f64>,
