@@ -84,12 +84,6 @@ struct Args {
     /// How long to keep trying to connect
     #[arg(long, value_name = "D")]
     connect_timeout: Option<String>,
-    /// What must not be so at the end, such as "p99 > 5ms, outage > 1s, lost > 0.1%, rate < 900/s"
-    #[arg(long, value_name = "LIMITS")]
-    fail_if: Option<String>,
-    /// What the report on standard output looks like: lines for people, with bars, one line of JSON, or a page
-    #[arg(long, value_name = "F", value_parser = ["table", "chart", "json", "html"])]
-    report: Option<String>,
     #[command(flatten)]
     reports: ReportArgs,
     #[command(flatten)]
@@ -101,6 +95,12 @@ struct Args {
 /// What both forms do with a report.
 #[derive(clap::Args, Default)]
 struct ReportArgs {
+    /// What must not be so at the end, such as "p99 > 5ms, outage > 1s, lost > 0.1%, rate < 900/s"
+    #[arg(long, value_name = "LIMITS")]
+    fail_if: Option<String>,
+    /// What the report on standard output looks like: lines for people, with bars, one line of JSON, or a page
+    #[arg(long, value_name = "F", value_parser = ["table", "chart", "json", "html"])]
+    report: Option<String>,
     /// Save the report too, in the shape that the name ends with: .json, .html or .hlog; may be given again
     #[arg(long, value_name = "FILE")]
     save: Vec<SaveTo>,
@@ -123,12 +123,6 @@ enum Command {
         /// How many clients there should be
         #[arg(long, value_name = "N", default_value_t = 0)]
         expect: u64,
-        /// What must not be so over all clients, such as "p99 > 5ms, outage > 1s, lost > 0.1%, rate < 900/s"
-        #[arg(long, value_name = "LIMITS")]
-        fail_if: Option<String>,
-        /// What the report on standard output looks like: lines for people, with bars, one line of JSON, or a page
-        #[arg(long, value_name = "F", value_parser = ["table", "chart", "json", "html"])]
-        report: Option<String>,
         #[command(flatten)]
         reports: ReportArgs,
     },
@@ -159,10 +153,8 @@ impl shared::CommandLine for Args {
             ("--renew", "traffic.renew", self.renew.take()),
             ("--resend", "traffic.resend", self.resend.take()),
             ("--connect-timeout", "server.connect_timeout", self.connect_timeout.take()),
-            ("--fail-if", "verdict.fail_if", self.fail_if.take()),
-            ("--report", "report.format", self.report.take()),
         ];
-        own.into_iter().chain(self.shared.flags()).collect()
+        own.into_iter().chain(self.reports.flags()).chain(self.shared.flags()).collect()
     }
 }
 
@@ -171,13 +163,9 @@ fn main() -> ExitCode {
 }
 
 fn run(args: Args, flags: Vec<Flag>) -> Result<u8, ProgramError> {
-    if let Some(Command::Merge { from, expect, fail_if, report, reports }) = args.command {
-        return merge(
-            &from,
-            expect,
-            [("--fail-if", "verdict.fail_if", fail_if), ("--report", "report.format", report)],
-            &reports,
-        );
+    if let Some(Command::Merge { from, expect, mut reports }) = args.command {
+        let flags = reports.flags();
+        return merge(&from, expect, flags, &reports);
     }
     let settings = || args.shared.settings::<ClientSettings>("echo-client", args.settings.as_deref(), flags);
     if args.shared.only_asks() {
@@ -205,6 +193,11 @@ fn merge(from: &[PathBuf], expect: u64, flags: [Flag; 2], reports: &ReportArgs) 
 }
 
 impl ReportArgs {
+    /// Those of its flags that are settings.
+    fn flags(&mut self) -> [Flag; 2] {
+        [("--fail-if", "verdict.fail_if", self.fail_if.take()), ("--report", "report.format", self.report.take())]
+    }
+
     /// The one report in the file of the baseline.
     fn baseline(&self, limits: &Limits) -> Result<Option<ClientReport>, ProgramError> {
         let Some(path) = &self.baseline else {

@@ -616,7 +616,7 @@ async fn reached(time: Option<Instant>) {
 mod tests {
     use super::*;
     use crate::client::{
-        tally::Bytes,
+        report::Bytes,
         testing::{Clients, Heard, Scripted, expect_end, plan, receive, record, scripted, traffic},
     };
     use tokio::{

@@ -2,7 +2,12 @@
 //!
 //! Pure: all times are given as they are since T0. What came before T0 counts as at T0.
 
-use crate::client::{outage::Outages, timeline::Timeline, times::Times};
+use crate::client::{
+    outage::Outages,
+    report::{Bytes, Connections, LostBy},
+    timeline::Timeline,
+    times::Times,
+};
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 /// Why an echo was lost.
@@ -32,16 +37,6 @@ impl Lost {
     }
 }
 
-/// How many messages were lost for each reason.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct LostBy {
-    pub timeout: u64,
-    pub closed: u64,
-    pub reset: u64,
-    pub unsent: u64,
-    pub abandoned: u64,
-}
-
 impl LostBy {
     fn of(&mut self, reason: Lost) -> &mut u64 {
         match reason {
@@ -54,16 +49,6 @@ impl LostBy {
     }
 }
 
-/// Bytes of the messages that went out, by what became of them. A message that was resent counts once more.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Bytes {
-    pub verified: u64,
-    pub wrong: u64,
-    pub lost: u64,
-    pub resent: u64,
-    pub given_up: u64,
-}
-
 /// Why a try to connect failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NotConnected {
@@ -73,21 +58,6 @@ pub(crate) enum NotConnected {
     Unanswered,
     /// It never got out of this machine. That says nothing about the server.
     Local,
-}
-
-/// What became of the connections.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Connections {
-    pub made: u64,
-    /// Tries that the server's machine refused.
-    pub refused: u64,
-    /// Tries that had no answer.
-    pub unanswered: u64,
-    /// Those that the server ended.
-    pub closed_by_server: u64,
-    pub reset: u64,
-    /// Those that were made in place of one that had ended otherwise than planned.
-    pub reconnects: u64,
 }
 
 /// What one address of the server did.

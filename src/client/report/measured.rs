@@ -4,7 +4,7 @@
 
 use super::{
     document::ClientReport,
-    parts::{Bytes, Connections, Histograms, LostBy, Outages, Own, Row, ServerShare, Step, Timeline, Window},
+    parts::{Histograms, Outages, Own, Row, ServerShare, Step, Timeline, Window},
     times::{Hdr, Times},
 };
 use crate::client::{outage, tally, tally::Tally, timeline, times};
@@ -40,12 +40,12 @@ impl ClientReport {
             given_up: tally.given_up,
             due,
             resent: tally.resent,
-            bytes: Some((&tally.bytes).into()),
-            lost_by: (&tally.lost_by).into(),
+            bytes: Some(tally.bytes),
+            lost_by: tally.lost_by,
             response,
             late,
             connect,
-            connections: (&tally.connections).into(),
+            connections: tally.connections,
             servers: tally.servers.iter().map(served).collect(),
             own: (&tally.usage).into(),
             steps: tally.steps.iter_mut().map(Step::from).collect(),
@@ -60,25 +60,6 @@ impl ClientReport {
             ..Self::default()
         }
         .with_round_trip(round_trip)
-    }
-}
-
-impl From<&tally::LostBy> for LostBy {
-    fn from(&tally::LostBy { timeout, closed, reset, unsent, abandoned }: &tally::LostBy) -> Self {
-        Self { timeout, closed, reset, unsent, abandoned }
-    }
-}
-
-impl From<&tally::Bytes> for Bytes {
-    fn from(&tally::Bytes { verified, wrong, lost, resent, given_up }: &tally::Bytes) -> Self {
-        Self { verified, wrong, lost, resent, given_up }
-    }
-}
-
-impl From<&tally::Connections> for Connections {
-    fn from(connections: &tally::Connections) -> Self {
-        let &tally::Connections { made, refused, unanswered, closed_by_server, reset, reconnects } = connections;
-        Self { made, refused, unanswered, closed_by_server, reset, reconnects }
     }
 }
 
