@@ -36,15 +36,8 @@ fn a_full_house_is_stopped_and_every_connection_acknowledges() {
         slots: 3,
         accepts: [true; 2],
         served: [2, 1],
-        backlog: 0,
-        handshakes: 0,
-        refusing: true,
-        lame_duck: false,
-        last_word: false,
-        echoes: 0,
-        aborts: 0,
-        crashes: 0,
         reaches: &[tree::GRACEFUL, tree::FORCED, tree::STUCK],
+        ..tree::Model::QUIET
     });
 }
 
@@ -55,13 +48,6 @@ fn a_client_that_waits_or_is_in_the_backlog_at_a_stop_is_drained() {
         accepts: [true, false],
         served: [0, 0],
         backlog: 2,
-        handshakes: 0,
-        refusing: true,
-        lame_duck: false,
-        last_word: false,
-        echoes: 0,
-        aborts: 0,
-        crashes: 0,
         reaches: &[
             tree::GRACEFUL,
             tree::FORCED,
@@ -71,6 +57,7 @@ fn a_client_that_waits_or_is_in_the_backlog_at_a_stop_is_drained() {
             tree::HANDED_OVER_AT_A_STOP,
             tree::ACCEPTED_BY_THE_SUPERVISOR,
         ],
+        ..tree::Model::QUIET
     });
 }
 
@@ -80,15 +67,9 @@ fn a_crash_of_anything_at_any_point_leaves_the_stop_and_its_numbers_whole() {
         slots: 2,
         accepts: [true; 2],
         served: [1, 1],
-        backlog: 0,
-        handshakes: 0,
-        refusing: true,
-        lame_duck: false,
-        last_word: false,
-        echoes: 0,
-        aborts: 0,
         crashes: 1,
         reaches: &[tree::GRACEFUL, tree::FORCED, tree::WORKER_CRASH, tree::RESTART],
+        ..tree::Model::QUIET
     });
 }
 
@@ -99,14 +80,9 @@ fn a_crash_loses_no_client_that_is_on_its_way() {
         accepts: [true, false],
         served: [0, 0],
         backlog: 1,
-        handshakes: 0,
-        refusing: true,
-        lame_duck: false,
-        last_word: false,
-        echoes: 0,
-        aborts: 0,
         crashes: 1,
         reaches: &[tree::GRACEFUL, tree::RESTART, tree::HANDED_OVER],
+        ..tree::Model::QUIET
     });
 }
 
@@ -116,15 +92,9 @@ fn too_many_crashes_stop_the_server() {
         slots: 1,
         accepts: [true; 2],
         served: [0, 0],
-        backlog: 0,
-        handshakes: 0,
-        refusing: true,
-        lame_duck: false,
-        last_word: false,
-        echoes: 0,
-        aborts: 0,
         crashes: 2,
         reaches: &[tree::ESCALATION, tree::RESTART],
+        ..tree::Model::QUIET
     });
 }
 
@@ -134,15 +104,9 @@ fn a_handshake_that_ends_after_the_first_sweep_is_waited_for() {
         slots: 1,
         accepts: [true, false],
         served: [1, 0],
-        backlog: 0,
         handshakes: 1,
-        refusing: true,
-        lame_duck: false,
-        last_word: false,
-        echoes: 0,
-        aborts: 0,
-        crashes: 0,
         reaches: &[tree::GRACEFUL, tree::FORCED, tree::LATE_HANDSHAKE],
+        ..tree::Model::QUIET
     });
 }
 
@@ -152,15 +116,10 @@ fn where_the_kernel_cannot_refuse_the_drain_begins_when_the_socket_is_closed() {
         slots: 1,
         accepts: [true; 2],
         served: [0, 0],
-        backlog: 0,
         handshakes: 1,
         refusing: false,
-        lame_duck: false,
-        last_word: false,
-        echoes: 0,
-        aborts: 0,
-        crashes: 0,
         reaches: &[tree::GRACEFUL, tree::FORCED],
+        ..tree::Model::QUIET
     });
 }
 
@@ -171,14 +130,10 @@ fn a_lame_duck_goes_on_serving_and_each_signal_moves_the_stop_one_stage_on() {
         accepts: [true, false],
         served: [0, 0],
         backlog: 1,
-        handshakes: 0,
-        refusing: true,
         lame_duck: true,
-        last_word: false,
         echoes: 1,
-        aborts: 0,
-        crashes: 0,
         reaches: &[tree::GRACEFUL, tree::FORCED, tree::LAME_DUCK],
+        ..tree::Model::QUIET
     });
 }
 
@@ -188,15 +143,9 @@ fn an_echo_of_a_signal_forces_no_connection() {
         slots: 1,
         accepts: [true; 2],
         served: [1, 0],
-        backlog: 0,
-        handshakes: 0,
-        refusing: true,
-        lame_duck: false,
-        last_word: false,
         echoes: 2,
-        aborts: 0,
-        crashes: 0,
         reaches: &[tree::GRACEFUL, tree::FORCED],
+        ..tree::Model::QUIET
     });
 }
 
@@ -206,15 +155,9 @@ fn an_abort_at_any_point_ends_the_server_by_force_and_a_second_one_changes_nothi
         slots: 2,
         accepts: [true; 2],
         served: [1, 1],
-        backlog: 0,
-        handshakes: 0,
-        refusing: true,
-        lame_duck: false,
-        last_word: false,
-        echoes: 0,
         aborts: 2,
-        crashes: 0,
         reaches: &[tree::GRACEFUL, tree::FORCED, tree::STUCK, tree::ABORTED, tree::ABORTED_LATE],
+        ..tree::Model::QUIET
     });
 }
 
@@ -224,15 +167,11 @@ fn aborts_amid_a_crash_leave_the_numbers_whole() {
         slots: 1,
         accepts: [true; 2],
         served: [1, 0],
-        backlog: 0,
-        handshakes: 0,
         refusing: false,
-        lame_duck: false,
-        last_word: false,
-        echoes: 0,
         aborts: 1,
         crashes: 1,
         reaches: &[tree::GRACEFUL, tree::ABORTED, tree::WORKER_CRASH],
+        ..tree::Model::QUIET
     });
 }
 
@@ -242,15 +181,10 @@ fn a_last_word_is_waited_for_and_the_deadline_a_second_signal_or_an_abort_ends_t
         slots: 1,
         accepts: [true, false],
         served: [1, 0],
-        backlog: 0,
-        handshakes: 0,
-        refusing: true,
-        lame_duck: false,
         last_word: true,
-        echoes: 0,
         aborts: 1,
-        crashes: 0,
         reaches: &[tree::GRACEFUL, tree::LAST_WORD, tree::FORCED_BEFORE_THE_LAST_WORD, tree::ABORTED, tree::STUCK],
+        ..tree::Model::QUIET
     });
 }
 
@@ -261,14 +195,9 @@ fn a_client_that_waits_or_is_in_the_backlog_at_a_stop_has_its_last_word_too() {
         accepts: [true, false],
         served: [0, 0],
         backlog: 1,
-        handshakes: 0,
-        refusing: true,
-        lame_duck: false,
         last_word: true,
-        echoes: 0,
-        aborts: 0,
-        crashes: 0,
         reaches: &[tree::GRACEFUL, tree::LAST_WORD, tree::FORCED_BEFORE_THE_LAST_WORD, tree::FULL_HOUSE],
+        ..tree::Model::QUIET
     });
 }
 
@@ -278,14 +207,9 @@ fn a_crash_of_anything_while_a_last_word_is_waited_for_leaves_the_numbers_whole(
         slots: 1,
         accepts: [true, false],
         served: [1, 0],
-        backlog: 0,
-        handshakes: 0,
-        refusing: true,
-        lame_duck: false,
         last_word: true,
-        echoes: 0,
-        aborts: 0,
         crashes: 1,
         reaches: &[tree::GRACEFUL, tree::LAST_WORD, tree::FORCED_BEFORE_THE_LAST_WORD, tree::WORKER_CRASH],
+        ..tree::Model::QUIET
     });
 }

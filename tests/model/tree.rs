@@ -394,6 +394,24 @@ pub struct Model {
     pub reaches: &'static [Reached],
 }
 
+impl Model {
+    /// A server of one slot without clients, of which nothing is special. A test says what its own world has besides.
+    pub const QUIET: Self = Self {
+        slots: 1,
+        accepts: [true; 2],
+        served: [0; 2],
+        backlog: 0,
+        handshakes: 0,
+        refusing: true,
+        lame_duck: false,
+        last_word: false,
+        echoes: 0,
+        aborts: 0,
+        crashes: 0,
+        reaches: &[],
+    };
+}
+
 /// What a run may come to.
 type Reached = (&'static str, fn(&Model, &Tree) -> bool);
 
