@@ -14,6 +14,9 @@ const DESCRIPTORS: usize = 8;
 /// Memory that must be free before each step of a start, and after the last. It holds a thread's stack of 2 MiB, and what
 /// the program needs to say why a start fails, or to stop well.
 const MEMORY: usize = 8 << 20;
+/// Stack that a program takes at its start. The system gives the stack of the main thread page by page. A program that
+/// lacks a page is ended by SIGSEGV, without a word. The stacks of the other threads are whole from their start.
+const STACK: usize = 512 << 10;
 
 /// Checks that there is memory for the next step of a start.
 ///
@@ -31,6 +34,15 @@ pub fn memory() -> Result<(), Error> {
     if had { Ok(()) } else { Err(Error::Memory { needed: MEMORY as u64, limit: limit() }) }
 }
 
+/// Grows the stack of this thread, unless its limit is so small that this would end the program.
+#[inline(never)]
+fn take_stack() {
+    if limit_of(Resource::STACK).is_none_or(|limit| limit >= 4 * STACK as u64) {
+        let taken = [0_u8; STACK];
+        std::hint::black_box(&taken);
+    }
+}
+
 /// Raises the soft limit of file descriptors to the hard one, and gives it.
 pub(crate) fn raise_descriptors() -> usize {
     let limit = rlimit::increase_nofile_limit(u64::MAX).or_else(|_| Resource::NOFILE.get_soft());
@@ -46,6 +58,7 @@ pub(crate) fn raise_descriptors() -> usize {
 /// system.
 pub fn system() -> Result<SystemRunner, Error> {
     memory()?;
+    take_stack();
     let limit = raise_descriptors();
     let free = (0..DESCRIPTORS).map_while(|_| UnixDatagram::unbound().ok()).collect::<Vec<_>>().len();
     if free < DESCRIPTORS {
