@@ -4,47 +4,23 @@ mod common;
 
 use common::*;
 use serde_json::json;
-use std::{
-    fs,
-    io::{BufRead, BufReader, Read},
-    process::ChildStdout,
-};
+use std::fs;
 
-/// A running server, and its log as it is written.
-struct Logged {
-    process: Process,
-    out: BufReader<ChildStdout>,
-    log: String,
+/// A server whose log tells of every connection.
+fn server(settings: &[(&str, &str)]) -> Server {
+    Server::start(&[&[("log.level", "debug"), LONG_LINGER, LONG_TIMEOUT], settings].concat())
 }
 
-impl Logged {
-    fn start() -> Self {
-        let (process, out) = Process::spawn(program(&[("log.level", "debug")]));
-        let (mut out, mut log) = (BufReader::new(out), String::new());
-        while !log.contains("\"listening\"") {
-            assert_ne!(out.read_line(&mut log).unwrap(), 0, "{log}");
-        }
-        Self { process, out, log }
-    }
-
-    fn address(&self) -> String {
-        let listening = self.log.lines().find(|line| line.contains("\"listening\"")).unwrap();
-        json_of(listening)["address"].as_str().unwrap().into()
-    }
-
-    /// Its whole log, once this signal has ended it.
-    fn end(mut self, signal: Signal) -> String {
-        self.process.signal(signal);
-        self.out.read_to_string(&mut self.log).unwrap();
-        self.process.status();
-        self.log
-    }
+/// The log of a server that this signal has ended.
+fn log_after(signal: Signal, server: Server) -> String {
+    server.signal(signal);
+    server.end().log.to_string()
 }
 
 /// Runs clients to their end, two against the first server and one against the second.
-fn three_clients(place: &Place, servers: &[Logged; 2]) {
+fn three_clients(place: &Place, servers: &[Server; 2]) {
     for (name, server) in [("a", &servers[0]), ("b", &servers[0]), ("c", &servers[1])] {
-        let run = Client::run(server.address(), &["--id", name, "--connections", "3"]);
+        let run = Client::run(server.address, &["--id", name, "--connections", "3"]);
         assert_eq!(run.outcome(), (0, [6, 6, 0, 0]));
         fs::write(place.path().join(format!("{name}.json")), run.report.to_string()).unwrap();
     }
@@ -52,11 +28,11 @@ fn three_clients(place: &Place, servers: &[Logged; 2]) {
 
 #[test]
 fn the_books_close_over_the_reports_and_the_servers_logs_and_miss_each_that_is_left_out() {
-    let (place, servers) = (Place::new("report-books"), [Logged::start(), Logged::start()]);
+    let (place, servers) = (Place::new("report-books"), [server(&[]), server(&[])]);
     three_clients(&place, &servers);
-    let check = finish(program(&[]).args(["healthcheck", &servers[0].address()]));
+    let check = finish(program(&[]).args(["healthcheck", &servers[0].address.to_string()]));
     assert_eq!(check.code, 0, "{check:?}");
-    let [one, two] = servers.map(|server| server.end(Signal::TERM));
+    let [one, two] = servers.map(|server| log_after(Signal::TERM, server));
     assert!(one.contains("\"healthcheck\":true"), "{one}");
     fs::write(place.path().join("one.log"), &one).unwrap();
     fs::write(place.path().join("two.log"), &two).unwrap();
@@ -92,10 +68,10 @@ fn the_books_close_over_the_reports_and_the_servers_logs_and_miss_each_that_is_l
 
 #[test]
 fn a_server_that_was_killed_leaves_the_books_open() {
-    let (place, servers) = (Place::new("report-books-killed"), [Logged::start(), Logged::start()]);
+    let (place, servers) = (Place::new("report-books-killed"), [server(&[]), server(&[])]);
     three_clients(&place, &servers);
     let [one, two] = servers;
-    let place = place.with("all.log", one.end(Signal::TERM) + &two.end(Signal::KILL));
+    let place = place.with("all.log", log_after(Signal::TERM, one) + &log_after(Signal::KILL, two));
     let merged = merge_in(&place, &[".", "--expect", "3"]);
     assert_eq!((merged.code, &*merged.err), (1, ""));
     for told in ["never said stopped: killed, or the log is cut off", "a server never said how many it echoed"] {
