@@ -290,3 +290,20 @@ fn a_message_that_a_balancer_has_executed_twice_is_named() {
         "100 echoed bytes are in no report as verified: a message was executed twice, because a balancer cut a session";
     assert_eq!((table.code, &json["books"]["open"]), (1, &json!([open])));
 }
+
+#[test]
+fn a_message_that_a_stop_has_cut_in_two_is_lost_and_named() {
+    const SIZE: usize = 1 << 20;
+    let (balancer, one, two) = (Balancer::start(), server(&[]), server(&[]));
+    let client = balancer.client(SIZE, "--resend 1");
+    let mut session = balancer.accept(&one);
+    session.pass(SIZE + SIZE / 4);
+    let late = session.hold(SIZE / 4 * 3);
+    let logs = [session.stop(one, &late), balancer.serve_the_rest(two)];
+    let run = client.end();
+    assert_eq!((run.outcome(), number(&run.report, "resent")), ((1, [9, 8, 0, 1]), 0));
+    let (table, json) = merged(Place::new("books-cut"), &run, logs);
+    let cause = "an echo was lost on its way back, or a stop cut a message in two";
+    let open = format!("{} echoed bytes are in no report as verified: {cause}", SIZE / 4);
+    assert_eq!((table.code, &json["books"]["open"]), (1, &json!([open])));
+}
