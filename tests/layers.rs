@@ -23,7 +23,10 @@ const ARROWS: [(&str, &[&str]); 16] = [
         "server",
         &["buffer", "context", "decisions", "error", "logging", "resources", "settings", "stop", "testing", "text"],
     ),
-    ("client", &["buffer", "decisions", "error", "logging", "resources", "settings", "stop", "testing", "text"]),
+    (
+        "client",
+        &["buffer", "context", "decisions", "error", "logging", "resources", "settings", "stop", "testing", "text"],
+    ),
     // It reads what a server lets be seen. No server knows of it.
     ("admin", &["decisions", "error", "logging", "resources", "server", "settings", "stop", "testing"]),
     // The library's front gives the others their public names; the programs use nothing but those.
