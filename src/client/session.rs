@@ -474,10 +474,13 @@ impl<'a, C: Connect> Session<'a, C> {
             }
         }
         let Some(wake) = wake else { return Poll::Pending };
-        // A timer that goes off too early costs less than one that is set for every message.
-        if wake < self.timer.deadline() || self.timer.is_elapsed() {
-            self.timer.as_mut().reset(wake);
+        // A timer that goes off too early costs less than one that is set for every message, and one that was polled since it
+        // was set need not be polled again.
+        let set = self.timer.deadline();
+        if now < set && set <= wake {
+            return Poll::Pending;
         }
+        self.timer.as_mut().reset(wake);
         self.timer.as_mut().poll(cx).map(|()| None)
     }
 
