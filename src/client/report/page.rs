@@ -88,7 +88,9 @@ impl ClientReport {
             let longest_window =
                 self.outages.windows.iter().max_by(|one, other| one.length_s().total_cmp(&other.length_s()));
             let why = longest_window.map_or("", |window| &window.why);
-            said.push(format!("Outages: {count}; the longest {longest:.2} s ({why})."));
+            let open = self.outages.windows.iter().any(|window| window.open);
+            let still = if open { ", and still out at the end" } else { "" };
+            said.push(format!("Outages: {count}; the longest {longest:.2} s ({why}){still}."));
             if self.clients.len() > 1 {
                 said.push(format!("All clients out at once: {:.2} s.", self.outages.all_at_once_ms as f64 / 1e3));
             }

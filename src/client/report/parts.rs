@@ -209,6 +209,11 @@ impl Window {
     pub fn length_s(&self) -> f64 {
         self.to_s - self.from_s
     }
+
+    /// What there is to say behind its reason if it was not over when the run ended.
+    pub(super) fn still_out(&self) -> &'static str {
+        if self.open { ", and still out" } else { "" }
+    }
 }
 
 /// One limit of `fail_if`, and what it met.

@@ -158,7 +158,7 @@ fn outage(window: &Window) -> String {
     let Window { from_s, failed, why, since_verified_ms, .. } = window;
     let since = since_verified_ms.map(|ms| format!(", {ms} ms after the last echo")).unwrap_or_default();
     let length = readable((window.length_s() * 1e6).round() as u64);
-    format!("{length} from {from_s:.2} s on{since}: {failed} failed, {why}")
+    format!("{length} from {from_s:.2} s on{since}: {failed} failed, {why}{}", window.still_out())
 }
 
 /// A time in the unit that leaves one to three digits before the point.
