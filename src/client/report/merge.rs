@@ -211,7 +211,7 @@ mod tests {
         slow.round_trip.max_us = Some(7_777);
         let merged = merge([named("a"), slow], 2);
         assert_eq!((&*merged.client, merged.due, merged.verified, merged.lost), ("2 clients", 20_000, 19_592, 408));
-        assert_eq!((merged.lost_by.timeout, merged.connections.refused), (400, 1_200));
+        assert_eq!((merged.lost_by.timeout, merged.connections.refused, merged.connections.renewed), (400, 1_200, 6));
         assert_eq!(merged.servers["10.0.0.3:12345"].verified, 19_592);
         assert_eq!((merged.max_us, merged.round_trip.count), (Some(7_777), 19_592));
         assert_eq!((merged.missing, merged.verdict, merged.exit_code()), (0, Verdict::Failed, 1));

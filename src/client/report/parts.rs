@@ -64,6 +64,9 @@ pub struct Connections {
     pub reset: u64,
     /// Connections that were made after the first one of their actor was gone.
     pub reconnects: u64,
+    /// Connections that the client ended between two messages, because they had the age of `renew`.
+    #[serde(default)]
+    pub renewed: u64,
 }
 
 /// What one of the server's addresses has served.
