@@ -132,7 +132,7 @@ pub struct Row {
     pub lost: u64,
     /// Those whose echo was wrong.
     pub wrong: u64,
-    /// Connections that were open at the end of the interval.
+    /// The most connections that were open at once. Of many clients it is the sum.
     pub connections: u64,
     /// The response time of half of them was no longer; a bucket's edge.
     pub p50_us: Option<u64>,
