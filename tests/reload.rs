@@ -154,6 +154,15 @@ fn what_needs_a_restart_is_named_at_each_reload_and_stays_as_it_is() {
 }
 
 #[test]
+fn a_reload_warns_of_questionable_settings_as_a_start_does() {
+    let mut running = Reloadable::start("questionable", "");
+    assert_eq!(running.reloaded("supervisor.shutdown_timeout = \"1s\"\n"), "supervisor.shutdown_timeout");
+    let warning = running.server.log.wait_next("questionable settings");
+    assert!(warning["problem"].as_str().unwrap().contains("shutdown_timeout"), "{warning}");
+    running.server.stop();
+}
+
+#[test]
 fn a_file_that_is_wrong_in_any_way_changes_nothing_and_says_why() {
     let mut running = Reloadable::start("wrong", "supervisor.max_connections = 2\n");
     for (content, why) in [
@@ -204,7 +213,9 @@ fn a_reload_during_a_stop_changes_nothing_at_all_and_says_so() {
     running.server.log.wait("stopping");
     while !heard().unwrap().starts_with("STOPPING=1") {}
     let before = shown(admin);
-    for content in ["log.level = \"critical\"\nfault.ask = true\nsupervisor.max_connections = 7\n", "log.level = \"loud\"\n"] {
+    for content in
+        ["log.level = \"critical\"\nfault.ask = true\nsupervisor.max_connections = 7\n", "log.level = \"loud\"\n"]
+    {
         running.reload(content);
         assert_eq!(running.refused(), "the server stops");
         assert_eq!(shown(admin), before);
@@ -221,7 +232,11 @@ fn a_reload_during_a_stop_changes_nothing_at_all_and_says_so() {
 
 #[test]
 fn of_a_stop_and_a_reload_that_come_together_the_stop_wins_whole() {
-    let (mut running, admin) = Reloadable::start_with_admin("together", "supervisor.shutdown_timeout = \"1h\"\nconnection.linger = \"1h\"\n", |_| {});
+    let (mut running, admin) = Reloadable::start_with_admin(
+        "together",
+        "supervisor.shutdown_timeout = \"1h\"\nconnection.linger = \"1h\"\n",
+        |_| {},
+    );
     let mut client = running.server.connect();
     round_trip(&mut client);
     let before = shown(admin);
