@@ -231,29 +231,6 @@ fn a_reload_during_a_stop_changes_nothing_at_all_and_says_so() {
 }
 
 #[test]
-fn of_a_stop_and_a_reload_that_come_together_the_stop_wins_whole() {
-    let (mut running, admin) = Reloadable::start_with_admin(
-        "together",
-        "supervisor.shutdown_timeout = \"1h\"\nconnection.linger = \"1h\"\n",
-        |_| {},
-    );
-    let mut client = running.server.connect();
-    round_trip(&mut client);
-    let before = shown(admin);
-    // The server finds both when it wakes up.
-    running.server.signal(Signal::STOP);
-    running.server.signal(Signal::TERM);
-    running.reload("log.level = \"critical\"\nfault.ask = true\n");
-    running.server.signal(Signal::CONT);
-    assert_eq!(running.refused(), "the server stops");
-    assert_eq!(shown(admin), before);
-    drop(client);
-    let ended = running.server.end();
-    ended.log.one("stopped");
-    assert_eq!(ended.log.of("faults on purpose").len(), 0);
-}
-
-#[test]
 fn a_lame_duck_serves_and_reloads_as_ever() {
     let (mut running, admin) = Reloadable::start_with_admin("duck", "supervisor.lame_duck = \"1h\"\n", |_| {});
     running.server.signal(Signal::TERM);

@@ -123,6 +123,7 @@ mod tests {
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
         net::TcpStream,
+        sync::oneshot,
     };
 
     fn server(log: Logger) -> Server<Echo> {
@@ -160,6 +161,28 @@ mod tests {
         drop((first, second));
         assert_eq!(running.await.unwrap().unwrap().acknowledged, 2);
         assert_eq!(handle.status(), status(Phase::Stopped, 0, 0));
+    }
+
+    #[actix::test]
+    async fn a_reload_behind_the_order_to_stop_reads_nothing() {
+        for stops_first in [false, true] {
+            let (log, mut told) = log();
+            let server = server(log);
+            let (handle, (read, was_read)) = (server.handle(), oneshot::channel());
+            // Both orders wait when the Supervisor starts.
+            if stops_first {
+                handle.stop();
+            }
+            handle.reload_with(move || {
+                let _ = read.send(());
+                Err("told to")
+            });
+            let running = actix_rt::spawn(server.run());
+            logged(&mut told, "settings not reloaded").await;
+            assert_eq!(was_read.await.is_err(), stops_first);
+            handle.stop();
+            assert_eq!(running.await.unwrap().unwrap().forced, 0);
+        }
     }
 
     #[test]
