@@ -5,6 +5,7 @@
 //! and is asserted nowhere.
 #![allow(dead_code, unused_imports, unused_macros, reason = "each test file is a crate of its own and uses its part")]
 
+mod blocking;
 mod client;
 mod http;
 mod in_process;
@@ -22,6 +23,7 @@ mod server;
 mod tls;
 mod trial;
 
+pub use blocking::*;
 pub use client::*;
 pub use http::*;
 pub use in_process::*;
