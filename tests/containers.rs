@@ -4,7 +4,7 @@
 mod common;
 mod docker;
 
-use common::{PATIENCE, Records, finish, get, number};
+use common::{PATIENCE, Records, finish, get, number, tests};
 use docker::{BUILD, COMPOSE, Checkout, Running, build, docker as run, inspect, must};
 use serde_json::{Value, json};
 use std::{
@@ -15,12 +15,6 @@ use std::{
 };
 
 const SERVER: &str = "echo-server-1";
-
-macro_rules! tests {
-    ($($test:ident,)*) => {
-        vec![$((stringify!($test).to_owned(), Box::new($test) as Box<dyn FnOnce() + Send>)),*]
-    };
-}
 
 fn main() -> ExitCode {
     docker::run(tests![

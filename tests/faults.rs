@@ -199,40 +199,17 @@ fn a_stop_that_finds_no_acceptor_still_echoes_to_the_clients_in_the_backlog() {
 
 // Threads that hang.
 
-/// Echoes. On a `#` it reports that it blocks, and blocks its thread until it may go on.
-struct Blocking {
-    blocked: Sender<()>,
-    go_on: Mutex<Receiver<()>>,
-}
-
-impl Service for Blocking {
-    async fn serve(&self, socket: &mut Socket) -> io::Result<()> {
-        let mut bytes = [0; 64];
-        loop {
-            match socket.read(&mut bytes).await? {
-                0 => return Ok(()),
-                n if bytes[..n].contains(&b'#') => {
-                    let _ = self.blocked.send(());
-                    let _ = self.go_on.lock().unwrap().recv();
-                }
-                n => socket.write_all(&bytes[..n]).await?,
-            }
-        }
-    }
-}
-
 #[test]
 fn a_worker_that_is_stuck_is_named_with_its_connections_and_left_behind() {
-    let (blocked, blocks) = channel();
-    let (_go_on, may_go_on) = channel();
+    let (service, blocks) = blocking();
     let mut settings = settings();
     settings.supervisor.workers = 2;
     settings.supervisor.shutdown_timeout = Duration::from_millis(300);
-    let mut server = InProcess::start(settings, Blocking { blocked, go_on: Mutex::new(may_go_on) });
+    let mut server = InProcess::start(settings, service);
     let mut stuck = connect(server.address);
     let worker = number(&server.log.wait_of("connection opened", &stuck), "worker") as usize;
     stuck.write_all(b"#").unwrap();
-    blocks.recv_timeout(PATIENCE).unwrap();
+    let _blocked = blocks.recv_timeout(PATIENCE).unwrap();
     let mut other = connect(server.address); // the other thread accepts it
     round_trip(&mut other);
 
@@ -251,12 +228,11 @@ fn a_worker_that_is_stuck_is_named_with_its_connections_and_left_behind() {
 
 #[test]
 fn a_handle_tells_of_a_server_whose_worker_is_stuck_and_an_abort_leaves_that_one_behind() {
-    let (blocked, blocks) = channel();
-    let (_go_on, may_go_on) = channel();
+    let (service, blocks) = blocking();
     let mut settings = settings();
     settings.supervisor.workers = 1;
     settings.supervisor.shutdown_timeout = Duration::from_secs(3600);
-    let server = InProcess::start(settings, Blocking { blocked, go_on: Mutex::new(may_go_on) });
+    let server = InProcess::start(settings, service);
     let handle = server.handle.clone();
     let standing = || {
         let status = handle.status();
@@ -264,7 +240,7 @@ fn a_handle_tells_of_a_server_whose_worker_is_stuck_and_an_abort_leaves_that_one
     };
     let mut client = connect(server.address);
     client.write_all(b"#").unwrap();
-    blocks.recv_timeout(PATIENCE).unwrap();
+    let _blocked = blocks.recv_timeout(PATIENCE).unwrap();
     assert_eq!(standing(), (Phase::Running, 1, 0));
     handle.abort();
     let report = server.report();
@@ -317,17 +293,16 @@ fn a_thread_that_does_not_end_is_named_and_left_behind_though_its_worker_has_ack
 
 #[test]
 fn a_thread_that_hangs_for_a_while_holds_up_its_own_clients_only_and_none_is_forced() {
-    let (blocked, blocks) = channel();
-    let (go_on, may_go_on) = channel();
+    let (service, blocks) = blocking();
     let mut settings = settings();
     settings.supervisor.workers = 2;
     settings.supervisor.max_connections = 2;
     settings.supervisor.max_pending = 0;
     settings.supervisor.shutdown_timeout = Duration::from_secs(25);
-    let mut server = InProcess::start(settings, Blocking { blocked, go_on: Mutex::new(may_go_on) });
+    let mut server = InProcess::start(settings, service);
     let mut hangs = connect(server.address);
     hangs.write_all(b"#").unwrap();
-    blocks.recv_timeout(PATIENCE).unwrap();
+    let blocked = blocks.recv_timeout(PATIENCE).unwrap();
     let mut other = connect(server.address);
     round_trip(&mut other);
     // All slots are taken, so these are in the backlog. There are two, so that the turn of the thread that hangs comes too.
@@ -345,7 +320,7 @@ fn a_thread_that_hangs_for_a_while_holds_up_its_own_clients_only_and_none_is_for
         drop(client);
         assert_eq!(server.log.wait_of("connection closed", &name)["reason"], "stopped");
     }
-    go_on.send(()).unwrap();
+    drop(blocked);
     assert!(read_to_eof(&mut hangs).is_empty());
     drop(hangs);
     let (report, log) = server.end();

@@ -9,8 +9,8 @@
 mod common;
 mod network;
 
-use common::{PATIENCE, Server, Signal, number, program};
-use libtest_mimic::{Arguments, Completion, Trial};
+use common::{PATIENCE, Server, Signal, number, program, trial};
+use libtest_mimic::Arguments;
 use network::{Network, Path, SERVER};
 use std::{
     io::{self, ErrorKind},
@@ -130,15 +130,12 @@ static TABLE: Mutex<Vec<(&Scenario, Outcome)>> = Mutex::new(Vec::new());
 fn main() -> ExitCode {
     static OBSTACLE: LazyLock<Option<String>> = LazyLock::new(network::obstacle);
     let trials = SCENARIOS.iter().map(|scenario| {
-        Trial::ignorable_test(scenario.name, move || match &*OBSTACLE {
-            Some(reason) => Ok(Completion::ignored_with(reason)),
-            None => {
-                let outcome = scenario.run();
-                TABLE.lock().unwrap().push((scenario, outcome));
-                scenario.check(outcome);
-                Ok(Completion::Completed)
-            }
-        })
+        let test = || {
+            let outcome = scenario.run();
+            TABLE.lock().unwrap().push((scenario, outcome));
+            scenario.check(outcome);
+        };
+        trial(scenario.name, || OBSTACLE.clone(), test)
     });
     let conclusion = libtest_mimic::run(&Arguments::from_args(), trials.collect());
     let table = TABLE.lock().unwrap();

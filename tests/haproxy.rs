@@ -8,10 +8,10 @@ mod common;
 mod network;
 
 use common::{
-    Client, Lines, PATIENCE, Process, Records, Server, Signal, connect, get, number, read_to_eof, round_trip,
-    wait_until,
+    Client, Lines, PATIENCE, Process, Records, Server, Signal, connect, get, number, read_to_eof, round_trip, tests,
+    trial, wait_until,
 };
-use libtest_mimic::{Arguments, Completion, Trial};
+use libtest_mimic::Arguments;
 use network::Namespace;
 use std::{
     io::{Read, Write},
@@ -31,12 +31,6 @@ const STATISTICS: &str = "127.0.0.1:9999";
 /// Docker's name server has this address in every container.
 const NAME_SERVER: &str = "127.0.0.11:53";
 
-macro_rules! tests {
-    ($($test:ident,)*) => {
-        vec![$((stringify!($test), $test as fn())),*]
-    };
-}
-
 fn main() -> ExitCode {
     static OBSTACLE: LazyLock<Option<String>> = LazyLock::new(obstacle);
     let tests = tests![
@@ -46,14 +40,8 @@ fn main() -> ExitCode {
         a_killed_server_costs_the_messages_that_it_had_and_the_verdict_names_them,
     ];
     let trials = tests.into_iter().map(|(name, test)| {
-        Trial::ignorable_test(name, move || match &*OBSTACLE {
-            Some(reason) => Ok(Completion::ignored_with(reason)),
-            None => {
-                // Everything in the test belongs to this namespace: what it starts, and what it connects to.
-                Namespace::alone()?.enter(test)?;
-                Ok(Completion::Completed)
-            }
-        })
+        // Everything in the test belongs to this namespace: what it starts, and what it connects to.
+        trial(name, || OBSTACLE.clone(), || Namespace::alone().unwrap().enter(test).unwrap())
     });
     libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit_code()
 }

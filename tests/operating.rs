@@ -4,13 +4,12 @@
 mod common;
 
 use common::*;
-use libtest_mimic::{Arguments, Completion, Failed, Trial};
+use libtest_mimic::Arguments;
 use serde_json::{Value, json};
 use std::{
     collections::BTreeSet,
     fs,
     net::SocketAddr,
-    panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
     process::{Command, ExitCode},
 };
@@ -31,15 +30,8 @@ const TESTS: [Test; 8] = [
 
 fn main() -> ExitCode {
     let trials = TESTS.map(|(name, needs, test)| {
-        Trial::ignorable_test(name, move || {
-            let lacks = |program: &&str| Command::new(program).arg("--version").output().is_err();
-            match needs.filter(lacks) {
-                Some(program) => Ok(Completion::ignored_with(format!("there is no `{program}`"))),
-                None => catch_unwind(AssertUnwindSafe(test))
-                    .map(|()| Completion::Completed)
-                    .map_err(|_| Failed::from("it has panicked, see above")),
-            }
-        })
+        let lacks = |program: &&str| Command::new(program).arg("--version").output().is_err();
+        trial(name, move || needs.filter(lacks).map(|program| format!("there is no `{program}`")), test)
     });
     libtest_mimic::run(&Arguments::from_args(), trials.into()).exit_code()
 }

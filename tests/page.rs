@@ -5,16 +5,17 @@ mod common;
 
 use browser::Browser;
 use common::*;
-use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use serde_json::{Value, json};
 use std::{
     collections::BTreeSet,
     env, fs, io,
     io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
-    panic::{AssertUnwindSafe, catch_unwind},
     process::ExitCode,
-    sync::mpsc::{Receiver, channel},
+    sync::{
+        LazyLock,
+        mpsc::{Receiver, channel},
+    },
     thread,
 };
 use supervised_echo::{Service, Socket};
@@ -23,14 +24,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 /// Cells of connections, and not those of the legend or empty seats.
 const CELL: &str = ".worker .cell:not([data-state=free])";
 
-macro_rules! tests {
-    ($($test:ident,)*) => {
-        vec![$((stringify!($test), $test as fn())),*]
-    };
-}
-
 fn main() -> ExitCode {
-    let obstacle = browser::obstacle();
+    static OBSTACLE: LazyLock<Option<String>> = LazyLock::new(browser::obstacle);
     let tests = tests![
         the_page_loads_without_a_message_on_the_console,
         a_full_house_is_shown_with_those_that_wait,
@@ -50,20 +45,8 @@ fn main() -> ExitCode {
         the_picture_in_the_readme_is_of_this_page,
         the_report_of_a_client_is_a_page_of_its_own_light_dark_and_printed,
     ];
-    let trials = tests.into_iter().map(|(name, test)| {
-        let obstacle = obstacle.clone();
-        Trial::ignorable_test(name, move || match obstacle {
-            Some(reason) => Ok(Completion::ignored_with(reason)),
-            None => caught(test).map(|()| Completion::Completed),
-        })
-    });
     // A browser keeps a machine busy.
-    let arguments = Arguments { test_threads: Some(1), ..Arguments::from_args() };
-    libtest_mimic::run(&arguments, trials.collect()).exit_code()
-}
-
-fn caught(test: fn()) -> Result<(), Failed> {
-    catch_unwind(AssertUnwindSafe(test)).map_err(|_| "it has panicked, see above".into())
+    run_in_turn(tests.into_iter().map(|(name, test)| trial(name, || OBSTACLE.clone(), test)))
 }
 
 /// The built server with an Admin, and the page of it.

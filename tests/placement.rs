@@ -5,12 +5,10 @@ mod common;
 use common::*;
 use std::{
     collections::BTreeMap,
-    io::{self, Write},
+    io::Write,
     net::TcpStream,
-    sync::mpsc::{Receiver, Sender, channel},
+    sync::mpsc::{Receiver, Sender},
 };
-use supervised_echo::{Service, Socket};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// How many connections each Worker has been given, by the log.
 fn by_worker(log: &mut Log, clients: &[TcpStream]) -> BTreeMap<u64, usize> {
@@ -37,28 +35,6 @@ fn long_lived_clients_are_spread_evenly_over_all_workers_and_over_those_that_acc
     }
 }
 
-/// Echoes. On `#` it says so and blocks its thread, until the sender for this connection is dropped.
-struct Blocking {
-    blocked: Sender<Sender<()>>,
-}
-
-impl Service for Blocking {
-    async fn serve(&self, socket: &mut Socket) -> io::Result<()> {
-        let mut bytes = [0; 64];
-        loop {
-            match socket.read(&mut bytes).await? {
-                0 => return Ok(()),
-                n if bytes[..n].contains(&b'#') => {
-                    let (go_on, may_go_on) = channel();
-                    let _ = self.blocked.send(go_on);
-                    let _ = may_go_on.recv();
-                }
-                n => socket.write_all(&bytes[..n]).await?,
-            }
-        }
-    }
-}
-
 /// A server with clients on its two accepting threads, and only these.
 struct Accepting {
     server: InProcess,
@@ -69,10 +45,10 @@ struct Accepting {
 
 impl Accepting {
     fn start(workers: usize) -> Self {
-        let (blocked, blocks) = channel();
+        let (service, blocks) = blocking();
         let mut settings = settings();
         settings.supervisor.workers = workers;
-        let mut server = InProcess::start(settings, Blocking { blocked });
+        let mut server = InProcess::start(settings, service);
         let mut clients = [None, None];
         let mut others = Vec::new();
         while clients.iter().any(Option::is_none) {

@@ -4,11 +4,10 @@
 mod common;
 
 use common::*;
-use serde_json::{Value, json};
+use serde_json::json;
 use std::{
     fs,
-    io::{BufRead, BufReader, Read},
-    process::{ChildStdout, Command, Stdio},
+    process::{Command, Stdio},
 };
 
 /// Runs a client against a real server, in the folder of `place`.
@@ -17,14 +16,6 @@ fn client_in(place: &Place, server: &Server, args: &[&str]) -> Finished {
     client.current_dir(place.path()).args(["--server", &server.address.to_string(), "--log-level", "critical"]);
     client.env("ECHO_CLIENT_TRAFFIC__MESSAGES", "20").env("ECHO_CLIENT_TRAFFIC__PERIOD", "0s");
     finish(client.args(args))
-}
-
-fn merge_in(place: &Place, args: &[&str]) -> Finished {
-    finish(command(CLIENT).current_dir(place.path()).arg("merge").args(args))
-}
-
-fn json_of(text: &str) -> Value {
-    serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
 }
 
 #[test]
@@ -254,97 +245,4 @@ fn progress_is_shown_on_a_terminal_and_nowhere_else() {
     let silent = finish(without_settings(Command::new("sh")).args(["-c", &run]));
     assert_eq!((silent.code, &*silent.err), (0, ""));
     assert_eq!(server.stop().code, Some(0));
-}
-
-/// A running server, and its log as it is written.
-struct Logged {
-    process: Process,
-    out: BufReader<ChildStdout>,
-    log: String,
-}
-
-impl Logged {
-    fn start() -> Self {
-        let (process, out) = Process::spawn(program(&[("log.level", "debug")]));
-        let (mut out, mut log) = (BufReader::new(out), String::new());
-        while !log.contains("\"listening\"") {
-            assert_ne!(out.read_line(&mut log).unwrap(), 0, "{log}");
-        }
-        Self { process, out, log }
-    }
-
-    fn address(&self) -> String {
-        let listening = self.log.lines().find(|line| line.contains("\"listening\"")).unwrap();
-        json_of(listening)["address"].as_str().unwrap().into()
-    }
-
-    /// Its whole log, once this signal has ended it.
-    fn end(mut self, signal: Signal) -> String {
-        self.process.signal(signal);
-        self.out.read_to_string(&mut self.log).unwrap();
-        self.process.status();
-        self.log
-    }
-}
-
-/// Runs clients to their end, two against the first server and one against the second.
-fn three_clients(place: &Place, servers: &[Logged; 2]) {
-    for (name, server) in [("a", &servers[0]), ("b", &servers[0]), ("c", &servers[1])] {
-        let run = Client::run(server.address(), &["--id", name, "--connections", "3"]);
-        assert_eq!(run.outcome(), (0, [6, 6, 0, 0]));
-        fs::write(place.path().join(format!("{name}.json")), run.report.to_string()).unwrap();
-    }
-}
-
-#[test]
-fn the_books_close_over_the_reports_and_the_servers_logs_and_miss_each_that_is_left_out() {
-    let (place, servers) = (Place::new("report-books"), [Logged::start(), Logged::start()]);
-    three_clients(&place, &servers);
-    let check = finish(program(&[]).args(["healthcheck", &servers[0].address()]));
-    assert_eq!(check.code, 0, "{check:?}");
-    let [one, two] = servers.map(|server| server.end(Signal::TERM));
-    assert!(one.contains("\"healthcheck\":true"), "{one}");
-    fs::write(place.path().join("one.log"), &one).unwrap();
-    fs::write(place.path().join("two.log"), &two).unwrap();
-
-    // A file that is named twice counts once.
-    let merged = merge_in(&place, &[".", "two.log", "--expect", "3"]);
-    assert_eq!((merged.code, &*merged.err), (0, ""), "{}", merged.out);
-    let json = merge_in(&place, &[".", "--report", "json"]);
-    let json = json_of(&json.out);
-    assert_schema("report.json", &json);
-    let verified = number(&json["bytes"], "verified");
-    assert!(verified > 0);
-    let servers = json!({ "started": 2, "stopped": 2, "echoed": verified, "discarded": 0 });
-    assert_eq!(json["books"], json!({ "servers": servers, "open": [] }));
-    let told =
-        format!("\nbooks       2 servers: echoed {verified} = verified {verified}, discarded 0 = resent 0, closed\n");
-    assert!(merged.out.contains(&told), "{}", merged.out);
-
-    for (files, looks_like) in [
-        (["a.json", "b.json", "c.json", "one.log"], "a server's log is missing, or is not JSON"),
-        (["a.json", "b.json", "one.log", "two.log"], "a client's report is missing"),
-    ] {
-        let merged = merge_in(&place, &[&files[..], &["--report", "json"]].concat());
-        let json = json_of(&merged.out);
-        assert_eq!((merged.code, &json["verdict"]), (1, &json!("failed")));
-        let [difference] = &json["books"]["open"].as_array().unwrap()[..] else { panic!("{}", json["books"]) };
-        assert!(difference.as_str().unwrap().ends_with(looks_like), "{difference}");
-    }
-    // Reports alone have no books.
-    let merged = merge_in(&place, &["a.json", "b.json", "c.json"]);
-    assert_eq!((merged.code, merged.out.contains("books")), (0, false), "{}", merged.out);
-}
-
-#[test]
-fn a_server_that_was_killed_leaves_the_books_open() {
-    let (place, servers) = (Place::new("report-books-killed"), [Logged::start(), Logged::start()]);
-    three_clients(&place, &servers);
-    let [one, two] = servers;
-    let place = place.with("all.log", one.end(Signal::TERM) + &two.end(Signal::KILL));
-    let merged = merge_in(&place, &[".", "--expect", "3"]);
-    assert_eq!((merged.code, &*merged.err), (1, ""));
-    for told in ["never said stopped: killed, or the log is cut off", "a server never said how many it echoed"] {
-        assert!(merged.out.contains(told), "{}", merged.out);
-    }
 }

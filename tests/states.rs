@@ -29,7 +29,7 @@ use std::{
     time::{Instant, SystemTime},
 };
 
-/// How often a cell is tried. A try proves nothing if the state was over before the cell got to it.
+/// How often a cell is tried among so many others. A try proves nothing if the state was over before the cell got to it.
 const ATTEMPTS: usize = 10;
 
 fn panicked(payload: &(dyn Any + Send)) -> String {
@@ -38,41 +38,47 @@ fn panicked(payload: &(dyn Any + Send)) -> String {
 }
 
 /// Plays a cell until it has proved something.
-fn prove(cell: &Cell) -> Result<(), String> {
-    let mut why = "";
+fn prove(cell: &Cell) -> Result<(), Failed> {
+    let mut proved = Ok(());
     for _ in 0..ATTEMPTS {
-        match catch_unwind(AssertUnwindSafe(|| play(cell))) {
-            Ok(Ok(())) => return Ok(()),
-            Ok(Err(Failed::TooLate(reason))) => why = reason,
-            Ok(Err(Failed::Wrong(what))) => return Err(what),
-            Err(panic) => return Err(format!("panicked: {}", panicked(&*panic))),
+        let played = catch_unwind(AssertUnwindSafe(|| play(cell)));
+        proved = played.unwrap_or_else(|panic| Err(Failed::Wrong(format!("panicked: {}", panicked(&*panic)))));
+        if !matches!(proved, Err(Failed::TooLate(_))) {
+            break;
         }
     }
-    Err(format!("this machine is too slow for it: {why}"))
+    proved
 }
 
-/// Plays the cells, `at_once` of them at a time.
+/// Plays the cells, `at_once` of them at a time. Those that are too late among so many are played again among fewer.
 fn prove_all(which: &str, cells: Vec<Cell>, at_once: usize) {
-    let begin = Instant::now();
-    let next = AtomicUsize::new(0);
+    let (begin, all) = (Instant::now(), cells.len());
     let wrong = Mutex::new(Vec::new());
-    thread::scope(|scope| {
-        for _ in 0..at_once {
-            scope.spawn(|| {
-                while let Some(cell) = cells.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    if let Err(what) = prove(cell) {
-                        wrong.lock().unwrap().push(format!("{cell}\n    {what}"));
+    let say = |cell: &Cell, what: &str| wrong.lock().unwrap().push(format!("{cell}\n    {what}"));
+    let (mut cells, mut at_once) = (cells, at_once);
+    while !cells.is_empty() {
+        let (next, late) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+        thread::scope(|scope| {
+            for _ in 0..at_once {
+                scope.spawn(|| {
+                    while let Some(cell) = cells.get(next.fetch_add(1, Ordering::Relaxed)) {
+                        match prove(cell) {
+                            Ok(()) => {}
+                            Err(Failed::Wrong(what)) => say(cell, &what),
+                            Err(Failed::TooLate(_)) if at_once > 1 => late.lock().unwrap().push(*cell),
+                            Err(Failed::TooLate(why)) => say(cell, &format!("this machine is too slow for it: {why}")),
+                        }
                     }
-                }
-            });
-        }
-    });
+                });
+            }
+        });
+        (cells, at_once) = (late.into_inner().unwrap(), (at_once / 8).max(1));
+    }
     let mut wrong = wrong.into_inner().unwrap();
     wrong.sort_unstable();
     let impossible = Cell::all().filter(|cell| cell.possible().is_err()).count();
     let told = format!(
-        "{which}: {} cells, {impossible} others are impossible, {} wrong, {:.1} s",
-        cells.len(),
+        "{which}: {all} cells, {impossible} others are impossible, {} wrong, {:.1} s",
         wrong.len(),
         begin.elapsed().as_secs_f64()
     );

@@ -8,9 +8,8 @@
 mod common;
 mod docker;
 
-use common::{CLIENT, Records, command, finish_with, number};
+use common::{CLIENT, Records, command, finish_with, number, run_in_turn, tests, trial};
 use docker::{BUILD, Checkout, Running, must, sh};
-use libtest_mimic::{Arguments, Completion, Trial};
 use serde_json::Value;
 use std::{
     fs::{self, File},
@@ -28,12 +27,6 @@ const BETWEEN: Duration = Duration::from_millis(200);
 /// What the clients send, with its newline: each message as long as the others, so that messages can be compared with bytes.
 const MESSAGE: &str = "0123456789\n";
 
-macro_rules! tests {
-    ($($test:ident,)*) => {
-        vec![$((stringify!($test), $test as fn())),*]
-    };
-}
-
 fn main() -> ExitCode {
     static OBSTACLE: LazyLock<Option<String>> = LazyLock::new(obstacle);
     let tests = tests![
@@ -43,18 +36,8 @@ fn main() -> ExitCode {
         a_bad_release_is_taken_back_and_no_client_notices,
         a_machine_that_is_killed_is_named_and_replaced,
     ];
-    let trials = tests.into_iter().map(|(name, test)| {
-        Trial::ignorable_test(name, move || match &*OBSTACLE {
-            Some(reason) => Ok(Completion::ignored_with(reason)),
-            None => {
-                test();
-                Ok(Completion::Completed)
-            }
-        })
-    });
     // The nodes' names and the machine are the same for all of them.
-    let arguments = Arguments { test_threads: Some(1), ..Arguments::from_args() };
-    libtest_mimic::run(&arguments, trials.collect::<Vec<_>>()).exit_code()
+    run_in_turn(tests.into_iter().map(|(name, test)| trial(name, || OBSTACLE.clone(), test)))
 }
 
 /// Why no cluster can run here, if none can.

@@ -1,6 +1,6 @@
 //! The built client, running: its log and its report.
 
-use super::{CLIENT, Log, Process, Records, command};
+use super::{CLIENT, Finished, Log, Place, Process, Records, command, finish};
 use serde_json::Value;
 use std::{
     io::Read,
@@ -100,4 +100,13 @@ impl Run {
         let lost = self.log.of("echo lost");
         lost.iter().map(|event| (event["n"].as_u64().unwrap(), event["reason"].as_str().unwrap())).collect()
     }
+}
+
+/// Merges reports and logs, which are files of `place`.
+pub fn merge_in(place: &Place, args: &[&str]) -> Finished {
+    finish(command(CLIENT).current_dir(place.path()).arg("merge").args(args))
+}
+
+pub fn json_of(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
 }

@@ -3,8 +3,9 @@
 //!
 //! Nothing here waits for a time. Every wait for an event gives up after `PATIENCE`, which turns a hang into a failure
 //! and is asserted nowhere.
-#![allow(dead_code, unused_imports, reason = "each test file is a crate of its own and uses its part")]
+#![allow(dead_code, unused_imports, unused_macros, reason = "each test file is a crate of its own and uses its part")]
 
+mod blocking;
 mod client;
 mod http;
 mod in_process;
@@ -20,7 +21,9 @@ mod schema;
 mod scripted;
 mod server;
 mod tls;
+mod trial;
 
+pub use blocking::*;
 pub use client::*;
 pub use http::*;
 pub use in_process::*;
@@ -37,6 +40,7 @@ pub use schema::*;
 pub use scripted::*;
 pub use server::*;
 pub use tls::*;
+pub use trial::*;
 
 use std::{
     net::SocketAddr,

@@ -9,9 +9,16 @@ use std::{
 /// A whole log.
 pub struct Records(pub Vec<Value>);
 
-impl fmt::Debug for Records {
+impl fmt::Display for Records {
+    /// As the log was, a line each.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|record| writeln!(f, "{record}"))
+    }
+}
+
+impl fmt::Debug for Records {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 

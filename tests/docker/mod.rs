@@ -4,18 +4,17 @@
 //! The project, its network and its images have fixed names, so these tests run one at a time.
 #![allow(dead_code, reason = "each test file is a crate of its own and uses its part")]
 
-use crate::common::{Lines, PATIENCE, Place, finish};
-use libtest_mimic::{Arguments, Completion, Failed, Trial};
+use crate::common::{Lines, PATIENCE, Place, Test, finish, run_in_turn, trial};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use serde_json::Value;
 use std::{
     fs, io,
     os::unix::process::CommandExt,
-    panic::{AssertUnwindSafe, catch_unwind},
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     path::Path,
     process::{Child, Command, ExitCode, ExitStatus, Stdio},
     sync::{
-        Arc,
+        LazyLock,
         atomic::{AtomicUsize, Ordering},
         mpsc::RecvTimeoutError,
     },
@@ -31,21 +30,13 @@ pub const COMPOSE: &str = "docker compose -f compose/compose.yaml";
 const OURS: [&str; 2] = ["label=com.docker.compose.project=echo", "network=echo"];
 
 /// Runs the tests one at a time. Where there is no Docker, it reports each as ignored, with the reason.
-pub fn run(tests: Vec<(String, Box<dyn FnOnce() + Send>)>) -> ExitCode {
-    let obstacle = Arc::new(obstacle());
-    if obstacle.is_none() && !containers().is_empty() {
+pub fn run(tests: Vec<Test>) -> ExitCode {
+    static OBSTACLE: LazyLock<Option<String>> = LazyLock::new(obstacle);
+    if OBSTACLE.is_none() && !containers().is_empty() {
         eprintln!("the project `echo` exists already; these tests would take it down: docker compose -p echo down");
         return ExitCode::FAILURE;
     }
-    let trials = tests.into_iter().map(|(name, test)| {
-        let obstacle = obstacle.clone();
-        Trial::ignorable_test(name, move || match &*obstacle {
-            Some(reason) => Ok(Completion::ignored_with(reason)),
-            None => clean_after(test).map(|()| Completion::Completed),
-        })
-    });
-    let arguments = Arguments { test_threads: Some(1), ..Arguments::from_args() };
-    libtest_mimic::run(&arguments, trials.collect()).exit_code()
+    run_in_turn(tests.into_iter().map(|(name, test)| trial(name, || OBSTACLE.clone(), || clean_after(test))))
 }
 
 /// Why these tests cannot run here, if they cannot.
@@ -65,7 +56,7 @@ pub fn obstacle() -> Option<String> {
 }
 
 /// Runs a test and removes what it has left in the engine, however it ended.
-fn clean_after(test: impl FnOnce()) -> Result<(), Failed> {
+fn clean_after(test: impl FnOnce()) {
     let result = catch_unwind(AssertUnwindSafe(test));
     if result.is_err() {
         // The containers and logs that are left explain the failure.
@@ -73,10 +64,7 @@ fn clean_after(test: impl FnOnce()) -> Result<(), Failed> {
         eprintln!("{}", sh(Path::new("."), show).unwrap_or_else(|error| error));
     }
     clean();
-    result.map_err(|panic| {
-        let message = panic.downcast_ref::<String>().cloned();
-        message.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string)).unwrap_or_default().into()
-    })
+    result.unwrap_or_else(|panic| resume_unwind(panic));
 }
 
 /// The containers that exist, also those that other programs have started.

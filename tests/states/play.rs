@@ -242,7 +242,13 @@ impl Play<'_> {
     }
 
     fn must_be_open(&self, when: &str) -> Played {
-        self.close().map_or(Ok(()), |close| wrong(format!("closed {when}: {close:?}")))
+        if self.close().is_some() { self.closed_early(when) } else { Ok(()) }
+    }
+
+    /// The connection is closed before the cell wants it. That is wrong, unless a timeout may have done it.
+    fn closed_early<T>(&self, when: &str) -> Played<T> {
+        self.in_time()?;
+        wrong(format!("closed {when}: {:?}", self.close()))
     }
 
     // The state.
@@ -315,13 +321,13 @@ impl Play<'_> {
             }
             Sent::Some => self.until("the server's kernel has the rest of the echo", PROMPT, |play| {
                 let all = play.client.send(SOME)?;
-                let Some(seen) = served.look() else { return wrong("closed while the client sent") };
+                let Some(seen) = served.look() else { return play.closed_early("while the client sent") };
                 let client = &play.client;
                 let in_the_kernel = kernel::unacknowledged(&client.stream) == 0 && seen.unread == 0;
                 Ok(all && in_the_kernel && held(client, seen) == 0 && seen.unacknowledged > 0)
             })?,
             Sent::Much => self.until("the server is blocked in writing", PROMPT, |play| {
-                let Some(seen) = served.look() else { return wrong("closed while the client sent") };
+                let Some(seen) = served.look() else { return play.closed_early("while the client sent") };
                 if kernel::unacknowledged(&play.client.stream) > 0 {
                     return Ok(false);
                 }
@@ -333,7 +339,7 @@ impl Play<'_> {
                 Ok(blocked)
             })?,
             Sent::TooMuch => self.until("the server is blocked in writing and the client stuck", PROMPT, |play| {
-                let Some(seen) = served.look() else { return wrong("closed while the client sent") };
+                let Some(seen) = served.look() else { return play.closed_early("while the client sent") };
                 let full = !play.client.send(u64::MAX)?;
                 Ok(full && play.client.is_stuck() && !seen.writable && held(&play.client, seen) > 0)
             })?,
@@ -357,9 +363,9 @@ impl Play<'_> {
             Place::LastWord | Place::Draining => self.stop(),
             Place::ClosingByStop => {
                 self.stop()?;
-                let finished = |_: &mut Self| match served.look() {
+                let finished = |play: &mut Self| match served.look() {
                     Some(seen) => Ok(matches!(seen.state, FIN_WAIT_1 | FIN_WAIT_2)),
-                    None => wrong("closed instead of lingering after the stop"),
+                    None => play.closed_early("instead of lingering after the stop"),
                 };
                 self.until("the server's FIN is sent", PROMPT, finished)
             }
@@ -382,9 +388,9 @@ impl Play<'_> {
                 })
             }
             Place::ClosingByClient if !self.cell.ends_by_itself() => {
-                let finished = |_: &mut Self| match served.look() {
+                let finished = |play: &mut Self| match served.look() {
                     Some(seen) => Ok(seen.state == LAST_ACK),
-                    None => wrong("closed instead of lingering after the client's FIN"),
+                    None => play.closed_early("instead of lingering after the client's FIN"),
                 };
                 self.until("the server's FIN is sent", PROMPT, finished)
             }

@@ -134,7 +134,7 @@ fn differences(servers: ServerSums, bytes: Option<Bytes>) -> Vec<String> {
         return open;
     }
     if excess > 0 {
-        let cause = cause_of_excess(excess, [lost, resent, given_up]);
+        let cause = cause_of_excess(excess, discarded, [lost, resent, given_up]);
         open.push(format!("{excess} echoed bytes are in no report as verified: {cause}"));
     }
     if unclaimed > 0 {
@@ -146,17 +146,17 @@ fn differences(servers: ServerSums, bytes: Option<Bytes>) -> Vec<String> {
 }
 
 /// An echo without a client that verified it belongs to a message of another outcome, if there are enough of them.
-fn cause_of_excess(excess: u64, outcomes: [u64; 3]) -> String {
-    const CAUSES: [&str; 3] = [
-        "an echo was lost on its way back",
-        "a message was executed twice, because a balancer cut a session",
-        "an echo was given up",
-    ];
-    if excess > outcomes.iter().sum() {
+fn cause_of_excess(excess: u64, discarded: u64, [lost, resent, given_up]: [u64; 3]) -> String {
+    if excess > lost + resent + given_up {
         return "a client's report is missing".into();
     }
-    let causes = CAUSES.into_iter().zip(outcomes).filter(|&(_, bytes)| bytes > 0);
-    causes.map(|(cause, _)| cause).collect::<Vec<_>>().join(", or ")
+    let causes = [
+        ("an echo was lost on its way back", lost),
+        ("a stop cut a message in two", lost.min(discarded)),
+        ("a message was executed twice, because a balancer cut a session", resent),
+        ("an echo was given up", given_up),
+    ];
+    causes.into_iter().filter(|&(_, bytes)| bytes > 0).map(|(cause, _)| cause).collect::<Vec<_>>().join(", or ")
 }
 
 #[cfg(test)]
@@ -229,6 +229,14 @@ mod tests {
                 &[
                     "1 server: echoed 110 > verified 100, discarded 0 < resent 0 + lost 10",
                     "open: 10 echoed bytes are in no report as verified: an echo was lost on its way back",
+                ],
+            ),
+            (
+                servers([1, 1], 130, 70),
+                [100, 0, 100, 0, 0],
+                &[
+                    "1 server: echoed 130 > verified 100, discarded 70 < resent 0 + lost 100",
+                    "open: 30 echoed bytes are in no report as verified: an echo was lost on its way back, or a stop cut a message in two",
                 ],
             ),
             (

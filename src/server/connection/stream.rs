@@ -191,8 +191,7 @@ impl Stream {
         // A header is nothing that is due. If it is refused, the connection's own task finds that too.
         let _ = self.try_header(More::Open);
         let (time, before) = (self.last_word(), self.state());
-        let nothing_is_due = self.expects_header() || self.arrived() == 0;
-        let may_wait = !time.is_zero() && nothing_is_due;
+        let may_wait = !time.is_zero() && (self.expects_header() || self.arrived() == 0);
         if before.stop(may_wait) != ConnectionState::LastWord {
             self.end_input(Ending::Stopped);
             return None;
