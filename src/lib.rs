@@ -178,6 +178,7 @@ mod admin;
 mod buffer;
 #[cfg(feature = "client")]
 mod client;
+mod context;
 pub mod decisions;
 mod error;
 pub mod logging;

@@ -7,10 +7,11 @@ use std::{
 };
 
 /// What each layer may use, besides itself. Every module of `src/` belongs to one of them.
-const ARROWS: [(&str, &[&str]); 15] = [
+const ARROWS: [(&str, &[&str]); 16] = [
     ("decisions", &[]),
     ("text", &[]),
     ("buffer", &[]),
+    ("context", &[]),
     ("testing", &[]),
     ("stop", &["decisions"]),
     ("settings", &["decisions", "text"]),
@@ -18,8 +19,14 @@ const ARROWS: [(&str, &[&str]); 15] = [
     ("error", &[]),
     ("resources", &["error"]),
     ("signals", &["decisions", "error", "logging", "stop"]),
-    ("server", &["buffer", "decisions", "error", "logging", "resources", "settings", "stop", "testing", "text"]),
-    ("client", &["buffer", "decisions", "error", "logging", "resources", "settings", "stop", "testing", "text"]),
+    (
+        "server",
+        &["buffer", "context", "decisions", "error", "logging", "resources", "settings", "stop", "testing", "text"],
+    ),
+    (
+        "client",
+        &["buffer", "context", "decisions", "error", "logging", "resources", "settings", "stop", "testing", "text"],
+    ),
     // It reads what a server lets be seen. No server knows of it.
     ("admin", &["decisions", "error", "logging", "resources", "server", "settings", "stop", "testing"]),
     // The library's front gives the others their public names; the programs use nothing but those.

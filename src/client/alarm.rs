@@ -132,18 +132,23 @@ impl Drop for Until {
 mod tests {
     use super::*;
     use futures_util::future::join_all;
+    use std::hash::{BuildHasher, RandomState};
 
+    /// Times to come, to some microseconds: some together, some close to others, and some over when the wait begins.
     #[actix::test]
     async fn everyone_is_woken_and_never_before_the_time() {
-        let (alarm, begun) = (Alarm::new().unwrap(), Instant::now());
-        let waits = [30, 10, 20, 10, 0].map(|ms| {
-            let (alarm, at) = (&alarm, begun + Duration::from_millis(ms));
-            async move {
+        let (alarm, begun, random) = (Alarm::new().unwrap(), Instant::now(), RandomState::new());
+        let waits = (0..100).map(async |n| {
+            let mut early = Duration::ZERO;
+            for turn in 0..100 {
+                let from = if random.hash_one((n, turn)) % 3 > 0 { Instant::now() } else { begun };
+                let at = from + Duration::from_micros(random.hash_one((turn, n)) % 200 * 10);
                 alarm.until(at).await;
-                Instant::now() >= at
+                early = early.max(at.saturating_duration_since(Instant::now()));
             }
+            early
         });
-        assert_eq!(join_all(waits).await, [true; 5]);
+        assert_eq!(join_all(waits).await, [Duration::ZERO; 100]);
     }
 
     #[actix::test]

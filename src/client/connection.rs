@@ -1,49 +1,50 @@
 //! The control plane of one of the client's connections. A ConnectionActor may use many streams, one after the other.
 //!
-//! It takes orders, and [`converse`] does the talking, spawned into the actor's own context. Both hold the [`Record`]. When
+//! It takes orders, and [`converse`] does the talking, in the actor's own context. Both hold the [`Record`]. When
 //! both have let go, the stream is closed and logged and the `Stopped` is sent, also after a panic of either.
 
 use crate::{
     client::{
         connect::Connect,
+        order::Order,
         record::Record,
         session::{Plan, converse},
     },
+    context::{self, Live, OneFuture},
     decisions::stop::Stop,
 };
 use actix::prelude::*;
 use std::rc::Rc;
-use tokio::sync::watch;
 
 /// The actor of one of the client's connections.
-pub(crate) struct ConnectionActor<C> {
-    plan: Rc<Plan>,
-    server: Rc<C>,
-    record: Rc<Record>,
-    order: watch::Sender<Option<Stop>>,
+pub(crate) struct ConnectionActor {
+    order: Rc<Order>,
+    /// Its end is told when the actor, too, has let go of it.
+    _record: Rc<Record>,
 }
 
-impl<C: Connect> ConnectionActor<C> {
-    pub fn new(plan: Rc<Plan>, server: Rc<C>, record: Record) -> Self {
-        Self { plan, server, record: Rc::new(record), order: watch::Sender::new(None) }
+impl ConnectionActor {
+    pub fn start<C: Connect>(plan: Rc<Plan>, server: Rc<C>, record: Record) -> Addr<Self> {
+        let (record, order) = (Rc::new(record), Rc::new(Order::default()));
+        let conversation = converse(plan, server, order.clone(), record.clone());
+        context::start(Self { order, _record: record }, conversation)
     }
 }
 
-impl<C: Connect> Actor for ConnectionActor<C> {
-    type Context = Context<Self>;
-
-    fn started(&mut self, ctx: &mut Self::Context) {
-        let (plan, server, record) = (self.plan.clone(), self.server.clone(), self.record.clone());
-        let conversation = converse(plan, server, self.order.subscribe(), record);
-        ctx.spawn(conversation.into_actor(self).map(|(), _, ctx| ctx.stop()));
-    }
+impl Actor for ConnectionActor {
+    type Context = OneFuture<Self>;
 }
 
-impl<C: Connect> Handler<Stop> for ConnectionActor<C> {
+impl Live<()> for ConnectionActor {
+    /// The session has told its record.
+    fn end(&mut self, (): ()) {}
+}
+
+impl Handler<Stop> for ConnectionActor {
     type Result = ();
 
     fn handle(&mut self, stop: Stop, _: &mut Self::Context) {
-        self.order.send_modify(|order| *order = (*order).max(Some(stop)));
+        self.order.give(stop);
     }
 }
 
@@ -76,7 +77,7 @@ mod tests {
     #[rtype(result = "()")]
     struct Panic;
 
-    impl<C: Connect> Handler<Panic> for ConnectionActor<C> {
+    impl Handler<Panic> for ConnectionActor {
         type Result = ();
 
         fn handle(&mut self, _: Panic, _: &mut Self::Context) {
@@ -84,9 +85,9 @@ mod tests {
         }
     }
 
-    fn call<C: Connect>(messages: u64, server: Rc<C>) -> (Addr<ConnectionActor<C>>, Heard) {
+    fn call<C: Connect>(messages: u64, server: Rc<C>) -> (Addr<ConnectionActor>, Heard) {
         let (record, heard) = record();
-        (ConnectionActor::new(plan(traffic(messages)).into(), server, record).start(), heard)
+        (ConnectionActor::start(plan(traffic(messages)).into(), server, record), heard)
     }
 
     #[actix::test]

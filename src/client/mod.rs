@@ -9,6 +9,7 @@ mod connection;
 mod exchange;
 pub mod healthcheck;
 mod message;
+mod order;
 mod outage;
 mod progress;
 mod record;

@@ -57,11 +57,11 @@ mod tests {
     #[test]
     fn the_rate_is_that_since_the_last_time() {
         let (mut tally, second) = (Tally::default(), Duration::from_secs(1));
-        let mut verify = |n| (0..n).for_each(|_| tally.verified(&Moments::default(), second / 500, Duration::ZERO));
+        let mut verify = |n| (0..n).for_each(|_| tally.verified(&Moments::default(), second / 500));
         verify(10);
         let first = Progress::new(&tally, 2 * second, 10 * second, &Progress::default());
         assert_eq!(first.to_string(), "2 s  5.0/s  verified 10  lost 0  p99 2.00 ms  8 s left");
-        let mut verify = |n| (0..n).for_each(|_| tally.verified(&Moments::default(), second / 500, Duration::ZERO));
+        let mut verify = |n| (0..n).for_each(|_| tally.verified(&Moments::default(), second / 500));
         verify(100);
         let next = Progress::new(&tally, 3 * second, Duration::ZERO, &first);
         assert_eq!(next.to_string(), "3 s  100.0/s  verified 110  lost 0  p99 2.00 ms");

@@ -113,11 +113,6 @@ impl Record {
         }
     }
 
-    fn moments(&self, message: &Message) -> Moments {
-        let since = |at| self.run.since(at);
-        Moments { due: since(message.due), room: since(message.room), sent: since(message.sent) }
-    }
-
     pub fn reconnecting(&self) {
         slog::warn!(self.log, "reconnecting");
     }
@@ -143,8 +138,12 @@ impl Record {
         self.arrive();
     }
 
+    /// A message goes out for the first time. Without a rate it cannot be late.
     pub fn sent(&self, message: &Message) {
-        self.run.tally.borrow_mut().sent(&self.moments(message));
+        if self.run.pace.is_some() {
+            let late = message.sent.saturating_duration_since(message.due.max(message.room));
+            self.run.tally.borrow_mut().sent(self.run.since(message.due), late);
+        }
     }
 
     pub fn resent(&self, message: &Message) {
@@ -158,7 +157,9 @@ impl Record {
         let elapsed = back - message.first;
         slog::info!(self.log, "echo verified"; "n" => message.n, "elapsed_us" => elapsed.as_micros() as u64);
         let mut tally = self.run.tally.borrow_mut();
-        tally.verified(&self.moments(message), elapsed, self.run.since(back));
+        let since = |at| self.run.since(at);
+        let moments = Moments { due: since(message.due), sent: since(message.sent), back: since(back) };
+        tally.verified(&moments, elapsed);
         tally.bytes.verified += message.length;
     }
 

@@ -1,6 +1,6 @@
 //! The data plane of one of the client's connections: connect, send, verify, wait, and once more.
 //!
-//! It is ordinary async code over any stream. It hears orders through a watch channel and reports everything to its
+//! It is ordinary async code over any stream. It hears of its [`Order`] and reports everything to its
 //! [`Record`]. Messages go out when the timetable says so, or at the connection's own pace if there is none.
 
 use crate::{
@@ -9,6 +9,7 @@ use crate::{
         connect::{Connect, FIRST_PAUSE, LONGEST_PAUSE, MEASURING_PAUSE, keep_trying, no_answer},
         exchange::{Failure, Pipeline, unasked},
         message::Content,
+        order::Order,
         record::{Closed, End, Message, Record},
         run::Pace,
         tally::Lost,
@@ -32,7 +33,6 @@ use std::{
 };
 use tokio::{
     io::AsyncWriteExt,
-    sync::watch,
     time::{Instant, Sleep, sleep_until, timeout},
 };
 
@@ -42,15 +42,6 @@ const STOP_PATIENCE: Duration = Duration::from_secs(1);
 const ORDER_PATIENCE: Duration = Duration::from_millis(100);
 /// How long a close waits for the server's FIN, which shows that no more bytes come.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
-
-/// The last order that a ConnectionActor was given.
-pub(crate) type Order = watch::Receiver<Option<Stop>>;
-
-/// Resolves when at least this much has been ordered.
-async fn ordered(mut order: Order, stop: Stop) {
-    // The other end is the actor's, and the actor outlives its data plane.
-    let _ = order.wait_for(|order| *order >= Some(stop)).await;
-}
 
 /// The work that all connections of one client share.
 #[derive(Debug)]
@@ -79,11 +70,11 @@ impl Plan {
 
 /// Runs a ConnectionActor's session from its start to its end. A panic ends here. An abort drops the session with its
 /// stream, at any `await`.
-pub(crate) async fn converse<C: Connect>(plan: Rc<Plan>, server: Rc<C>, order: Order, record: Rc<Record>) {
+pub(crate) async fn converse<C: Connect>(plan: Rc<Plan>, server: Rc<C>, order: Rc<Order>, record: Rc<Record>) {
     let session = Session::new(&plan, &*server, order.clone(), record.clone());
     let end = tokio::select! {
         biased;
-        () = ordered(order, Stop::Abort) => End::Forced,
+        () = order.comes(Stop::Abort) => End::Forced,
         end = AssertUnwindSafe(session.run()).catch_unwind() => end.unwrap_or(End::Crashed),
     };
     record.end(end);
@@ -146,10 +137,8 @@ enum Talked {
 struct Session<'a, C: Connect> {
     plan: &'a Plan,
     server: &'a C,
-    order: Order,
-    /// The order to stop. It is kept, because each turn asks for it.
-    stopping: Pin<Box<dyn Future<Output = ()>>>,
-    /// When the session heard of it.
+    order: Rc<Order>,
+    /// When the session heard of the order to stop.
     stopped: Option<Instant>,
     record: Rc<Record>,
     content: Content,
@@ -176,12 +165,11 @@ struct Session<'a, C: Connect> {
 }
 
 impl<'a, C: Connect> Session<'a, C> {
-    fn new(plan: &'a Plan, server: &'a C, order: Order, record: Rc<Record>) -> Self {
+    fn new(plan: &'a Plan, server: &'a C, order: Rc<Order>, record: Rc<Record>) -> Self {
         let now = Instant::now();
         Self {
             plan,
             server,
-            stopping: Box::pin(ordered(order.clone(), Stop::Drain)),
             order,
             stopped: None,
             content: plan.content(record.connection),
@@ -269,7 +257,7 @@ impl<'a, C: Connect> Session<'a, C> {
         };
         tokio::select! {
             biased;
-            () = ordered(self.order.clone(), Stop::Drain) => ControlFlow::Break(End::Stopped),
+            () = self.order.comes(Stop::Drain) => ControlFlow::Break(End::Stopped),
             () = reached(self.until.filter(|_| self.pace().is_none())) => ControlFlow::Break(End::Finished),
             () = waiting => ControlFlow::Continue(()),
         }
@@ -293,7 +281,7 @@ impl<'a, C: Connect> Session<'a, C> {
         };
         let connected = tokio::select! {
             biased;
-            () = ordered(self.order.clone(), Stop::Drain) => return ControlFlow::Break(End::Stopped),
+            () = self.order.comes(Stop::Drain) => return ControlFlow::Break(End::Stopped),
             connected = connecting => connected,
         };
         let (stream, server, try_begun) = match connected {
@@ -331,7 +319,7 @@ impl<'a, C: Connect> Session<'a, C> {
         } else if self.t0.is_none() {
             let t0 = tokio::select! {
                 biased;
-                () = ordered(self.order.clone(), Stop::Drain) => return ControlFlow::Break(End::Stopped),
+                () = self.order.comes(Stop::Drain) => return ControlFlow::Break(End::Stopped),
                 t0 = self.record.run.t0() => t0,
             };
             self.t0 = Some(t0);
@@ -344,15 +332,15 @@ impl<'a, C: Connect> Session<'a, C> {
     /// Sends and verifies until the stream is of no more use. Each turn takes what has come, sends what is due, and then waits
     /// for what happens next.
     fn poll_talk(&mut self, cx: &mut Context<'_>) -> Poll<Talked> {
-        if self.stopped.is_none() && self.stopping.as_mut().poll(cx).is_ready() {
+        // `converse` waits for orders: each of them wakes this task.
+        if self.stopped.is_none() && self.order.is(Stop::Drain) {
             self.stopped = Some(Instant::now());
         }
         loop {
-            if self.is_idle() && self.all_sent() {
-                return Poll::Ready(Talked::Over(End::Finished));
-            }
-            if self.is_idle() && self.stopped.is_some() {
-                return Poll::Ready(Talked::Over(End::Stopped));
+            match self.is_idle() {
+                true if self.all_sent() => return Poll::Ready(Talked::Over(End::Finished)),
+                true if self.stopped.is_some() => return Poll::Ready(Talked::Over(End::Stopped)),
+                _ => {}
             }
             match self.poll_receive(cx) {
                 Poll::Ready(None) => continue,
@@ -389,7 +377,7 @@ impl<'a, C: Connect> Session<'a, C> {
         let period = if self.record.run.pace.is_some() { Duration::ZERO } else { *period };
         while open.pipeline.is_back() {
             // After a stall of this process the echo and its timeout can come together.
-            if open.pipeline.first().is_some_and(|message| back - message.due > *timeout) {
+            if open.pipeline.first().is_some_and(|message| back > message.due + *timeout) {
                 return Poll::Ready(Some(Talked::Failed(Failure::Lost(Lost::Timeout))));
             }
             let Some(message) = open.pipeline.pop() else { break };
@@ -486,10 +474,13 @@ impl<'a, C: Connect> Session<'a, C> {
             }
         }
         let Some(wake) = wake else { return Poll::Pending };
-        // A timer that goes off too early costs less than one that is set for every message.
-        if wake < self.timer.deadline() || self.timer.is_elapsed() {
-            self.timer.as_mut().reset(wake);
+        // A timer that goes off too early costs less than one that is set for every message, and one that was polled since it
+        // was set need not be polled again.
+        let set = self.timer.deadline();
+        if now < set && set <= wake {
+            return Poll::Pending;
         }
+        self.timer.as_mut().reset(wake);
         self.timer.as_mut().poll(cx).map(|()| None)
     }
 
@@ -502,7 +493,7 @@ impl<'a, C: Connect> Session<'a, C> {
         // comes first. An echo that is lost during a stop is not owed (see below), so the client gives the order time to
         // arrive.
         if !self.is_idle() && matches!(failure, Failure::Lost(Lost::Closed | Lost::Reset)) {
-            let _ = timeout(ORDER_PATIENCE, ordered(self.order.clone(), Stop::Drain)).await;
+            let _ = timeout(ORDER_PATIENCE, self.order.comes(Stop::Drain)).await;
         }
         self.settle(failure);
     }
@@ -528,7 +519,7 @@ impl<'a, C: Connect> Session<'a, C> {
         let period = if self.pace().is_some() { Duration::ZERO } else { self.plan.traffic.period };
         self.rooms.resize(self.plan.pipeline(), now + period);
         // During a stop the client cannot tell whose fault a loss is: a server that stops at the same time owes no echo.
-        let stopped = *self.order.borrow() >= Some(Stop::Drain);
+        let stopped = self.order.is(Stop::Drain);
         let reason = match failure {
             Failure::Wrong(difference) => {
                 match (open.pipeline.pop(), &open.last) {
@@ -628,7 +619,7 @@ mod tests {
     struct Bench {
         server: Rc<Scripted>,
         clients: Clients,
-        order: watch::Sender<Option<Stop>>,
+        order: Rc<Order>,
         heard: Heard,
     }
 
@@ -641,8 +632,8 @@ mod tests {
         pause_clock();
         let ((server, clients), (record, heard)) = (scripted(), record());
         server.refusals.set(refusals);
-        let order = watch::Sender::new(None);
-        actix::spawn(converse(plan(traffic).into(), server.clone(), order.subscribe(), record.into()));
+        let order = Rc::new(Order::default());
+        actix::spawn(converse(plan(traffic).into(), server.clone(), order.clone(), record.into()));
         Bench { server, clients, order, heard }
     }
 
@@ -957,7 +948,7 @@ mod tests {
         let stream = bench.clients.echo(1).await;
         bench.heard.event("echo verified").await;
         let stopped = Instant::now();
-        bench.order.send_replace(Some(Stop::Drain));
+        bench.order.give(Stop::Drain);
         expect_end(stream).await;
         assert_eq!(bench.heard.end().await, End::Stopped);
         assert_eq!(took(stopped), Duration::ZERO);
@@ -968,7 +959,7 @@ mod tests {
     async fn a_stop_during_the_connecting_ends_it_at_once() {
         let mut bench = start_after(u32::MAX, traffic(1));
         bench.heard.event("connect failed").await;
-        bench.order.send_replace(Some(Stop::Drain));
+        bench.order.give(Stop::Drain);
         assert_eq!(bench.heard.end().await, End::Stopped);
         assert_eq!(bench.heard.counts(), NONE);
     }
@@ -1005,7 +996,7 @@ mod tests {
         let mut bench = start(TrafficSettings { timeout, ..traffic(0) });
         let mut stream = bench.clients.accept().await;
         receive(&mut stream).await;
-        bench.order.send_replace(Some(Stop::Drain));
+        bench.order.give(Stop::Drain);
         (bench, stream)
     }
 
@@ -1055,7 +1046,7 @@ mod tests {
         drop(stream);
         sleep(ORDER_PATIENCE / 2).await;
         let stopped = Instant::now();
-        bench.order.send_replace(Some(Stop::Drain));
+        bench.order.give(Stop::Drain);
         assert_eq!(bench.heard.end().await, End::Stopped);
         assert_eq!(took(stopped), Duration::ZERO);
         assert_eq!(bench.heard.counts(), GIVEN_UP);
@@ -1121,7 +1112,7 @@ mod tests {
         for _ in 0..3 {
             receive(&mut stream).await;
         }
-        bench.order.send_replace(Some(Stop::Drain));
+        bench.order.give(Stop::Drain);
         send(&mut stream, b"1\n2\n").await;
         sleep(STOP_PATIENCE / 2).await;
         send(&mut stream, b"3\n").await;
@@ -1167,7 +1158,7 @@ mod tests {
         bench.server.refusals.set(u32::MAX);
         drop(stream);
         bench.heard.event("connect failed").await;
-        bench.order.send_replace(Some(Stop::Drain));
+        bench.order.give(Stop::Drain);
         assert_eq!(bench.heard.end().await, End::Stopped);
         assert_eq!(bench.heard.counts(), GIVEN_UP);
     }

@@ -33,7 +33,7 @@ use tokio::{sync::oneshot, time::Instant};
 pub(super) struct ClientSupervisor<C: Connect> {
     plan: Rc<Plan>,
     server: Rc<C>,
-    connections: Roster<usize, Addr<ConnectionActor<C>>>,
+    connections: Roster<usize, Addr<ConnectionActor>>,
     run: Rc<Run>,
     meter: Meter,
     unreachable: u64,
@@ -128,7 +128,7 @@ impl<C: Connect> Actor for ClientSupervisor<C> {
     fn started(&mut self, ctx: &mut Self::Context) {
         for connection in 1..=self.plan.traffic.connections {
             let record = Record::new(connection, &self.log, self.run.clone(), ctx.address().recipient());
-            let actor = ConnectionActor::new(self.plan.clone(), self.server.clone(), record).start();
+            let actor = ConnectionActor::start(self.plan.clone(), self.server.clone(), record);
             // No order can have come yet, because this runs before the first message.
             self.connections.enter(connection, actor);
         }

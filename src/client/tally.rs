@@ -100,15 +100,15 @@ pub(crate) struct Usage {
     pub notes: Vec<String>,
 }
 
-/// The times of one message.
+/// The times of one echo.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Moments {
-    /// By the timetable; without a rate, when it was sent.
+    /// By the timetable; without a rate, when its message was sent.
     pub due: Duration,
-    /// When its connection had room for it.
-    pub room: Duration,
-    /// Its first byte, for the last time if it was sent again.
+    /// The first byte of its message, for the last time if that was sent again.
     pub sent: Duration,
+    /// Its last byte.
+    pub back: Duration,
 }
 
 /// All that a run has measured.
@@ -157,26 +157,26 @@ impl Tally {
         self.verified + self.wrong + self.lost
     }
 
-    /// A message goes out, for the first time.
-    pub fn sent(&mut self, message: &Moments) {
-        if !self.steps.is_empty() && message.due >= self.warmup {
-            self.late.record(message.sent.saturating_sub(message.due.max(message.room)));
+    /// With a rate, a message that was due then goes out for the first time, so late.
+    pub fn sent(&mut self, due: Duration, late: Duration) {
+        if due >= self.warmup {
+            self.late.record(late);
         }
     }
 
     /// The round trip is given, because it may have begun before T0.
-    pub fn verified(&mut self, message: &Moments, round_trip: Duration, back: Duration) {
+    pub fn verified(&mut self, &Moments { due, sent, back }: &Moments, round_trip: Duration) {
         self.verified += 1;
-        self.outages.verified(message.sent, back);
-        let timed = message.due >= self.warmup;
-        let response = back.saturating_sub(message.due);
-        let row = self.timeline.row(message.due);
+        self.outages.verified(sent, back);
+        let timed = due >= self.warmup;
+        let response = back.saturating_sub(due);
+        let row = self.timeline.row(due);
         row.verified += 1;
         if timed {
             self.round_trip.record(round_trip);
             row.times.record(if self.steps.is_empty() { round_trip } else { response });
         }
-        if let Some(step) = step(&mut self.steps, message.due) {
+        if let Some(step) = step(&mut self.steps, due) {
             step.verified += 1;
             if timed {
                 self.response.record(response);
@@ -269,10 +269,9 @@ mod tests {
     fn each_outcome_counts_in_its_step_and_its_second_and_only_what_is_verified_and_warm_is_timed() {
         let steps = vec![Step::new(ms(0), 1.0), Step::new(ms(1000), 2.0)];
         let mut tally = Tally::new(steps, ms(500));
-        for (due, room, sent, back) in [(499, 0, 499, 900), (600, 650, 660, 700), (1000, 0, 1001, 1004)] {
-            let message = Moments { due: ms(due), room: ms(room), sent: ms(sent) };
-            tally.sent(&message);
-            tally.verified(&message, ms(back - sent), ms(back));
+        for (due, late, sent, back) in [(499, 0, 499, 900), (600, 10, 660, 700), (1000, 1, 1001, 1004)] {
+            tally.sent(ms(due), ms(late));
+            tally.verified(&Moments { due: ms(due), sent: ms(sent), back: ms(back) }, ms(back - sent));
         }
         tally.wrong(ms(1500));
         tally.lost(ms(1999), ms(1999), Lost::Unsent);
@@ -281,26 +280,22 @@ mod tests {
         assert_eq!(tally.timeline.rows.iter().map(|row| row.due()).collect::<Vec<_>>(), [2, 3]);
         assert_eq!(tally.response.extremes(), Some((ms(4), ms(100))));
         assert_eq!(tally.round_trip.extremes(), Some((ms(3), ms(40))));
-        assert_eq!(tally.late.extremes(), Some((ms(1), ms(10))), "what waits for room is not late");
+        assert_eq!(tally.late.extremes(), Some((ms(1), ms(10))));
         assert_eq!(tally.steps[1].response.histogram().len(), 1);
     }
 
     #[test]
-    fn without_a_rate_there_is_no_response_and_no_lateness_and_the_timeline_has_round_trips() {
-        let (mut tally, message) = (Tally::default(), Moments::default());
-        tally.sent(&message);
-        tally.verified(&message, ms(7), ms(9));
-        assert_eq!(
-            (tally.response.histogram().len(), tally.late.histogram().len(), tally.round_trip.histogram().len()),
-            (0, 0, 1)
-        );
+    fn without_a_rate_there_is_no_response_and_the_timeline_has_round_trips() {
+        let mut tally = Tally::default();
+        tally.verified(&Moments { back: ms(9), ..Moments::default() }, ms(7));
+        assert_eq!((tally.response.histogram().len(), tally.round_trip.histogram().len()), (0, 1));
         assert_eq!(tally.timeline.rows[0].times.extremes(), Some((ms(7), ms(7))));
     }
 
     #[test]
     fn an_echo_that_is_taken_back_is_wrong_instead_everywhere() {
         let mut tally = Tally::new(vec![Step::new(ms(0), 1.0)], ms(0));
-        tally.verified(&Moments::default(), ms(1), ms(1));
+        tally.verified(&Moments { back: ms(1), ..Moments::default() }, ms(1));
         tally.take_back(ms(0));
         assert_eq!((tally.due(), tally.verified, tally.wrong), (1, 0, 1));
         assert_eq!((tally.steps[0].verified, tally.steps[0].wrong), (0, 1));

@@ -62,10 +62,11 @@ impl Default for Timeline {
 impl Timeline {
     /// The row of this time.
     pub fn row(&mut self, at: Duration) -> &mut Row {
-        while self.index(at) >= ROWS {
+        let mut index = self.index(at);
+        while index >= ROWS {
             self.double();
+            index = self.index(at);
         }
-        let index = self.index(at);
         while self.rows.len() <= index {
             self.rows.push(Row { connections: self.open, ..Row::default() });
         }

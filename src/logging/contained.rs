@@ -20,7 +20,10 @@ impl Drain for Contained {
 
     fn log(&self, record: &Record<'_>, values: &OwnedKVList) -> Result<(), Never> {
         // Only the drain sees what a panic has left half done.
-        let _ = catch_unwind(AssertUnwindSafe(|| Drain::log(&self.0, record, values)));
+        let _ = catch_unwind(AssertUnwindSafe(|| {
+            // To hand a record on takes memory, which one that no one wants does not get.
+            if self.0.is_enabled(record.level()) { Drain::log(&self.0, record, values) } else { Ok(()) }
+        }));
         Ok(())
     }
 

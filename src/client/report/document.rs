@@ -270,7 +270,7 @@ mod tests {
     #[test]
     fn an_echo_that_is_taken_back_is_wrong_instead() {
         let mut tally = Tally::default();
-        tally.verified(&Moments::default(), Duration::from_micros(7), Duration::ZERO);
+        tally.verified(&Moments::default(), Duration::from_micros(7));
         tally.take_back(Duration::ZERO);
         let report = ClientReport::new(String::new(), &mut tally);
         assert_eq!((report.sent, report.verified, report.wrong), (1, 0, 1));

@@ -16,6 +16,7 @@ mod picture;
 mod read;
 mod rows;
 mod save;
+mod sums;
 mod table;
 #[cfg(test)]
 mod testing;

@@ -61,7 +61,7 @@ pub(super) fn sample() -> ClientReport {
 /// Of a client without a rate, whose echoes took 1 µs, 2 µs and so on.
 pub(super) fn report(verified: u64, wrong: u64, lost: u64) -> ClientReport {
     let mut tally = Tally::default();
-    (1..=verified).for_each(|n| tally.verified(&Moments::default(), Duration::from_micros(n), Duration::ZERO));
+    (1..=verified).for_each(|n| tally.verified(&Moments::default(), Duration::from_micros(n)));
     (tally.wrong, tally.lost) = (wrong, lost);
     ClientReport::new("c-1".into(), &mut tally)
 }

@@ -6,7 +6,6 @@
 //! either changes nothing in that.
 
 mod close;
-mod context;
 pub(crate) mod halves;
 mod header;
 mod idle;
@@ -16,6 +15,7 @@ pub(crate) mod socket;
 mod stream;
 
 use crate::{
+    context::{self, Live, OneFuture},
     decisions::{
         admission::Place,
         connection::{CloseReason, ConnectionState},
@@ -24,7 +24,6 @@ use crate::{
     server::{
         connection::{
             close::{deliver, lingering_close},
-            context::{Live, OneFuture},
             header::take_header,
             record::Record,
             socket::Socket,
