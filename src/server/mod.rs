@@ -13,6 +13,7 @@ pub(crate) mod handle;
 mod handshakes;
 mod listener;
 pub mod messages;
+mod pipe;
 pub(crate) mod report;
 pub(crate) mod service;
 mod supervisor;
