@@ -166,8 +166,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     let report = server.await??;
 
-    chapter("6. The report: whoever was there at the stop has acknowledged it.").await;
-    println!("  stopped by {} in {:?}", report.reason, report.elapsed);
+    chapter("6. The report: every client that was there at the stop has acknowledged it.").await;
+    println!("  stopped by {} in {} ms", report.reason, report.elapsed.as_millis());
     println!("  acknowledged {}, forced {}, crashed {}", report.acknowledged, report.forced, report.crashed);
     println!("  exit code {}", report.exit_code());
     Ok(())

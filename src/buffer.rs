@@ -5,7 +5,7 @@
 use std::cell::RefCell;
 
 /// The most bytes that one read may bring: the size of each thread's one buffer.
-const BUFFER: usize = 64 * 1024;
+pub(crate) const BUFFER: usize = 64 * 1024;
 /// Reads in a row before the thread's other tasks get their turn. A current-thread runtime has no other fairness.
 pub(crate) const READS_IN_A_ROW: usize = 16;
 

@@ -58,7 +58,7 @@ fn the_books_close_over_the_reports_and_the_servers_logs_and_miss_each_that_is_l
 
     for (files, looks_like) in [
         (["a.json", "b.json", "c.json", "one.log"], "a server's log is missing, or is not JSON"),
-        (["a.json", "b.json", "one.log", "two.log"], "a client's report is missing"),
+        (["a.json", "b.json", "one.log", "two.log"], "a client's report is missing, or a server's log was given twice"),
     ] {
         let merged = merge_in(&place, &[&files[..], &["--report", "json"]].concat());
         let json = json_of(&merged.out);
@@ -264,7 +264,7 @@ fn what_a_stop_discards_of_no_client_that_reports_is_named() {
     let run = client.end();
     assert_eq!(run.outcome(), (0, [9, 9, 0, 0]));
     let (table, json) = merged(Place::new("books-stranger"), &run, logs);
-    let open = "10 discarded bytes are in no report as resent or lost: a client's report is missing";
+    let open = "10 discarded bytes are in no report as resent or lost: a client's report is missing, or a server's log was given twice";
     assert_eq!(json["books"]["open"], json!([open]));
     let told = format!(
         "\nbooks       2 servers: echoed 900 = verified 900, discarded 410 > resent 400\nbooks       open: {open}\n"

@@ -74,7 +74,7 @@ fn the_lines_for_readers_without_docker_do_what_they_show() {
     let blocks: Vec<String> = chapters
         .flat_map(|text| between(&text, "```console\n", "```").map(str::to_owned).collect::<Vec<_>>())
         .collect();
-    assert_eq!(blocks.len(), 4);
+    assert_eq!(blocks.len(), 5);
     for block in blocks {
         let (commands, shown): (Vec<_>, Vec<_>) = block.lines().partition(|line| line.starts_with("$ "));
         // The programs are built. The ports are free ones, so that the tests do not meet a reader's own server.
@@ -85,8 +85,8 @@ fn the_lines_for_readers_without_docker_do_what_they_show() {
             script.replace("cargo build\n", "").replace("127.0.0.1/12345", &address.to_string().replace(':', "/"));
         let script = script.replace("127.0.0.1:8080", &admin.to_string());
         let script = script.replace("target/debug", Path::new(SERVER).parent().unwrap().to_str().unwrap());
-        let mut bash = without_settings(Command::new("bash"));
-        bash.args(["-c", &script]).envs([
+        let (place, mut bash) = (Place::new("without-docker"), without_settings(Command::new("bash")));
+        bash.args(["-c", &script]).current_dir(place.path()).envs([
             ("ECHO_SERVER_LISTEN__ADDRESS", &*address.to_string()),
             ("ECHO_CLIENT_SERVER__ADDRESS", &*address.to_string()),
             ("ECHO_SERVER_SUPERVISOR__SHUTDOWN_TIMEOUT", "2s"),

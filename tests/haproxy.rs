@@ -37,6 +37,7 @@ fn main() -> ExitCode {
         a_server_that_is_drained_under_traffic_loses_nothing,
         a_server_that_stops_under_traffic_has_a_last_word_and_loses_nothing,
         a_full_house_takes_no_server_down_and_its_next_client_gets_the_next_server,
+        a_full_balancer_is_healthy,
         a_killed_server_costs_the_messages_that_it_had_and_the_verdict_names_them,
     ];
     let trials = tests.into_iter().map(|(name, test)| {
@@ -116,6 +117,17 @@ fn a_full_house_takes_no_server_down_and_its_next_client_gets_the_next_server() 
     next.shutdown(Shutdown::Write).unwrap();
     assert_eq!(read_to_eof(&mut next), b"I can wait\n");
     guests.iter_mut().for_each(round_trip);
+}
+
+fn a_full_balancer_is_healthy() {
+    rlimit::increase_nofile_limit(u64::MAX).unwrap();
+    let _server = start(1, &[("supervisor.max_connections", "5000")]);
+    let haproxy = Haproxy::start(5000, &[1]);
+    haproxy.wait_until("one server is up", |haproxy| haproxy.up() == [address(1)]);
+    let most: usize = haproxy.column(["echo", "FRONTEND"], "slim").parse().unwrap();
+    let _clients: Vec<_> = (0..=most).map(|_| connect(BALANCER.parse().unwrap())).collect();
+    haproxy.wait_until("it is full", |haproxy| haproxy.column(["echo", "FRONTEND"], "scur") == most.to_string());
+    assert_eq!(get("127.0.0.1:8080".parse().unwrap(), "/readyz").status, 200);
 }
 
 fn a_killed_server_costs_the_messages_that_it_had_and_the_verdict_names_them() {
@@ -228,10 +240,15 @@ impl Haproxy {
 
     /// A column of its statistics, for all servers together.
     fn backend(&self, column: &str) -> String {
+        self.column(["servers", "BACKEND"], column)
+    }
+
+    /// A column of a row of its statistics.
+    fn column(&self, row: [&str; 2], column: &str) -> String {
         let table = ask("show stat").expect("it runs");
         let mut rows = table.trim_start_matches("# ").lines().map(|line| line.split(',').collect::<Vec<_>>());
         let column = rows.next().unwrap().iter().position(|name| *name == column).expect("it has this column");
-        rows.find(|row| row[..2] == ["servers", "BACKEND"]).expect("it has the servers")[column].into()
+        rows.find(|found| found[..2] == row).expect("it has this row")[column].into()
     }
 
     /// Tells it to stop when its connections have ended. Gives its log.

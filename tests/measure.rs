@@ -309,6 +309,7 @@ fn connections_are_renewed_between_messages_and_nothing_is_lost() {
     let made = number(&run.report, "/connections/made");
     assert_eq!((made, number(&run.report, "/connections/reconnects")), (truth.accepted(), 0));
     assert!(made >= 6, "{made}");
+    assert_eq!(number(&run.report, "/connections/renewed"), made - 2);
     assert!(run.log.of("connection closed").iter().all(|closed| closed["reason"] == "done"));
 }
 

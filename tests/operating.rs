@@ -13,6 +13,7 @@ use std::{
     path::PathBuf,
     process::{Command, ExitCode},
 };
+use supervised_echo::CloseReason;
 
 /// The name of a test, the program that it needs, and the test.
 type Test = (&'static str, Option<&'static str>, fn());
@@ -166,6 +167,12 @@ fn every_event_of_the_log_is_explained() {
         is_level.then(|| rest.split('"').nth(1).unwrap().to_owned())
     });
     assert_eq!(logged.collect::<BTreeSet<_>>(), known);
+    // So is each reason of a close.
+    let text = read("docs/operating.md");
+    let closed = text.lines().find(|line| line.starts_with("| `connection closed` |")).unwrap();
+    for reason in CloseReason::ALL {
+        assert!(closed.contains(&format!("`{reason}`")), "{reason}: {closed}");
+    }
 }
 
 fn every_key_is_said_to_be_in_force_when_it_is() {

@@ -3,10 +3,11 @@
 mod common;
 
 use common::*;
+use serde_json::{Value, json};
 use std::{
     fs,
-    io::{Read, Write},
-    net::TcpStream,
+    io::{ErrorKind, Read, Write},
+    net::{SocketAddr, TcpStream},
     os::unix::net::UnixDatagram,
     process::Command,
 };
@@ -28,6 +29,16 @@ impl Reloadable {
         command.env("ECHO_SERVER_SETTINGS", place.path().join("a.toml"));
         prepare(&mut command);
         Self { server: Server::run(command), place }
+    }
+
+    /// With an Admin, and where that is.
+    fn start_with_admin(test: &str, settings: &str, prepare: impl FnOnce(&mut Command)) -> (Self, SocketAddr) {
+        let mut running = Self::start_with(test, settings, |command| {
+            command.env("ECHO_SERVER_ADMIN__ADDRESS", "127.0.0.1:0");
+            prepare(command);
+        });
+        let admin = running.server.log.wait("admin listening")["address"].as_str().unwrap().parse().unwrap();
+        (running, admin)
     }
 
     fn reload(&mut self, settings: &str) {
@@ -143,6 +154,15 @@ fn what_needs_a_restart_is_named_at_each_reload_and_stays_as_it_is() {
 }
 
 #[test]
+fn a_reload_warns_of_questionable_settings_as_a_start_does() {
+    let mut running = Reloadable::start("questionable", "");
+    assert_eq!(running.reloaded("supervisor.shutdown_timeout = \"1s\"\n"), "supervisor.shutdown_timeout");
+    let warning = running.server.log.wait_next("questionable settings");
+    assert!(warning["problem"].as_str().unwrap().contains("shutdown_timeout"), "{warning}");
+    running.server.stop();
+}
+
+#[test]
 fn a_file_that_is_wrong_in_any_way_changes_nothing_and_says_why() {
     let mut running = Reloadable::start("wrong", "supervisor.max_connections = 2\n");
     for (content, why) in [
@@ -166,6 +186,82 @@ fn a_file_that_is_wrong_in_any_way_changes_nothing_and_says_why() {
     assert!(running.refused().contains("a.toml"));
     round_trip(&mut running.server.connect());
     assert_eq!(running.server.stop().code, Some(0));
+}
+
+/// What the Admin shows of the settings, and whether they could be read last.
+fn shown(admin: SocketAddr) -> (Value, f64) {
+    let metrics = get(admin, "/metrics");
+    (get(admin, "/v1/settings").json(), metrics.metric("echo_server_config_last_reload_successful")[""])
+}
+
+#[test]
+fn a_reload_during_a_stop_changes_nothing_at_all_and_says_so() {
+    let place = Place::new("stop-manager");
+    let manager = UnixDatagram::bind(place.path().join("notify")).unwrap();
+    manager.set_read_timeout(Some(PATIENCE)).unwrap();
+    let heard = || {
+        let mut message = [0; 1024];
+        manager.recv(&mut message).map(|n| String::from_utf8(message[..n].to_vec()).unwrap())
+    };
+    let at_first = "supervisor.shutdown_timeout = \"1h\"\nconnection.linger = \"1h\"\n";
+    let (mut running, admin) = Reloadable::start_with_admin("stop", at_first, |command| {
+        command.env("NOTIFY_SOCKET", place.path().join("notify"));
+    });
+    let mut client = running.server.connect();
+    round_trip(&mut client);
+    running.server.signal(Signal::TERM);
+    running.server.log.wait("stopping");
+    while !heard().unwrap().starts_with("STOPPING=1") {}
+    let before = shown(admin);
+    for content in
+        ["log.level = \"critical\"\nfault.ask = true\nsupervisor.max_connections = 7\n", "log.level = \"loud\"\n"]
+    {
+        running.reload(content);
+        assert_eq!(running.refused(), "the server stops");
+        assert_eq!(shown(admin), before);
+    }
+    manager.set_nonblocking(true).unwrap();
+    assert_eq!(heard().unwrap_err().kind(), ErrorKind::WouldBlock, "the manager hears of no reload");
+    drop(client);
+    let ended = running.server.end();
+    assert_eq!(ended.code, Some(0));
+    // The level is as it was, and no fault is on.
+    ended.log.one("stopped");
+    assert_eq!(ended.log.of("faults on purpose").len(), 0);
+}
+
+#[test]
+fn a_lame_duck_serves_and_reloads_as_ever() {
+    let (mut running, admin) = Reloadable::start_with_admin("duck", "supervisor.lame_duck = \"1h\"\n", |_| {});
+    running.server.signal(Signal::TERM);
+    running.server.log.wait("lame duck");
+    let changed = running.reloaded("supervisor.shutdown_timeout = \"77s\"\nfault.ask = true\n");
+    assert_eq!(changed, "supervisor.lame_duck, supervisor.shutdown_timeout, fault.ask");
+    assert_eq!(shown(admin).0["settings"]["supervisor"]["shutdown_timeout"]["value"], "77s");
+    let mut client = running.server.connect();
+    client.write_all(b"fault: close\n").unwrap();
+    assert_eq!(read_to_eof(&mut client), b"");
+    running.server.signal_again(Signal::TERM);
+    assert_eq!(number(&running.server.log.wait("stopping"), "timeout_ms"), 77_000);
+    assert_eq!(running.server.end().code, Some(0));
+}
+
+#[test]
+fn what_waits_for_a_restart_is_shown_with_the_value_that_is_in_force() {
+    let at_first = "supervisor.workers = 2\nsupervisor.max_pending = 2\n";
+    let (mut running, admin) = Reloadable::start_with_admin("waits", at_first, |_| {});
+    let from = running.place.path().join("a.toml").display().to_string();
+    for workers in [3, 4] {
+        running.reloaded(&format!("supervisor.workers = {workers}\nsupervisor.max_pending = {workers}\n"));
+        let (shown, successful) = shown(admin);
+        let supervisor = &shown["settings"]["supervisor"];
+        assert_eq!(supervisor["workers"], json!({ "value": 2, "from": from }));
+        assert_eq!(supervisor["max_pending"]["value"], workers);
+        assert_eq!((&shown["restart_needed"], successful), (&json!(["supervisor.workers"]), 1.0));
+    }
+    running.reloaded(at_first);
+    assert_eq!(shown(admin).0["restart_needed"], json!([]));
+    running.server.stop();
 }
 
 #[test]

@@ -6,7 +6,8 @@ mod common;
 use common::*;
 use serde_json::json;
 use std::{
-    fs,
+    env, fs,
+    os::unix::fs::PermissionsExt as _,
     process::{Command, Stdio},
 };
 
@@ -157,6 +158,45 @@ fn a_merge_counts_each_run_once_and_too_few_are_a_failure() {
     );
     let merged = merge_in(&place, &["a.json", "b.json", "--fail-if", "verified < 41"]);
     assert_eq!(merged.code, 4, "{merged:?}");
+    assert_eq!(server.stop().code, Some(0));
+}
+
+/// Stands in for Docker: its clients have left their reports in the file `logs`, and its image is the built client.
+const DOCKER: &str = r#"#!/bin/sh
+case $* in
+    *" logs "*) cat "$PLACE/logs" ;;
+    run\ *)
+        while [ "$1" != echo-client ]; do shift; done
+        shift
+        exec "$CLIENT" "$@"
+        ;;
+esac
+"#;
+
+#[test]
+fn measure_leaves_a_page_whatever_the_shape_of_the_report() {
+    let (place, server) = (Place::new("report-measure").with("docker", DOCKER), Server::start(&[]));
+    fs::set_permissions(place.path().join("docker"), fs::Permissions::from_mode(0o755)).unwrap();
+    let run = client_in(&place, &server, &["--report", "json"]);
+    fs::write(place.path().join("logs"), run.out).unwrap();
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/compose/measure.sh");
+    let path = format!("{}:{}", place.path().display(), env::var("PATH").unwrap());
+    for (args, begins) in [
+        (&[][..], "client      1 client\n"),
+        (&["--fail-if", "lost > 0, p99 > 1h"], "client      1 client\n"),
+        (&["--report", "json"], "{\"schema\""),
+        (&["--fail-if", "lost > 0, p99 > 1h", "--report=json"], "{\"schema\""),
+        (&["--report", "json", "--fail-if", "lost > 0, p99 > 1h"], "{\"schema\""),
+    ] {
+        let mut measure = without_settings(Command::new("sh"));
+        measure.env("PATH", &path).env("PLACE", place.path()).env("CLIENT", CLIENT);
+        let measured = finish(measure.current_dir(place.path()).args([script, "1"]).args(args));
+        assert_eq!((measured.code, measured.out.starts_with(begins)), (0, true), "{measured:?}");
+        let page = fs::read_to_string(place.path().join("report.html")).unwrap();
+        assert!(page.contains("data-verdict=passed"), "{args:?}: {page}");
+        let is_limited = args.contains(&"--fail-if");
+        assert_eq!(page.contains("<p class=kept>limit lost &gt; 0: 0, kept</p>"), is_limited, "{args:?}: {page}");
+    }
     assert_eq!(server.stop().code, Some(0));
 }
 

@@ -8,7 +8,7 @@
 mod common;
 mod docker;
 
-use common::{CLIENT, Records, command, finish_with, number, run_in_turn, tests, trial};
+use common::{CLIENT, Finished, Records, command, finish_with, number, run_in_turn, tests, trial};
 use docker::{BUILD, Checkout, Running, must, sh};
 use serde_json::Value;
 use std::{
@@ -86,12 +86,16 @@ fn a_bad_release_is_taken_back_and_no_client_notices() {
     let cluster = Cluster::start(DIRECT);
     cluster.scale("client", 6);
     cluster.checkout.set("server", &[("max_connections", "\"none\"")]);
-    cluster.deploy(&[DIRECT, &[("RELEASE", "2")]].concat());
+    // The service alone: to deploy the stack again would scale the clients to what its file says, to none.
+    cluster.manager("config create bad /checkout/settings/server.toml");
+    let settings = "--config-rm server-1 --config-add source=bad,target=/settings/server.toml";
+    cluster.manager(&format!("service update --detach {settings} echo_server"));
     cluster.wait_until("rolled back", |cluster| cluster.update("server") == "rollback_completed");
     // It ended with the code for wrong settings.
     let tasks = cluster.manager("service ps echo_server --no-trunc --format '{{.CurrentState}} {{.Error}}'");
     assert!(tasks.lines().any(|task| task.contains("exit (78)")), "{tasks}");
     cluster.wait_until("three servers", |cluster| cluster.runs("server", 3));
+    assert!(cluster.runs("client", 6), "the clients are there all the time");
     cluster.close(3).assert_nothing_lost();
 }
 
@@ -113,6 +117,13 @@ fn a_machine_that_is_killed_is_named_and_replaced() {
     assert_eq!(books.due, books.verified + books.lost, "{books:?}");
     // What the lost machine has echoed stands in no log.
     assert!(books.echoed < books.verified * MESSAGE.len() as u64, "{books:?}");
+    for named in [
+        "open: 1 of 4 servers never said stopped: killed, or the log is cut off\n",
+        " verified bytes are in no log: a server never said how many it echoed\n",
+        "\nlost by     ",
+    ] {
+        assert!(books.told.contains(named), "{named}: {}", books.told);
+    }
 }
 
 // The cluster.
@@ -218,8 +229,8 @@ impl Cluster {
         self.wait_until("all have stopped", |cluster| records(&cluster.log()).of("stopped").len() == stopped);
         let log = self.log();
         let verdict = finish_with(command(CLIENT).args(["merge", "--expect", "6", "-"]), self.saved(&log));
-        let books = Books::of(&reports(&log), &records(&log), verdict.code);
-        println!("{}{books:#?}", verdict.out);
+        let books = Books::of(&reports(&log), &records(&log), verdict);
+        println!("{}{books:#?}", books.told);
         books
     }
 
@@ -273,10 +284,12 @@ struct Books {
     stopped: usize,
     /// The exit code of `echo-client merge`.
     verdict: i32,
+    /// The table of `echo-client merge`.
+    told: String,
 }
 
 impl Books {
-    fn of(reports: &[Value], servers: &Records, verdict: i32) -> Self {
+    fn of(reports: &[Value], servers: &Records, verdict: Finished) -> Self {
         let sum = |field: &str| reports.iter().map(|report| number(report, field)).sum();
         let bytes = |field: &str| servers.of("stopped").into_iter().map(|stopped| number(stopped, field)).sum();
         Self {
@@ -290,7 +303,8 @@ impl Books {
             longest_us: reports.iter().map(|report| number(report, "max_us")).max().unwrap_or_default(),
             started: servers.of("listening").len(),
             stopped: servers.of("stopped").len(),
-            verdict,
+            verdict: verdict.code,
+            told: verdict.out,
         }
     }
 

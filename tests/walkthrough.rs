@@ -89,7 +89,8 @@ fn missing<'a>(lines: &[String], shown: &'a [String]) -> Vec<&'a str> {
     shown.iter().filter(|line| !lines.contains(line)).map(String::as_str).collect()
 }
 
-/// A line without what differs from run to run: times, rates, addresses, Docker's ids, and the numbers of connections and workers.
+/// A line without what differs from run to run: times, rates, addresses, Docker's ids, the numbers of connections and workers, and the
+/// sums of the books.
 fn comparable(line: &str) -> String {
     // Compose writes this to clear a terminal's line.
     let line = line.replace("\u{1b}[K", "");
@@ -103,6 +104,7 @@ fn comparable(line: &str) -> String {
             "connection:" | "worker:" | "workers:" | "peer:" | "received:" | "echoed:" | "discarded:"
             | "received_total:" | "echoed_total:" | "discarded_total:" | "elapsed_us:" | "elapsed_ms:" | "min"
             | "median" | "p99" | "max" => true,
+            "echoed" | "verified" | "discarded" | "resent" if line.starts_with("books ") => true,
             _ => is_timestamp(bare) || is_container_id(bare),
         };
         field = word;

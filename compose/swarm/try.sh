@@ -20,11 +20,16 @@ esac
 say() { echo "try: $*"; }
 down() { docker compose -f compose/swarm/nodes.yaml down --volumes --timeout 0 >/dev/null 2>&1; }
 
-# have IMAGE ARGUMENT…: builds the image if it is missing.
+# have IMAGE ARGUMENT…: builds the image if it is missing, and otherwise says how old it is.
 have() {
     image=$1
     shift
-    docker image inspect "$image" >/dev/null 2>&1 || { say "building $image" && docker build --quiet --tag "$image" "$@" >/dev/null; }
+    if created=$(docker image inspect --format '{{.Created}}' "$image" 2>/dev/null); then
+        say "the image $image is of $created"
+    else
+        say "building $image"
+        docker build --quiet --tag "$image" "$@" >/dev/null
+    fi
 }
 
 manager() { docker exec echo-nodes-node-1 docker "$@"; }

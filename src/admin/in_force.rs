@@ -34,12 +34,22 @@ impl Default for State {
 }
 
 impl InForce {
-    /// These settings are in force, except that those named wait for a restart.
+    /// These settings are in force, except that the keys named wait for a restart: they stay as they were set before.
     pub fn set(&self, settings: &impl Serialize, restart_needed: &[&str]) {
         let document = serde_json::to_value(settings)
             .map(|settings| json!({ "settings": settings, "restart_needed": restart_needed }));
         self.change(|state| {
-            *state = State { document: document.ok(), ..State::default() };
+            let document = document.ok().map(|mut document| {
+                for key in restart_needed {
+                    let place = format!("/settings/{}", key.replace('.', "/"));
+                    let before = state.document.as_ref().and_then(|before| before.pointer(&place));
+                    if let (Some(value), Some(before)) = (document.pointer_mut(&place), before) {
+                        *value = before.clone();
+                    }
+                }
+                document
+            });
+            *state = State { document, ..State::default() };
         });
     }
 

@@ -9,7 +9,6 @@ use sd_notify::NotifyState;
 use supervised_echo::{
     Admin, FaultyEcho, InForce, Phase, Server, Settings, Signals, healthcheck, logging, resources,
     settings::layers::{self, Flag, Loaded, SettingsError},
-    slog,
     watch::Watch,
 };
 
@@ -94,7 +93,7 @@ fn run(args: Args, flags: Vec<Flag>) -> Result<u8, ProgramError> {
 
 fn serve(
     settings: impl FnOnce() -> Result<Loaded<Settings>, ProgramError>,
-    reload: Option<impl Fn() -> Result<Loaded<Settings>, SettingsError> + Send + 'static>,
+    reload: Option<impl Fn() -> Result<Loaded<Settings>, SettingsError> + Send + Sync + 'static>,
 ) -> Result<u8, ProgramError> {
     // The signals come before anything that may take time: process 1 of a container loses those that come before it
     // registers.
@@ -111,22 +110,25 @@ fn serve(
         let server = Server::bind(settings, echo.clone())?.with_log(log.clone());
         let admin = Admin::bind(&admin, server.watch())?.with_log(log.clone()).with_settings(in_force.clone());
         if let Some(reload) = reload {
-            let (handle, threshold, log) = (server.handle(), written_to_the_end.threshold(), log.clone());
-            signals = signals.with_reload(move || {
+            let (handle, threshold) = (server.handle(), written_to_the_end.threshold());
+            let read = Arc::new(move || {
                 tell_manager(&[NotifyState::Reloading, monotonic_now()]);
-                match reload() {
+                let read = reload();
+                match &read {
                     Ok(loaded) => {
                         threshold.set(loaded.settings.log.level);
-                        in_force.set(&loaded, &began.restart_needed(&loaded.settings));
+                        in_force.set(loaded, &began.restart_needed(&loaded.settings));
                         echo.set(&loaded.settings.fault);
-                        handle.reload(loaded.settings);
                     }
-                    Err(error) => {
-                        slog::error!(log, "settings not reloaded"; "reason" => %error);
-                        in_force.refused();
-                    }
+                    Err(_) => in_force.refused(),
                 }
                 tell_manager(&[NotifyState::Ready]);
+                read.map(|loaded| loaded.settings)
+            });
+            // The server reads them when it is its turn: during a stop nothing of all this changes.
+            signals = signals.with_reload(move || {
+                let read = read.clone();
+                handle.reload_with(move || read());
             });
         }
         signals.with_log(log).forward_to(server.handle());

@@ -127,6 +127,11 @@ impl Record {
         tally.connections.reconnects += u64::from(broken);
     }
 
+    /// A connection has the age of `renew` and is ended.
+    pub fn renewed(&self) {
+        self.run.tally.borrow_mut().connections.renewed += 1;
+    }
+
     /// The try that began at `begun` has failed.
     pub fn not_connected(&self, error: &io::Error, begun: Instant, is_first: bool) {
         // Warned of once, so that a reader of the log sees why the client waits. Later tries would only repeat it.

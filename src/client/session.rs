@@ -354,7 +354,10 @@ impl<'a, C: Connect> Session<'a, C> {
             match self.is_idle() {
                 // The last messages may just have been counted as lost.
                 true if is_over || self.all_sent() => return Poll::Ready(Talked::Over(End::Finished)),
-                true if is_old => return Poll::Ready(Talked::Enough),
+                true if is_old => {
+                    self.record.renewed();
+                    return Poll::Ready(Talked::Enough);
+                }
                 _ => {}
             }
             let next = self.send(self.stopped.is_none() && !is_over && !is_old, now, cx);
@@ -1204,5 +1207,6 @@ mod tests {
         bench.heard.event("connected").await;
         let connections = bench.heard.run.tally.borrow().connections;
         assert_eq!((connections.made, connections.reconnects, connections.closed_by_server), (2, 0, 0));
+        assert_eq!(connections.renewed, 1);
     }
 }

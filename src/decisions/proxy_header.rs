@@ -101,6 +101,8 @@ fn read(bytes: &[u8]) -> Result<Step, Refusal> {
         return Err(Refusal::TooLong);
     }
     match ProxyHeader::parse(bytes, ParseConfig::default()) {
+        // The parts behind the addresses tell nothing that is used here. But each must be whole.
+        Ok((header, _)) if header.tlvs().any(|part| part.is_err()) => Err(Refusal::Malformed),
         Ok((header, length)) => {
             Ok(Step::Serve { length, client: header.proxied_address().map(|address| address.source) })
         }
@@ -178,6 +180,16 @@ mod tests {
                 prop_assert_eq!(decide(&bytes, false, more), Ok(Step::Serve { length: 0, client: None }));
                 prop_assert_eq!(decide(&bytes, true, more), Err(Refusal::Missing));
             }
+        }
+    }
+
+    #[test]
+    fn a_part_behind_the_addresses_that_is_cut_off_is_malformed() {
+        let parts = [noop(3), noop(0)].concat();
+        for length in 0..=parts.len() {
+            let whole = [0, 6, 9].contains(&length);
+            let read = decide(&v2([192, 0, 2, 1], 1, &parts[..length]), true, More::Open);
+            assert_eq!(read.err(), (!whole).then_some(Refusal::Malformed), "{length}");
         }
     }
 

@@ -9,8 +9,9 @@ use std::{ffi::OsString, fs};
 
 /// Kept free for files that are opened now and then, such as a log or a name look-up.
 const SPARE: usize = 16;
-/// What one Worker's thread needs: an epoll instance, its waker, its end of the signal pipe, its handle of the listener.
-const PER_WORKER: usize = 4;
+/// What one Worker's thread needs: an epoll instance, its waker, its end of the signal pipe, its handle of the listener, both
+/// ends of the pipe for streams in bulk.
+const PER_WORKER: usize = 6;
 /// What the Admin needs: an epoll instance, its waker, its end of the signal pipe, its listener, 16 connections, and a
 /// directory and a file of `/proc` that it reads.
 const ADMIN: usize = 22;

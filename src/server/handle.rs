@@ -10,7 +10,7 @@ use crate::{
     settings::Settings,
     stop::StopHandle,
 };
-use std::sync::Arc;
+use std::{convert::Infallible, fmt, sync::Arc};
 use tokio::sync::mpsc;
 
 /// Stops a [`Server`](crate::Server), and tells where it stands; can be cloned and sent to any thread.
@@ -61,10 +61,39 @@ impl Handle {
     /// `restart_window` from their next use on. The rest waits for a restart. The log tells what has changed (`settings
     /// reloaded`), and names what waits (`restart needed`). `log.level` and `fault` are for the program to change, as the log and the
     /// service are its own.
-    /// During a stop nothing changes.
+    /// A lame duck still serves, and reloads. During a stop nothing changes.
     pub fn reload(&self, settings: Settings) {
+        self.reload_with(|| Ok::<_, Infallible>(settings));
+    }
+
+    /// As [`reload`](Self::reload), with the settings that `read` gives. If it gives an error or panics, nothing changes, and the log says
+    /// why (`settings not reloaded`).
+    ///
+    /// The server calls `read` on its main thread when it is about to take the settings over. It does not call it during a stop. So
+    /// this is the place to change what is the program's own, such as its log's level.
+    ///
+    /// ```
+    /// use supervised_echo::{Echo, Server, Settings};
+    ///
+    /// # let mut settings = Settings::default();
+    /// # settings.listen.address = ([127, 0, 0, 1], 0).into();
+    /// # actix::System::new().block_on(async {
+    /// let server = Server::bind(settings.clone(), Echo)?;
+    /// let handle = server.handle();
+    /// handle.reload_with(move || {
+    ///     let slots = "16".parse()?; // usually out of a file
+    ///     settings.supervisor.max_connections = slots;
+    ///     Ok::<_, std::num::ParseIntError>(settings)
+    /// });
+    /// # handle.stop();
+    /// # server.run().await?;
+    /// # Ok::<(), supervised_echo::Error>(())
+    /// # }).unwrap();
+    /// ```
+    pub fn reload_with<E: fmt::Display>(&self, read: impl FnOnce() -> Result<Settings, E> + Send + 'static) {
+        let read = || read().map_err(|error| error.to_string());
         // If the other end is gone, the server has ended.
-        let _ = self.reload.send(Reload(settings));
+        let _ = self.reload.send(Reload(Box::new(read)));
     }
 
     /// Where the server stands. The answer comes at once.
@@ -94,6 +123,7 @@ mod tests {
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
         net::TcpStream,
+        sync::oneshot,
     };
 
     fn server(log: Logger) -> Server<Echo> {
@@ -131,6 +161,28 @@ mod tests {
         drop((first, second));
         assert_eq!(running.await.unwrap().unwrap().acknowledged, 2);
         assert_eq!(handle.status(), status(Phase::Stopped, 0, 0));
+    }
+
+    #[actix::test]
+    async fn a_reload_behind_the_order_to_stop_reads_nothing() {
+        for stops_first in [false, true] {
+            let (log, mut told) = log();
+            let server = server(log);
+            let (handle, (read, was_read)) = (server.handle(), oneshot::channel());
+            // Both orders wait when the Supervisor starts.
+            if stops_first {
+                handle.stop();
+            }
+            handle.reload_with(move || {
+                let _ = read.send(());
+                Err("told to")
+            });
+            let running = actix_rt::spawn(server.run());
+            logged(&mut told, "settings not reloaded").await;
+            assert_eq!(was_read.await.is_err(), stops_first);
+            handle.stop();
+            assert_eq!(running.await.unwrap().unwrap().forced, 0);
+        }
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::{
     stop::Stopped,
 };
 use actix::{Message, MessageResponse, Recipient};
-use std::{net::SocketAddr, sync::Arc};
+use std::{fmt, net::SocketAddr, sync::Arc};
 use tokio::net::TcpStream;
 
 /// How an Acceptor ended. It goes to the Acceptor's Worker, which starts another Acceptor or passes the message on. For the
@@ -80,11 +80,20 @@ pub(crate) struct TakeIn {
     pub place: Option<Place>,
 }
 
-/// From a [`Handle`](crate::Handle) to the Supervisor: these are the settings from now on. What cannot be in force without a
-/// restart stays as it is. During a stop it changes nothing.
-#[derive(Debug, Clone, Message)]
+/// From a [`Handle`](crate::Handle) to the Supervisor: the settings from now on are those that this reads. What cannot be in force
+/// without a restart stays as it is. During a stop nothing is read. So all that a reload changes changes at once, or not at all.
+#[derive(Message)]
 #[rtype(result = "()")]
-pub struct Reload(pub Settings);
+pub struct Reload(pub ReadSettings);
+
+/// Reads settings, or says in one line why it cannot.
+pub type ReadSettings = Box<dyn FnOnce() -> Result<Settings, String> + Send>;
+
+impl fmt::Debug for Reload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Reload")
+    }
+}
 
 /// Supervisor to a Worker: these are the settings from now on. The connections that the Worker has keep theirs.
 #[derive(Debug, Clone, Message)]

@@ -13,6 +13,7 @@ pub(crate) mod handle;
 mod handshakes;
 mod listener;
 pub mod messages;
+mod pipe;
 pub(crate) mod report;
 pub(crate) mod service;
 mod supervisor;
@@ -35,7 +36,7 @@ use crate::{
         messages::{Accept, Reload},
         report::Report,
         service::Service,
-        supervisor::{Supervisor, WorkerHandle},
+        supervisor::{Supervisor, WorkerHandle, warn_of},
         threads::Threads,
         watch::{Watch, Watched},
         worker::{Superior, Worker, WorkerSeed},
@@ -188,9 +189,7 @@ impl<S: Service> Server<S> {
         System::try_current().ok_or(Error::NoSystem)?;
         let (log, Caps { max_connections, max_pending, .. }) = (self.log, self.caps);
         self.caps.warn(&self.settings.supervisor, &log);
-        for problem in self.settings.warnings() {
-            slog::warn!(log, "questionable settings"; "problem" => problem);
-        }
+        warn_of(&self.settings, &log);
         let threads = Threads::start(self.workers)?;
         slog::info!(log, "listening"; "address" => %self.address, "workers" => self.workers,
             "max_connections" => max_connections, "max_pending" => max_pending);

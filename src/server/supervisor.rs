@@ -23,7 +23,7 @@ use crate::{
         gate::Gate,
         handshakes::Handshakes,
         listener::Listener,
-        messages::{AcceptorExit, Look, Ping, Reconfigure, Reload, TakeIn, WorkerExit},
+        messages::{AcceptorExit, Look, Ping, ReadSettings, Reconfigure, Reload, TakeIn, WorkerExit},
         report::Report,
         watch::{Watched, tree::Phase},
     },
@@ -34,6 +34,7 @@ use actix::prelude::*;
 use slog::Logger;
 use std::{
     fs::File,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     task::{self, Poll},
     time::Duration,
@@ -167,15 +168,24 @@ impl Supervisor {
         }
     }
 
-    fn reload(&mut self, settings: Settings) {
-        let refused = if self.watched.phase() >= Phase::Stopping {
-            Some("the server stops".into())
+    /// Reads the settings and takes them over, both in this one turn. So no stop can begin in between.
+    fn reload(&mut self, read: ReadSettings) {
+        let settings = if self.watched.phase() >= Phase::Stopping {
+            Err("the server stops".into())
         } else {
-            (settings.supervisor.max_connections == 0).then(|| Error::NoConnections.to_string())
+            catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| Err("reading them panicked".into()))
         };
-        if let Some(reason) = refused {
-            return slog::error!(self.log, "settings not reloaded"; "reason" => reason);
+        let settings = match settings {
+            Ok(settings) if settings.supervisor.max_connections == 0 => Err(Error::NoConnections.to_string()),
+            other => other,
+        };
+        match settings {
+            Ok(settings) => self.take_over(settings),
+            Err(reason) => slog::error!(self.log, "settings not reloaded"; "reason" => reason),
         }
+    }
+
+    fn take_over(&mut self, settings: Settings) {
         let Changes { in_force, at_restart } = self.settings.reload(settings);
         let asked = &self.settings.supervisor;
         self.caps = self.caps.fit(asked.max_connections, asked.max_pending);
@@ -188,6 +198,7 @@ impl Supervisor {
         if !at_restart.is_empty() {
             slog::warn!(self.log, "restart needed"; "keys" => at_restart.join(", "));
         }
+        warn_of(&self.settings, &self.log);
         self.watched.reload(&in_force);
     }
 
@@ -283,6 +294,13 @@ impl Supervisor {
     }
 }
 
+/// Warns of settings that are allowed but hardly meant.
+pub(crate) fn warn_of(settings: &Settings, log: &Logger) {
+    for problem in settings.warnings() {
+        slog::warn!(log, "questionable settings"; "problem" => problem);
+    }
+}
+
 impl Actor for Supervisor {
     type Context = Context<Self>;
 
@@ -316,8 +334,8 @@ impl Handler<Ping> for Supervisor {
 impl Handler<Reload> for Supervisor {
     type Result = ();
 
-    fn handle(&mut self, Reload(settings): Reload, _: &mut Self::Context) {
-        self.reload(settings);
+    fn handle(&mut self, Reload(read): Reload, _: &mut Self::Context) {
+        self.reload(read);
     }
 }
 
@@ -473,7 +491,10 @@ mod tests {
     async fn a_reload_resizes_the_gate_tells_the_workers_and_names_what_needs_a_restart() {
         let mut tree = tree(1, LONG);
         let supervisor = tree.supervisor.clone();
-        let reload = |settings: &Settings| supervisor.send(Reload(settings.clone()));
+        let reload = |settings: &Settings| {
+            let settings = settings.clone();
+            supervisor.send(Reload(Box::new(|| Ok(settings))))
+        };
         let clients = [(); 6].map(|()| tree.client(1));
         let mut settings = settings(LONG);
         settings.supervisor.max_connections = 6;
@@ -497,10 +518,20 @@ mod tests {
         logged(&mut tree.log, "caps lowered to fit the descriptor limit").await;
         assert_eq!(tree.gate.admission().caps(), (990, 0));
 
+        // A defect in reading them is none of the server's.
+        supervisor.send(Reload(Box::new(|| panic!("told to")))).await.unwrap();
+        logged(&mut tree.log, "settings not reloaded").await;
+
         tree.stop(StopReason::Handle);
         tree.told(1, Stop::Drain).await;
-        reload(&settings).await.unwrap();
+        let (read, was_read) = oneshot::channel();
+        let read = move || {
+            let _ = read.send(());
+            Ok(settings)
+        };
+        supervisor.send(Reload(Box::new(read))).await.unwrap();
         logged(&mut tree.log, "settings not reloaded").await;
+        assert!(was_read.await.is_err(), "a stop reads nothing");
     }
 
     #[actix::test]

@@ -103,7 +103,7 @@ pub struct TrafficSettings {
 impl ClientSettings {
     /// Warnings about settings that are allowed but hardly meant, one line each, with the consequence.
     pub fn warnings(&self) -> Vec<String> {
-        let TrafficSettings { rate, duration, .. } = &self.traffic;
+        let TrafficSettings { rate, duration, warmup, pipeline, reconnect, .. } = &self.traffic;
         let mut warnings = Vec::new();
         if !rate.is_empty() && slog::Level::Info.is_at_least(self.log.level) {
             let level = self.log.level.as_str().to_lowercase();
@@ -114,6 +114,15 @@ impl ClientSettings {
         if rate.len() > 1 && duration.is_zero() {
             warnings.push(
                 "traffic.rate has steps, but there is no traffic.duration to share: only the first is used".into(),
+            );
+        }
+        if !duration.is_zero() && warmup >= duration {
+            warnings.push("traffic.warmup is not shorter than traffic.duration: no echo is timed".into());
+        }
+        if *reconnect && *pipeline > 1 {
+            warnings.push(
+                "traffic.pipeline with traffic.reconnect: a connection has one message, and never more of them out"
+                    .into(),
             );
         }
         warnings
@@ -265,6 +274,29 @@ mod tests {
         assert!(warning.starts_with("traffic.rate with log.level debug: each echo is a line of the log"), "{warning}");
         let [warning] = &warned(&[1.0, 2.0], slog::Level::Warning)[..] else { panic!() };
         assert!(warning.contains("only the first is used"), "{warning}");
+    }
+
+    #[test]
+    fn a_run_that_is_all_warm_up_is_warned_of_and_so_is_a_pipeline_of_connections_for_one_message() {
+        let s = Duration::from_secs;
+        let warned = |warmup, duration, pipeline, reconnect| {
+            let settings = ClientSettings::default();
+            let (warmup, duration) = (s(warmup), s(duration));
+            let traffic = TrafficSettings { warmup, duration, pipeline, reconnect, ..settings.traffic };
+            ClientSettings { traffic, ..settings }.warnings()
+        };
+        for (warmup, duration, pipeline, reconnect) in
+            [(0, 0, 1, false), (1, 0, 1, false), (0, 1, 1, true), (1, 2, 2, false)]
+        {
+            assert_eq!(warned(warmup, duration, pipeline, reconnect), [""; 0]);
+        }
+        for warmup in [2, 3] {
+            let expected = "traffic.warmup is not shorter than traffic.duration: no echo is timed";
+            assert_eq!(warned(warmup, 2, 1, false), [expected]);
+        }
+        let expected =
+            "traffic.pipeline with traffic.reconnect: a connection has one message, and never more of them out";
+        assert_eq!(warned(0, 0, 2, true), [expected]);
     }
 
     #[test]

@@ -129,6 +129,11 @@ impl Process {
         kernel::descriptors(self.pid()).iter().filter(|(_, is)| is == socket).count()
     }
 
+    /// How many ends of pipes it has open.
+    pub fn pipe_ends(&self) -> usize {
+        kernel::descriptors(self.pid()).iter().filter(|(_, is)| is.starts_with("pipe:")).count()
+    }
+
     /// The numbers of its open descriptors.
     pub fn descriptors(&self) -> Vec<i32> {
         kernel::descriptors(self.pid()).into_iter().map(|(fd, _)| fd).collect()

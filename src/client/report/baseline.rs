@@ -1,7 +1,7 @@
 //! Two runs side by side.
 //!
 //! A figure that differs may differ by chance. So beside each ratio stands whether the ranges of the two overlap: the range
-//! over the clients of a merge, or else over the middle half of the timeline's rows.
+//! over the clients of a merge, or else over the middle half of the timeline's rows. A maximum and a run of several rates have none.
 
 use super::{
     document::ClientReport,
@@ -54,8 +54,9 @@ const FIGURES: [Figure; 5] = [
     Figure {
         name: "max",
         whole: |report| micros(report.echo_times().max_us),
-        of_part: |part| micros(part.echo_times().max_us),
-        of_row: |row, _| micros(row.max_us),
+        // A single echo makes it, so no range says how far chance moves it.
+        of_part: |_| None,
+        of_row: |_, _| None,
         shown: time,
     },
     Figure {
@@ -71,6 +72,9 @@ impl Figure {
     fn range(&self, report: &ClientReport) -> Range {
         let mut values: Vec<f64> = if report.clients.len() > 1 {
             report.clients.iter().filter_map(self.of_part).collect()
+        } else if report.steps.len() > 1 {
+            // Rows of different rates differ by more than chance.
+            Vec::new()
         } else {
             let interval_s = report.timeline.interval_s.max(1) as f64;
             // The first and the last interval are rarely whole.
@@ -109,7 +113,7 @@ impl ClientReport {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::sample;
+    use super::super::{parts::Step, testing::sample};
     use super::*;
 
     #[test]
@@ -138,6 +142,19 @@ lost                 204          204  1.00x  same
             "{beside}"
         );
         assert!(beside.ends_with("204            0  0.00x\n"), "{beside}");
+    }
+
+    #[test]
+    fn a_maximum_and_the_rows_of_different_rates_have_no_range_in_which_they_are_the_same() {
+        let mut other = sample();
+        (other.response.max_us, other.response.p50_us) = (Some(20_000), Some(6_000));
+        let beside = other.beside(&sample());
+        assert!(beside.contains("10.00 ms     20.00 ms  2.00x\n"), "{beside}");
+        assert!(beside.contains("5.00 ms      6.00 ms  1.20x  same\n"), "{beside}");
+        other.steps = vec![Step::default(), Step::default()];
+        for beside in [other.beside(&sample()), sample().beside(&other)] {
+            assert!(!beside.contains("1.20x  same") && !beside.contains("0.83x  same"), "{beside}");
+        }
     }
 
     #[test]

@@ -103,6 +103,9 @@ fn sums(ServerSums { started, stopped, echoed, discarded }: ServerSums, bytes: O
     )
 }
 
+/// What it looks like when servers say more than all clients together.
+const UNCLAIMED: &str = "a client's report is missing, or a server's log was given twice";
+
 /// What keeps the books open, and what it looks like.
 fn differences(servers: ServerSums, bytes: Option<Bytes>) -> Vec<String> {
     let ServerSums { started, stopped, echoed, discarded } = servers;
@@ -138,9 +141,7 @@ fn differences(servers: ServerSums, bytes: Option<Bytes>) -> Vec<String> {
         open.push(format!("{excess} echoed bytes are in no report as verified: {cause}"));
     }
     if unclaimed > 0 {
-        open.push(format!(
-            "{unclaimed} discarded bytes are in no report as resent or lost: a client's report is missing"
-        ));
+        open.push(format!("{unclaimed} discarded bytes are in no report as resent or lost: {UNCLAIMED}"));
     }
     open
 }
@@ -148,7 +149,7 @@ fn differences(servers: ServerSums, bytes: Option<Bytes>) -> Vec<String> {
 /// An echo without a client that verified it belongs to a message of another outcome, if there are enough of them.
 fn cause_of_excess(excess: u64, discarded: u64, [lost, resent, given_up]: [u64; 3]) -> String {
     if excess > lost + resent + given_up {
-        return "a client's report is missing".into();
+        return UNCLAIMED.into();
     }
     let causes = [
         ("an echo was lost on its way back", lost),
@@ -212,7 +213,7 @@ mod tests {
                 &[
                     "1 server: echoed 104 > verified 100, discarded 3 > resent 0, given up 6",
                     "open: 4 echoed bytes are in no report as verified: an echo was given up",
-                    "open: 3 discarded bytes are in no report as resent or lost: a client's report is missing",
+                    "open: 3 discarded bytes are in no report as resent or lost: a client's report is missing, or a server's log was given twice",
                 ],
             ),
             (
@@ -252,7 +253,16 @@ mod tests {
                 [100, 0, 5, 5, 0],
                 &[
                     "1 server: echoed 111 > verified 100, discarded 0 < resent 5 + lost 5",
-                    "open: 11 echoed bytes are in no report as verified: a client's report is missing",
+                    "open: 11 echoed bytes are in no report as verified: a client's report is missing, or a server's log was given twice",
+                ],
+            ),
+            // A log twice.
+            (
+                servers([2, 2], 200, 0),
+                [100, 0, 0, 0, 0],
+                &[
+                    "2 servers: echoed 200 > verified 100, discarded 0 = resent 0",
+                    "open: 100 echoed bytes are in no report as verified: a client's report is missing, or a server's log was given twice",
                 ],
             ),
             (
@@ -260,7 +270,7 @@ mod tests {
                 [100, 0, 5, 5, 0],
                 &[
                     "1 server: echoed 100 = verified 100, discarded 11 > resent 5 + lost 5",
-                    "open: 1 discarded bytes are in no report as resent or lost: a client's report is missing",
+                    "open: 1 discarded bytes are in no report as resent or lost: a client's report is missing, or a server's log was given twice",
                 ],
             ),
             (

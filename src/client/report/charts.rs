@@ -39,7 +39,7 @@ impl ClientReport {
             picture.band(
                 window.from_s,
                 window.to_s,
-                &format!("{:.2} s to {:.2} s: {title}", window.from_s, window.to_s),
+                &format!("{:.2} s to {:.2} s: {title}{}", window.from_s, window.to_s, window.still_out()),
             )
         });
         empty.across(shown).below(&x.ticks(), seconds)

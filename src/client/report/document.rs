@@ -84,7 +84,7 @@ pub struct ClientReport {
     /// What the client itself took.
     #[serde(rename = "self")]
     pub own: Own,
-    /// The rates, one after another; empty for a single one.
+    /// The rates, one after another; empty without a rate.
     pub steps: Vec<Step>,
     /// What became of the messages over time.
     pub timeline: Timeline,

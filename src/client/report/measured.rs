@@ -131,7 +131,34 @@ impl From<&outage::Outage> for Window {
             why: outage.why().into(),
             reasons: outage.reasons.iter().map(|(why, n)| ((*why).into(), *n)).collect(),
             since_verified_ms: outage.since_verified.map(millis),
-            open: false,
+            open: outage.open,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::tally::{Moments, NotConnected, Usage};
+
+    #[test]
+    fn an_outage_that_the_run_did_not_outlast_is_said_to_be_open() {
+        let s = Duration::from_secs;
+        let mut tally = Tally::default();
+        tally.not_connected(s(1), NotConnected::Refused);
+        tally.verified(&Moments { due: s(2), sent: s(2), back: s(3) }, s(1));
+        tally.not_connected(s(4), NotConnected::Refused);
+        tally.finish(s(9), Usage::default());
+        let report = ClientReport::new("c-1".into(), &mut tally);
+        assert_eq!(report.outages.windows.iter().map(|window| window.open).collect::<Vec<_>>(), [false, true]);
+        let table = report.to_string();
+        assert!(table.contains("\noutage      2.00 s from 1.00 s on: 1 failed, refused\n"), "{table}");
+        assert!(
+            table.contains(" from 4.00 s on, 2000 ms after the last echo: 1 failed, refused, and still out\n"),
+            "{table}"
+        );
+        let page = report.to_html();
+        assert!(page.contains("<p>Outages: 2; the longest 5.00 s (refused), and still out at the end.</p>"), "{page}");
+        assert!(page.contains("4.00 s to 9.00 s: refused, and still out</title>"), "{page}");
     }
 }

@@ -4,6 +4,7 @@
 //! are laid on one time by `started`, so it relies on their clocks to agree to about a second.
 
 use super::{
+    distinct::distinct,
     document::ClientReport,
     parts::{Bytes, Histograms, Part, ServerShare, Step, Timeline},
     sums::{all_at_once, wider},
@@ -14,12 +15,12 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-/// Merges reports into one. The same run counts once. A report that was merged itself counts as its clients. `expected` is
-/// how many clients there should be; those that are missing make a failure. With 0 only those count that an earlier merge missed. Limits are not held: see
+/// Merges reports into one. The same run counts once. A report that was merged itself counts as its clients, and not at all if
+/// some of them count already: its others are then noted and missing. `expected` is how many clients there should be; those
+/// that are missing make a failure. With 0 only those count that an earlier merge missed. Limits are not held: see
 /// [`ClientReport::judged`].
 pub fn merge(reports: impl IntoIterator<Item = ClientReport>, expected: u64) -> ClientReport {
-    let mut runs = BTreeSet::new();
-    let reports: Vec<_> = reports.into_iter().filter(|report| report.is_new(&mut runs)).collect();
+    let (reports, left_out) = distinct(reports.into_iter().collect());
     let starts: Vec<_> = reports.iter().filter_map(|report| humantime::parse_rfc3339(&report.started).ok()).collect();
     let first = starts.iter().min().copied();
     let later = |report: &ClientReport| {
@@ -45,6 +46,11 @@ pub fn merge(reports: impl IntoIterator<Item = ClientReport>, expected: u64) -> 
     if expected > 0 {
         sum.missing = expected.saturating_sub(sum.clients.len() as u64);
     }
+    if !left_out.is_empty() {
+        sum.missing = sum.missing.max(left_out.len() as u64);
+        let names = left_out.join(", ");
+        sum.notes.push(format!("not counted: {names}, only found in a merge with clients that are counted already"));
+    }
     if reports.is_empty() {
         sum.obstacle = Some("there is no report".into());
     }
@@ -55,15 +61,6 @@ pub fn merge(reports: impl IntoIterator<Item = ClientReport>, expected: u64) -> 
 }
 
 impl ClientReport {
-    /// Whether this is the first report of its runs.
-    fn is_new(&self, runs: &mut BTreeSet<String>) -> bool {
-        // The merge of one client has its name.
-        let own: BTreeSet<_> = [&self.run].into_iter().chain(self.clients.iter().map(|part| &part.run)).collect();
-        // Each is known from now on, also those behind one that was known before.
-        let known = own.into_iter().filter(|run| !run.is_empty()).filter(|run| !runs.insert((*run).clone())).count();
-        known == 0
-    }
-
     fn add(&mut self, other: &Self, later: Duration) {
         for (sum, count) in [
             (&mut self.sent, other.sent),
@@ -214,7 +211,7 @@ mod tests {
         slow.round_trip.max_us = Some(7_777);
         let merged = merge([named("a"), slow], 2);
         assert_eq!((&*merged.client, merged.due, merged.verified, merged.lost), ("2 clients", 20_000, 19_592, 408));
-        assert_eq!((merged.lost_by.timeout, merged.connections.refused), (400, 1_200));
+        assert_eq!((merged.lost_by.timeout, merged.connections.refused, merged.connections.renewed), (400, 1_200, 6));
         assert_eq!(merged.servers["10.0.0.3:12345"].verified, 19_592);
         assert_eq!((merged.max_us, merged.round_trip.count), (Some(7_777), 19_592));
         assert_eq!((merged.missing, merged.verdict, merged.exit_code()), (0, Verdict::Failed, 1));
@@ -230,6 +227,52 @@ mod tests {
         let merged = merge([pair.clone(), pair, named("a"), named("c")], 3);
         let clients: Vec<_> = merged.clients.iter().map(|part| &*part.client).collect();
         assert_eq!((clients, merged.due, merged.missing), (vec!["a", "b", "c"], 30_000, 0));
+    }
+
+    /// These reports in every order.
+    fn orders(reports: &[ClientReport]) -> Vec<Vec<ClientReport>> {
+        if reports.is_empty() {
+            return vec![Vec::new()];
+        }
+        let begun_with = |n: usize| {
+            let mut rest = reports.to_vec();
+            let first = rest.remove(n);
+            orders(&rest).into_iter().map(move |rest| [vec![first.clone()], rest].concat())
+        };
+        (0..reports.len()).flat_map(begun_with).collect()
+    }
+
+    #[test]
+    fn no_client_is_dropped_in_any_order_of_the_reports_that_hold_it() {
+        let of = |names: &[&str]| {
+            let report = |name: &&str| {
+                let (client, run) = (String::from(*name), String::from(*name));
+                ClientReport { client, run, sent: 1, due: 1, verified: 1, ..ClientReport::default() }
+            };
+            merge(names.iter().map(report), 0)
+        };
+        for (given, clients, left_out) in [
+            (&[&["a"][..], &["a", "b"]][..], "ab", ""),
+            (&[&["a"], &["b"], &["c"], &["a", "b"]], "abc", ""),
+            (&[&["a", "b"], &["a", "b", "c"], &["c"], &["d"]], "abcd", ""),
+            (&[&["a", "b"], &["b", "c"], &["c"]], "abc", ""),
+            (&[&["a", "b"], &["b", "c"]], "ab", "c"),
+            (&[&["a", "b"], &["b", "c", "d"]], "bcd", "a"),
+        ] {
+            let given: Vec<_> = given.iter().map(|names| of(names)).collect();
+            for order in orders(&given) {
+                let named: Vec<_> = order.iter().map(|report| report.run.clone()).collect();
+                let merged = merge(order, clients.len() as u64);
+                let counted: BTreeSet<_> = merged.clients.iter().map(|part| &*part.client).collect();
+                assert_eq!(counted.into_iter().collect::<String>(), clients, "{named:?}");
+                assert_eq!((merged.due, merged.clients.len()), (clients.len() as u64, clients.len()), "{named:?}");
+                let code = u8::from(!left_out.is_empty());
+                assert_eq!((merged.missing, merged.exit_code()), (code.into(), code), "{named:?}");
+                let note =
+                    format!("not counted: {left_out}, only found in a merge with clients that are counted already");
+                assert_eq!(merged.notes, if left_out.is_empty() { vec![] } else { vec![note] }, "{named:?}");
+            }
+        }
     }
 
     #[test]

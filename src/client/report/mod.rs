@@ -7,6 +7,7 @@ mod baseline;
 mod books;
 mod chart;
 mod charts;
+mod distinct;
 mod document;
 mod measured;
 mod merge;

@@ -5,7 +5,7 @@
 use super::{
     charts,
     document::ClientReport,
-    parts::{Part, Verdict},
+    parts::{Part, ServerShare, Verdict},
     picture::escaped,
     table::readable,
     times::Times,
@@ -76,19 +76,28 @@ impl ClientReport {
     /// What happened, a sentence each.
     fn sentences(&self) -> Vec<String> {
         let mut said = Vec::new();
-        let counts = [("due", self.due), ("lost", self.lost), ("wrong", self.wrong), ("reports missing", self.missing)];
+        let counts = [
+            ("due", self.due),
+            ("lost", self.lost),
+            ("wrong", self.wrong),
+            ("resent", self.resent),
+            ("reports missing", self.missing),
+        ];
         let counts = counts.into_iter().filter(|&(name, count)| count > 0 || name == "due");
         said.push(
             counts.map(|(name, count)| format!("{} {name}", thousands(count))).collect::<Vec<_>>().join(", ") + ".",
         );
         let rate = self.rate().map(|rate| format!(", {rate:.1} a second")).unwrap_or_default();
         said.push(format!("Server {}; started {}, {:.1} s{rate}.", self.server, self.started, self.elapsed_s));
+        said.extend(self.told_connections().map(|told| format!("Connections: {told}.")));
         if self.outages.count > 0 {
             let (count, longest) = (self.outages.count, self.outages.longest_ms as f64 / 1e3);
             let longest_window =
                 self.outages.windows.iter().max_by(|one, other| one.length_s().total_cmp(&other.length_s()));
             let why = longest_window.map_or("", |window| &window.why);
-            said.push(format!("Outages: {count}; the longest {longest:.2} s ({why})."));
+            let open = self.outages.windows.iter().any(|window| window.open);
+            let still = if open { ", and still out at the end" } else { "" };
+            said.push(format!("Outages: {count}; the longest {longest:.2} s ({why}){still}."));
             if self.clients.len() > 1 {
                 said.push(format!("All clients out at once: {:.2} s.", self.outages.all_at_once_ms as f64 / 1e3));
             }
@@ -117,6 +126,13 @@ impl ClientReport {
         });
         let head = ["", "count", "min", "mean", "p50", "p90", "p99", "p99.9", "p99.99", "p99.999", "max"];
         let mut tables = table("Times", &head, rows.collect());
+        if self.servers.len() > 1 {
+            let row = |(address, share): (&String, &ServerShare)| {
+                vec![escaped(address), thousands(share.connections), thousands(share.verified)]
+            };
+            tables +=
+                &table("Servers", &["address", "connections", "verified"], self.servers.iter().map(row).collect());
+        }
         if !self.clients.is_empty() {
             let head = [
                 "client", "verdict", "due", "verified", "lost", "wrong", "rate", "p50", "p99", "max", "late p99",
@@ -152,7 +168,7 @@ fn table(title: &str, head: &[&str], rows: Vec<Vec<String>>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::sample;
+    use super::super::{parts::ServerShare, testing::sample};
     use super::*;
 
     #[test]
@@ -167,6 +183,24 @@ mod tests {
         let passed = ClientReport { lost: 0, ..sample() }.judged(&"p99 > 1s".parse().unwrap(), None).to_html();
         assert!(passed.contains("<span data-verdict=passed>✓ passed</span>"), "{passed}");
         assert!(passed.contains("<p class=kept>limit p99 &gt; 1s: 9.90 ms, kept</p>"), "{passed}");
+    }
+
+    #[test]
+    fn the_page_tells_of_connections_and_of_each_address_that_served() {
+        let mut report = ClientReport { resent: 7, ..sample() };
+        let page = report.to_html();
+        assert!(page.contains("<p>10,000 due, 204 lost, 7 resent.</p>"), "{page}");
+        assert!(
+            page.contains("<p>Connections: made 128, refused 600, reset 4, reconnects 64, renewed 3.</p>"),
+            "{page}"
+        );
+        assert!(!page.contains("<h2>Servers</h2>"), "{page}");
+        report.servers.insert("<b>".into(), ServerShare { connections: 1, verified: 1_000 });
+        let page = report.to_html();
+        let row = |cells: [&str; 3]| format!("<tr>{}</tr>", cells.map(|cell| format!("<td>{cell}</td>")).concat());
+        for row in [row(["10.0.0.3:12345", "128", "9,796"]), row(["&lt;b&gt;", "1", "1,000"])] {
+            assert!(page.contains(&row), "{page}");
+        }
     }
 
     #[test]

@@ -64,6 +64,9 @@ pub struct Connections {
     pub reset: u64,
     /// Connections that were made after the first one of their actor was gone.
     pub reconnects: u64,
+    /// Connections that the client ended between two messages, because they had the age of `renew`.
+    #[serde(default)]
+    pub renewed: u64,
 }
 
 /// What one of the server's addresses has served.
@@ -129,7 +132,7 @@ pub struct Row {
     pub lost: u64,
     /// Those whose echo was wrong.
     pub wrong: u64,
-    /// Connections that were open at the end of the interval.
+    /// The most connections that were open at once. Of many clients it is the sum.
     pub connections: u64,
     /// The response time of half of them was no longer; a bucket's edge.
     pub p50_us: Option<u64>,
@@ -208,6 +211,11 @@ impl Window {
     /// How long it was, in seconds.
     pub fn length_s(&self) -> f64 {
         self.to_s - self.from_s
+    }
+
+    /// What there is to say behind its reason if it was not over when the run ended.
+    pub(super) fn still_out(&self) -> &'static str {
+        if self.open { ", and still out" } else { "" }
     }
 }
 

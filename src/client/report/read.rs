@@ -1,7 +1,7 @@
 //! Finds the clients' reports and what the servers' logs tell, in texts and files.
 //!
-//! A report is a document of its own, or one line among others, as in the logs of a container. A server's log in JSON is a record a
-//! line. Other lines are skipped; what begins as a report and cannot be read is an error.
+//! A report is one line among others, as in the logs of a container, or a document of many lines. A server's log in JSON is a record
+//! a line. Other lines are skipped; what begins as a report and cannot be read is an error.
 
 use super::{document::ClientReport, parts::ServerSums};
 use std::{
@@ -34,9 +34,6 @@ pub enum ReadError {
         source: serde_json::Error,
     },
 }
-
-/// How every report begins, of any version.
-const BEGINNING: &str = r#"{"schema":"echo-client/"#;
 
 /// What was found.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -86,20 +83,43 @@ fn files<P: AsRef<Path>>(paths: &[P]) -> Result<Vec<PathBuf>, ReadError> {
     Ok(files)
 }
 
-/// What a text holds. An error comes with its line.
+/// Where the first report in a text begins, of any version: with `{"schema":"echo-client/`, and white space between.
+fn beginning(text: &str) -> Option<usize> {
+    text.match_indices(r#""schema""#).find_map(|(at, key)| {
+        let before = text[..at].trim_end().strip_suffix('{')?;
+        let value = text[at + key.len()..].trim_start().strip_prefix(':')?;
+        value.trim_start().starts_with(r#""echo-client/"#).then_some(before.len())
+    })
+}
+
+/// The report at the beginning of a text, and its length.
+fn report(text: &str) -> Result<(ClientReport, usize), serde_json::Error> {
+    let mut reports = serde_json::Deserializer::from_str(text).into_iter();
+    let report = reports.next().expect("the text begins with a document").map_err(|error: serde_json::Error| {
+        // The lines behind one that was cut off belong to something else.
+        let line = text.lines().next().unwrap_or_default();
+        if error.is_data() { error } else { serde_json::from_str::<ClientReport>(line).err().unwrap_or(error) }
+    })?;
+    Ok((report, reports.byte_offset()))
+}
+
+/// What a text holds. An error comes with the line on which its report begins.
 fn find(text: &str) -> Result<Found, (usize, serde_json::Error)> {
+    // Another program may have written its keys in another order. It is known by its beginning only among other lines.
     if let Ok(report) = serde_json::from_str(text) {
         return Ok(Found { reports: vec![report], ..Found::default() });
     }
-    let mut found = Found::default();
-    for (line, n) in text.lines().zip(1..) {
-        match line.find(BEGINNING) {
-            Some(begin) => {
-                found.reports.push(serde_json::from_str(line[begin..].trim_end()).map_err(|error| (n, error))?);
-            }
-            None => found.servers = found.servers + ServerSums::told_by(line),
-        }
+    let (mut found, mut rest) = (Found::default(), text);
+    let told = |lines: &str| -> ServerSums { lines.lines().map(ServerSums::told_by).sum() };
+    while let Some(begin) = beginning(rest) {
+        found.servers = found.servers + told(&rest[..begin]);
+        rest = &rest[begin..];
+        let line = || text[..text.len() - rest.len()].matches('\n').count() + 1;
+        let (report, length) = report(rest).map_err(|error| (line(), error))?;
+        found.reports.push(report);
+        rest = &rest[length..];
     }
+    found.servers = found.servers + told(rest);
     Ok(found)
 }
 
@@ -142,6 +162,22 @@ server-1  | {"ts":"2026-11-27T22:56:47.361Z","level":"info","msg":"stopped","ack
     fn a_report_may_be_a_document_of_many_lines() {
         let pretty = serde_json::to_string_pretty(&named("one")).unwrap();
         assert_eq!(find(&pretty).unwrap().reports, [named("one")]);
+        let sorted = serde_json::to_value(named("one")).unwrap().to_string();
+        assert!(sorted.starts_with(r#"{"books""#), "{sorted}");
+        assert_eq!(find(&sorted).unwrap().reports, [named("one")]);
+    }
+
+    #[test]
+    fn reports_may_have_white_space_and_stand_among_the_logs_of_servers() {
+        let [one, two] = ["one", "two"].map(|name| serde_json::to_string_pretty(&named(name)).unwrap());
+        let spaced = named("three").to_json().replacen(r#"{"schema":""#, "{ \"schema\" : \"", 1);
+        let servers = ServerSums { started: 2, stopped: 1, echoed: 175, discarded: 0 };
+        let found = find(&format!("{one}\n{LOG}{two}\nclient-3  | {spaced}\n")).unwrap();
+        assert_eq!(found, Found { reports: ["one", "two", "three"].map(named).into(), servers });
+        let bad = one.replacen(r#""due": 10000"#, r#""due": -1"#, 1);
+        let (line, error) = find(&format!("{two}\n{bad}\n{LOG}")).unwrap_err();
+        assert_eq!(line, two.lines().count() + 1);
+        assert!(error.to_string().starts_with("invalid value: integer `-1`, expected u64"), "{error}");
     }
 
     #[test]

@@ -44,6 +44,7 @@ impl Connections {
         self.closed_by_server += other.closed_by_server;
         self.reset += other.reset;
         self.reconnects += other.reconnects;
+        self.renewed += other.renewed;
     }
 }
 

@@ -4,7 +4,7 @@
 
 use super::{
     document::ClientReport,
-    parts::{Judged, Part, Window},
+    parts::{Judged, Part, ServerShare, Window},
     times::Times,
 };
 use crate::text::one_line;
@@ -31,7 +31,8 @@ impl fmt::Display for ClientReport {
         if let Some(reason) = self.stopped {
             writeln!(f, "stopped     {reason}{}", if self.forced { ", at once" } else { "" })?;
         }
-        let more = [self.pace(), self.trouble(), self.of_clients(), self.balance(), self.doubts()].concat();
+        let more =
+            [self.pace(), self.trouble(), self.spread(), self.of_clients(), self.balance(), self.doubts()].concat();
         more.iter().try_for_each(|(name, text)| writeln!(f, "{name:11} {}", one_line(text)))
     }
 }
@@ -70,6 +71,19 @@ impl ClientReport {
             ("unsent", by.unsent),
             ("abandoned", by.abandoned),
         ];
+        let mut lines: Vec<Line> = listed(&reasons).map(|reasons| ("lost by", reasons)).into_iter().collect();
+        lines.extend((self.resent > 0).then(|| ("resent", self.resent.to_string())));
+        lines.extend(self.told_connections().map(|told| ("connections", told)));
+        lines.extend(self.longest_outages().into_iter().map(|window| ("outage", outage(window))));
+        let (count, total) = (self.outages.count, self.outages.total_ms);
+        if count > SHOWN as u64 {
+            lines.push(("outages", format!("{count}, {} in all", readable(total * 1_000))));
+        }
+        lines
+    }
+
+    /// What became of the connections, if more than that they were made.
+    pub(super) fn told_connections(&self) -> Option<String> {
         let of = &self.connections;
         let ends = [
             ("refused", of.refused),
@@ -77,16 +91,9 @@ impl ClientReport {
             ("closed by the server", of.closed_by_server),
             ("reset", of.reset),
             ("reconnects", of.reconnects),
+            ("renewed", of.renewed),
         ];
-        let mut lines: Vec<Line> = listed(&reasons).map(|reasons| ("lost by", reasons)).into_iter().collect();
-        lines.extend((self.resent > 0).then(|| ("resent", self.resent.to_string())));
-        lines.extend(listed(&ends).map(|ends| ("connections", format!("made {}, {ends}", of.made))));
-        lines.extend(self.longest_outages().into_iter().map(|window| ("outage", outage(window))));
-        let (count, total) = (self.outages.count, self.outages.total_ms);
-        if count > SHOWN as u64 {
-            lines.push(("outages", format!("{count}, {} in all", readable(total * 1_000))));
-        }
-        lines
+        listed(&ends).map(|ends| format!("made {}, {ends}", of.made))
     }
 
     /// In the order of time.
@@ -96,6 +103,14 @@ impl ClientReport {
         windows.truncate(SHOWN);
         windows.sort_by(|one, other| one.from_s.total_cmp(&other.from_s));
         windows
+    }
+
+    /// Which address served what, if there is more than one.
+    fn spread(&self) -> Vec<Line> {
+        let line = |(address, share): (&String, &ServerShare)| {
+            ("served by", format!("{address}: connections {}, verified {}", share.connections, share.verified))
+        };
+        if self.servers.len() > 1 { self.servers.iter().map(line).collect() } else { Vec::new() }
     }
 
     /// What a merge tells of its clients: the range over them beside the whole.
@@ -158,7 +173,7 @@ fn outage(window: &Window) -> String {
     let Window { from_s, failed, why, since_verified_ms, .. } = window;
     let since = since_verified_ms.map(|ms| format!(", {ms} ms after the last echo")).unwrap_or_default();
     let length = readable((window.length_s() * 1e6).round() as u64);
-    format!("{length} from {from_s:.2} s on{since}: {failed} failed, {why}")
+    format!("{length} from {from_s:.2} s on{since}: {failed} failed, {why}{}", window.still_out())
 }
 
 /// A time in the unit that leaves one to three digits before the point.
@@ -174,7 +189,10 @@ pub(super) fn readable(micros: u64) -> String {
 mod tests {
     use super::*;
     use crate::{
-        client::report::testing::{report, sample},
+        client::report::{
+            parts::ServerShare,
+            testing::{report, sample},
+        },
         decisions::stop::StopReason,
     };
 
@@ -216,12 +234,24 @@ round trip  min 1 µs, median 50 µs, p99 99 µs, max 99 µs
 response    p50 5.00 ms, p99 9.90 ms, p99.9 9.99 ms, max 10.00 ms
 rate        979.6/s
 lost by     timeout 200, reset 4
-connections made 128, refused 600, reset 4, reconnects 64
+connections made 128, refused 600, reset 4, reconnects 64, renewed 3
 outage      3.02 s from 2.10 s on, 5 ms after the last echo: 604 failed, refused
 limit       p99 > 5ms: 9.90 ms, broken
 limit       lost > 5%: 204 (2.04%), kept
 ";
         assert_eq!(below, expected);
+    }
+
+    #[test]
+    fn more_than_one_address_of_the_server_have_a_line_each() {
+        let mut report = sample();
+        assert!(!report.to_string().contains("served by"), "{report}");
+        report.servers.insert("10.0.0.4:12345".into(), ServerShare { connections: 1, verified: 0 });
+        let expected = "
+served by   10.0.0.3:12345: connections 128, verified 9796
+served by   10.0.0.4:12345: connections 1, verified 0
+";
+        assert!(report.to_string().contains(expected), "{report}");
     }
 
     #[test]

@@ -45,7 +45,14 @@ pub(super) fn sample() -> ClientReport {
         server: "server:12345".into(),
         settings: BTreeMap::from([("traffic".into(), BTreeMap::from([("rate".into(), "1000/s".into())]))]),
         response,
-        connections: Connections { made: 128, refused: 600, reset: 4, reconnects: 64, ..Connections::default() },
+        connections: Connections {
+            made: 128,
+            refused: 600,
+            reset: 4,
+            reconnects: 64,
+            renewed: 3,
+            ..Connections::default()
+        },
         servers: BTreeMap::from([("10.0.0.3:12345".into(), ServerShare { connections: 128, verified: 9_796 })]),
         own: Own { cpu: 0.21, ..Own::default() },
         timeline: Timeline { interval_s: 1, rows: rows.collect() },

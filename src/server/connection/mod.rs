@@ -556,8 +556,10 @@ mod tests {
 
     #[actix::test]
     async fn a_client_that_is_killed_after_its_fin_with_its_echo_unread_gives_its_slot_back() {
-        let (_, mut client, mut heard) = served(Echo).await;
-        client.write_all(&[1; 100_000]).await.unwrap();
+        let (stream, mut client) = narrow().await;
+        let (context, mut heard) = context(NEVER);
+        let _actor = start(stream, record(context), Echo.into(), Some(Place::Served));
+        client.write_all(&[1; 200_000]).await.unwrap();
         client.shutdown().await.unwrap();
         client.read_u8().await.unwrap();
         drop(client); // with bytes unread: its system resets the connection

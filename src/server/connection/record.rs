@@ -112,7 +112,11 @@ impl Record {
     /// The service has read these bytes.
     pub fn count_received(&self, bytes: &[u8]) {
         self.look_at_first(bytes);
-        let n = bytes.len() as u64;
+        self.count_more(bytes.len() as u64);
+    }
+
+    /// The service has received so many bytes more, behind its first ones.
+    pub fn count_more(&self, n: u64) {
         self.received.set(self.received.get() + n);
         self.context.news.counters.received.add(n);
     }

@@ -7,9 +7,12 @@ use crate::{
         connection::{CloseReason, ConnectionState, Ending},
         proxy_header::{LONGEST, More, Refusal, Step, decide},
     },
-    server::connection::{
-        kernel,
-        record::{Record, canonical},
+    server::{
+        connection::{
+            kernel,
+            record::{Record, canonical},
+        },
+        pipe::Pipe,
     },
     settings::ProxyProtocol,
 };
@@ -403,6 +406,19 @@ impl Stream {
         received
     }
 
+    /// Moves what is there, behind the first bytes, into the pipe, and gives how much it is. After 0 a read finds out why. It
+    /// asks the socket and not the reactor, and tells the reactor nothing, so that this read can. When the server has given the
+    /// input an end, all is left to reads.
+    pub fn try_move_in(&self, pipe: &Pipe) -> io::Result<usize> {
+        if self.state() != ConnectionState::Serving {
+            return Ok(0);
+        }
+        let n = self.note_failure(pipe.move_in(&self.tcp))?;
+        self.record.count_more(n as u64);
+        self.touch();
+        Ok(n)
+    }
+
     pub fn poll_write(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         loop {
             ready!(self.poll_writable(cx))?;
@@ -419,10 +435,19 @@ impl Stream {
 
     /// Writes what the socket takes. Gives `WouldBlock` if it takes nothing.
     pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        self.send(|| self.tcp.try_write(bytes))
+    }
+
+    /// Moves as many of the pipe's `n` bytes to the client as the socket takes. Gives `WouldBlock` if it takes nothing.
+    pub fn try_move_out(&self, pipe: &Pipe, n: usize) -> io::Result<usize> {
+        self.send(|| self.tcp.try_io(Interest::WRITABLE, || pipe.move_out(&self.tcp, n)))
+    }
+
+    fn send(&self, send: impl FnOnce() -> io::Result<usize>) -> io::Result<usize> {
         if self.finished.get() {
             return Err(ErrorKind::BrokenPipe.into()); // the service's own doing, and not the client's
         }
-        let n = self.note_failure(self.tcp.try_write(bytes))?;
+        let n = self.note_failure(send())?;
         self.record.count_echoed(n as u64);
         self.touch();
         Ok(n)
