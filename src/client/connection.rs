@@ -86,7 +86,7 @@ mod tests {
     }
 
     fn call<C: Connect>(messages: u64, server: Rc<C>) -> (Addr<ConnectionActor>, Heard) {
-        let (record, heard) = record();
+        let (record, heard) = record(&traffic(1));
         (ConnectionActor::start(plan(traffic(messages)).into(), server, record), heard)
     }
 

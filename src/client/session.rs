@@ -352,7 +352,8 @@ impl<'a, C: Connect> Session<'a, C> {
             let is_over = self.pace().is_none() && self.until.is_some_and(|until| until <= now);
             let is_old = self.open.as_ref().is_some_and(|open| open.renewal.is_some_and(|renewal| renewal <= now));
             match self.is_idle() {
-                true if is_over => return Poll::Ready(Talked::Over(End::Finished)),
+                // The last messages may just have been counted as lost.
+                true if is_over || self.all_sent() => return Poll::Ready(Talked::Over(End::Finished)),
                 true if is_old => {
                     self.record.renewed();
                     return Poll::Ready(Talked::Enough);
@@ -633,7 +634,7 @@ mod tests {
 
     fn start_after(refusals: u32, traffic: TrafficSettings) -> Bench {
         pause_clock();
-        let ((server, clients), (record, heard)) = (scripted(), record());
+        let ((server, clients), (record, heard)) = (scripted(), record(&traffic));
         server.refusals.set(refusals);
         let order = Rc::new(Order::default());
         actix::spawn(converse(plan(traffic).into(), server.clone(), order.clone(), record.into()));
@@ -1062,6 +1063,28 @@ mod tests {
         drop(stream);
         assert_eq!(bench.heard.end().await, End::Stopped);
         assert_eq!(bench.heard.counts(), GIVEN_UP);
+    }
+
+    /// Messages are due at 0, 1, 2 and 3 seconds, and each is lost half a second later.
+    fn timetable() -> TrafficSettings {
+        let (duration, timeout) = (Duration::from_secs(4), Duration::from_millis(500));
+        TrafficSettings { rate: vec![1.0], duration, timeout, ..traffic(0) }
+    }
+
+    /// The refusals between the first try and one a little later than this, if tries come as with a rate.
+    fn refusals_for(time: Duration) -> u32 {
+        2 + (time - FIRST_PAUSE).div_duration_f64(MEASURING_PAUSE) as u32
+    }
+
+    #[actix::test]
+    async fn a_timetable_that_is_over_when_the_connection_is_made_ends_the_session() {
+        let mut bench = start_after(refusals_for(Duration::from_millis(3700)), timetable());
+        let end = async {
+            expect_end(bench.clients.accept().await).await;
+            bench.heard.end().await
+        };
+        assert_eq!(timeout(Duration::from_secs(60), end).await, Ok(End::Finished));
+        assert_eq!(bench.heard.counts(), [0, 0, 4, 0]);
     }
 
     fn pipelined(messages: u64) -> TrafficSettings {

@@ -110,9 +110,10 @@ pub(crate) struct Heard {
     ends: UnboundedReceiver<Stopped<ConnectionExit>>,
 }
 
-pub(crate) fn record() -> (Record, Heard) {
+/// A rate needs a runtime.
+pub(crate) fn record(traffic: &TrafficSettings) -> (Record, Heard) {
     let ((parent, ends), (logger, log)) = (probe(), log());
-    let run = Rc::new(Run::new(&traffic(1)).expect("it needs no timer"));
+    let run = Rc::new(Run::new(traffic).expect("there is a timer"));
     (Record::new(1, &logger, run.clone(), parent), Heard { run, log, ends })
 }
 
