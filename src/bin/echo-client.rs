@@ -81,7 +81,7 @@ struct Args {
     /// How often a message is sent again whose connection was closed before a byte of its echo came
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     resend: Option<String>,
-    /// How long to keep trying to connect
+    /// How long to keep trying to connect; with a rate that has an end, until then
     #[arg(long, value_name = "D")]
     connect_timeout: Option<String>,
     #[command(flatten)]

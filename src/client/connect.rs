@@ -40,34 +40,41 @@ pub(crate) trait Connect: 'static {
     async fn connect(&self, deadline: Instant) -> io::Result<(Self::Stream, SocketAddr)>;
 }
 
-/// Tries at intervals that grow up to `longest_pause`, until a try succeeds or `deadline` has come. `failed` hears of each try that failed: its error,
-/// when it began, and whether it is the first. With the connection comes when its try began. The error is that of the last
-/// try that failed; it is `None` if none has failed.
+/// No try has made a connection before the deadline.
+pub(crate) struct GaveUp {
+    /// That of the last try that failed; `None` if none has failed.
+    pub error: Option<io::Error>,
+    /// When the try began that the deadline has cut off; `None` if there was no try under way.
+    pub cut: Option<Instant>,
+}
+
+/// Tries at intervals that grow up to `longest_pause`, until a try succeeds or `deadline` has come. `failed` hears of each try
+/// that failed: its error, when it began, and whether it is the first. It gives the deadline for the tries that follow. With
+/// the connection comes when its try began.
 pub(crate) async fn keep_trying<C: Connect>(
     server: &C,
-    deadline: Instant,
+    mut deadline: Instant,
     longest_pause: Duration,
-    failed: impl Fn(&io::Error, Instant, bool),
-) -> Result<(C::Stream, SocketAddr, Instant), Option<io::Error>> {
+    mut failed: impl FnMut(&io::Error, Instant, bool) -> Instant,
+) -> Result<(C::Stream, SocketAddr, Instant), GaveUp> {
     let (mut pause, mut last) = (FIRST_PAUSE, None);
     loop {
         let begun = Instant::now();
         if begun >= deadline {
-            break;
+            return Err(GaveUp { error: last, cut: None });
         }
         match timeout_at(deadline, server.connect(deadline)).await {
             Ok(Ok((stream, address))) => return Ok((stream, address, begun)),
-            // A try that the deadline ends has not failed.
             Ok(Err(error)) if Instant::now() < deadline => {
-                failed(&error, begun, last.is_none());
+                deadline = failed(&error, begun, last.is_none());
                 last = Some(error);
             }
-            Ok(Err(_)) | Err(_) => break,
+            // Whether a try that the deadline ends has failed is for the caller to say.
+            Ok(Err(_)) | Err(_) => return Err(GaveUp { error: last, cut: Some(begun) }),
         }
         sleep_until(deadline.min(Instant::now() + pause)).await;
         pause = longest_pause.min(2 * pause);
     }
-    Err(last)
 }
 
 /// The error of a try that was given up.
@@ -236,8 +243,9 @@ mod tests {
     }
 
     async fn kept_trying<C: Connect>(server: &C, limit: Duration) -> Result<(), Option<io::ErrorKind>> {
-        let tried = keep_trying(server, Instant::now() + limit, LONGEST_PAUSE, |_, _, _| ()).await;
-        tried.map(|_| ()).map_err(|error| error.map(|error| error.kind()))
+        let deadline = Instant::now() + limit;
+        let tried = keep_trying(server, deadline, LONGEST_PAUSE, |_, _, _| deadline).await;
+        tried.map(|_| ()).map_err(|GaveUp { error, .. }| error.map(|error| error.kind()))
     }
 
     #[tokio::test(start_paused = true)]

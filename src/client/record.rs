@@ -55,8 +55,8 @@ pub(crate) enum End {
     Stopped,
     /// It was told to stop at once.
     Forced,
-    /// There was no connection within `limit`, which is `connect_timeout` or the rest of `duration`. The messages that it
-    /// did not send do not count as attempted.
+    /// There was no connection within `limit`, which is `connect_timeout` or the rest of `duration` or of the timetable. The
+    /// messages that it did not send do not count as attempted, unless they were due by a timetable.
     Unreachable { limit: Duration, reason: String },
     /// It panicked: a defect of this program.
     Crashed,
@@ -191,18 +191,25 @@ impl Record {
     }
 
     pub fn lost(&self, message: &Message, reason: Lost) {
-        self.never_back(message.n, message.due, message.sent, reason);
-        self.run.tally.borrow_mut().bytes.lost += message.length;
+        slog::warn!(self.log, "echo lost"; "n" => message.n, "reason" => reason.as_str());
+        let mut tally = self.run.tally.borrow_mut();
+        tally.lost(self.run.since(message.due), self.run.since(message.sent), reason);
+        tally.bytes.lost += message.length;
     }
 
-    /// A message was not sent in time.
-    pub fn unsent(&self, n: u64, due: Instant) {
-        self.never_back(n, due, due, Lost::Unsent);
+    /// A message was not sent in time. The log hears of it by `tell_unsent`.
+    pub fn unsent(&self, due: Instant) {
+        let due = self.run.since(due);
+        self.run.tally.borrow_mut().lost(due, due, Lost::Unsent);
     }
 
-    fn never_back(&self, n: u64, due: Instant, begun: Instant, reason: Lost) {
-        slog::warn!(self.log, "echo lost"; "n" => n, "reason" => reason.as_str());
-        self.run.tally.borrow_mut().lost(self.run.since(due), self.run.since(begun), reason);
+    /// Messages that were not sent in time, told in one line: there can be thousands a second.
+    pub fn tell_unsent(&self, first: u64, last: u64) {
+        let reason = Lost::Unsent.as_str();
+        match first == last {
+            true => slog::warn!(self.log, "echo lost"; "n" => first, "reason" => reason),
+            false => slog::warn!(self.log, "echo lost"; "n" => first, "to" => last, "reason" => reason),
+        }
     }
 
     /// Of a message that never went out, `sent` bytes are 0.

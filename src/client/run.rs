@@ -68,6 +68,11 @@ impl Run {
         }
     }
 
+    /// T0; `None` before it.
+    pub fn t0_if_begun(&self) -> Option<Instant> {
+        self.t0.get()
+    }
+
     /// T0 by the clock on the wall; `None` before it.
     pub fn began(&self) -> Option<SystemTime> {
         self.t0.get().and_then(|t0| SystemTime::now().checked_sub(t0.elapsed()))

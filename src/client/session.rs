@@ -6,7 +6,7 @@
 use crate::{
     client::{
         alarm::Until,
-        connect::{Connect, FIRST_PAUSE, LONGEST_PAUSE, MEASURING_PAUSE, keep_trying, no_answer},
+        connect::{Connect, FIRST_PAUSE, GaveUp, LONGEST_PAUSE, MEASURING_PAUSE, keep_trying, no_answer},
         exchange::{Failure, Pipeline, unasked},
         message::Content,
         order::Order,
@@ -151,8 +151,10 @@ struct Session<'a, C: Connect> {
     rooms: VecDeque<Instant>,
     /// With a rate, T0.
     t0: Option<Instant>,
-    /// When `duration` ends. Without a rate it begins with the first connection.
+    /// When `duration` ends, which begins with the first connection; with a rate, when the last message times out.
     until: Option<Instant>,
+    /// The first and the last of the messages that were not sent in time and of which the log has not heard.
+    unsent: Option<(u64, u64)>,
     /// Wakes the session at the next of its own times.
     timer: Pin<Box<Sleep>>,
     /// Wakes the session when the next message is due.
@@ -180,6 +182,7 @@ impl<'a, C: Connect> Session<'a, C> {
             rooms: vec![now; plan.pipeline()].into(),
             t0: None,
             until: None,
+            unsent: None,
             timer: Box::pin(sleep_until(now)),
             alarm: None,
             broken: false,
@@ -269,29 +272,10 @@ impl<'a, C: Connect> Session<'a, C> {
         }
         let pause = if self.barren { FIRST_PAUSE } else { Duration::ZERO };
         let begun = Instant::now() + pause;
-        let latest = begun + self.plan.connect_timeout;
-        let deadline = self.until.map_or(latest, |until| until.min(latest));
-        let connecting = async {
-            if !pause.is_zero() {
-                sleep_until(begun.min(deadline)).await;
-            }
-            let longest_pause = if self.pace().is_some() { MEASURING_PAUSE } else { LONGEST_PAUSE };
-            let failed = |error: &_, begun, is_first| self.record.not_connected(error, begun, is_first);
-            keep_trying(self.server, deadline, longest_pause, failed).await
-        };
-        let connected = tokio::select! {
-            biased;
-            () = self.order.comes(Stop::Drain) => return ControlFlow::Break(End::Stopped),
-            connected = connecting => connected,
-        };
-        let (stream, server, try_begun) = match connected {
-            Ok(connected) => connected,
-            Err(None) if self.until == Some(deadline) => return ControlFlow::Break(End::Finished),
-            // This also counts when the time is over: the missing server is what ended the session.
-            Err(error) => {
-                let limit = Duration::from_millis((deadline - begun).as_millis() as u64);
-                let reason = error.unwrap_or_else(no_answer).to_string();
-                return ControlFlow::Break(End::Unreachable { limit, reason });
+        let (stream, server, try_begun) = loop {
+            match self.try_to_connect(begun).await? {
+                Ok(connected) => break connected,
+                Err(gave_up) => self.gave_up(begun, gave_up).await?,
             }
         };
         self.record.connected(server, try_begun, self.broken);
@@ -301,7 +285,68 @@ impl<'a, C: Connect> Session<'a, C> {
         let renewal = self.renewal(now);
         let closing = Closing { record: self.record.clone(), server, verified: 0, reason: None };
         self.open = Some(Open { pipeline: Pipeline::default(), last: None, sent: now, renewal, stream, closing });
-        self.begin(now).await
+        if self.pace().is_some() {
+            return self.wait_for_t0().await;
+        }
+        let duration = self.plan.traffic.duration;
+        self.until = self.until.or((!duration.is_zero()).then(|| now + duration));
+        ControlFlow::Continue(())
+    }
+
+    /// Tries from `begun` on until a connection is made or the deadline has come.
+    async fn try_to_connect(
+        &mut self,
+        begun: Instant,
+    ) -> ControlFlow<End, Result<(C::Stream, SocketAddr, Instant), GaveUp>> {
+        let (order, server, deadline) = (self.order.clone(), self.server, self.deadline(begun));
+        let longest_pause = if self.pace().is_some() { MEASURING_PAUSE } else { LONGEST_PAUSE };
+        let connecting = async {
+            // A timer would take a millisecond even where no wait is due.
+            if begun > Instant::now() {
+                sleep_until(begun.min(deadline)).await;
+            }
+            let failed = |error: &_, tried, is_first| {
+                self.record.not_connected(error, tried, is_first);
+                self.look_for_t0();
+                self.count_unsent(Instant::now());
+                self.deadline(begun)
+            };
+            keep_trying(server, deadline, longest_pause, failed).await
+        };
+        tokio::select! {
+            biased;
+            () = order.comes(Stop::Drain) => ControlFlow::Break(End::Stopped),
+            connected = connecting => ControlFlow::Continue(connected),
+        }
+    }
+
+    /// Until when tries that began at `begun` go on. A timetable that has an end goes on without a server: nothing moves it.
+    fn deadline(&self, begun: Instant) -> Instant {
+        let latest = begun + self.plan.connect_timeout;
+        match self.until {
+            Some(until) if self.pace().is_some() => until,
+            Some(until) => until.min(latest),
+            None => latest,
+        }
+    }
+
+    /// Ends the session, unless it now knows of T0 and of a timetable that goes on.
+    async fn gave_up(&mut self, begun: Instant, GaveUp { error, cut }: GaveUp) -> ControlFlow<End> {
+        if error.is_none() && self.pace().is_none() && self.until == Some(self.deadline(begun)) {
+            return ControlFlow::Break(End::Finished);
+        }
+        // This also counts when the time is over: the missing server is what ended the session.
+        if let Some(tried) = cut {
+            self.record.not_connected(&no_answer(), tried, error.is_none());
+        }
+        self.wait_for_t0().await?;
+        let deadline = self.deadline(begun);
+        if Instant::now() < deadline {
+            return ControlFlow::Continue(());
+        }
+        let limit = Duration::from_millis((deadline - begun).as_millis() as u64);
+        let reason = error.unwrap_or_else(no_answer).to_string();
+        ControlFlow::Break(End::Unreachable { limit, reason })
     }
 
     /// When a stream that was made now is to be replaced. Not all at the same time.
@@ -311,22 +356,26 @@ impl<'a, C: Connect> Session<'a, C> {
         (!renew.is_zero()).then(|| now + renew.mul_f64(1.0 - share / 4.0))
     }
 
-    /// Finds out when the session ends and, with a rate, waits for T0.
-    async fn begin(&mut self, connected: Instant) -> ControlFlow<End> {
-        let TrafficSettings { duration, timeout, .. } = self.plan.traffic;
-        if self.pace().is_none() {
-            self.until = self.until.or((!duration.is_zero()).then(|| connected + duration));
-        } else if self.t0.is_none() {
-            let t0 = tokio::select! {
+    /// With a rate, waits for T0.
+    async fn wait_for_t0(&mut self) -> ControlFlow<End> {
+        if self.pace().is_some() {
+            tokio::select! {
                 biased;
                 () = self.order.comes(Stop::Drain) => return ControlFlow::Break(End::Stopped),
-                t0 = self.record.run.t0() => t0,
-            };
-            self.t0 = Some(t0);
-            // The last messages are due before the end, and may be sent until they time out.
-            self.until = (!duration.is_zero()).then(|| t0 + duration + timeout);
+                _ = self.record.run.t0() => {}
+            }
+            self.look_for_t0();
         }
         ControlFlow::Continue(())
+    }
+
+    /// With a rate, takes T0 over as soon as there is one, and finds out when the session ends.
+    fn look_for_t0(&mut self) {
+        let TrafficSettings { messages, timeout, .. } = self.plan.traffic;
+        let Some((pace, t0)) = self.pace().zip(self.record.run.t0_if_begun()) else { return };
+        // The last messages are due before the end, and may be sent until they time out.
+        let until = pace.timetable.length(messages).map(|length| t0 + length + timeout);
+        (self.t0, self.until) = (Some(t0), until);
     }
 
     /// Sends and verifies until the stream is of no more use. Each turn takes what has come, sends what is due, and then waits
@@ -439,15 +488,32 @@ impl<'a, C: Connect> Session<'a, C> {
         open.pipeline.push(message, |bytes| self.content.write(message.n, bytes));
     }
 
-    /// Counts the messages as lost that could not be sent in time.
+    /// Counts the messages as lost that could not be sent in time, and tells the log of them.
     fn expire(&mut self, now: Instant) {
+        self.count_unsent(now);
+        self.tell_unsent();
+    }
+
+    fn tell_unsent(&mut self) {
+        if let Some((first, last)) = self.unsent.take() {
+            self.record.tell_unsent(first, last);
+        }
+    }
+
+    /// The next message is not sent.
+    fn skip(&mut self, due: Instant) {
+        self.n += 1;
+        self.record.unsent(due);
+        self.unsent.get_or_insert((self.n, self.n)).1 = self.n;
+    }
+
+    fn count_unsent(&mut self, now: Instant) {
         let timeout = self.plan.traffic.timeout;
         while let Some(message) = self.again.pop_front_if(|message| now > message.due + timeout) {
             self.record.lost(&message, Lost::Closed);
         }
         while let Some(due) = self.due(self.n + 1).filter(|due| now > *due + timeout && !self.all_sent()) {
-            self.n += 1;
-            self.record.unsent(self.n, due);
+            self.skip(due);
         }
     }
 
@@ -580,12 +646,14 @@ impl<'a, C: Connect> Session<'a, C> {
             }
         }
         while let Some(due) = self.due(self.n + 1).filter(|due| *due <= now && !self.all_sent()) {
-            self.n += 1;
-            match is_lost {
-                true => self.record.unsent(self.n, due),
-                false => self.record.given_up(self.n, 0),
+            if is_lost {
+                self.skip(due);
+            } else {
+                self.n += 1;
+                self.record.given_up(self.n, 0);
             }
         }
+        self.tell_unsent();
     }
 }
 
@@ -633,11 +701,15 @@ mod tests {
     }
 
     fn start_after(refusals: u32, traffic: TrafficSettings) -> Bench {
+        start_with(plan(traffic), refusals)
+    }
+
+    fn start_with(plan: Plan, refusals: u32) -> Bench {
         pause_clock();
-        let ((server, clients), (record, heard)) = (scripted(), record(&traffic));
+        let ((server, clients), (record, heard)) = (scripted(), record(&plan.traffic));
         server.refusals.set(refusals);
         let order = Rc::new(Order::default());
-        actix::spawn(converse(plan(traffic).into(), server.clone(), order.clone(), record.into()));
+        actix::spawn(converse(plan.into(), server.clone(), order.clone(), record.into()));
         Bench { server, clients, order, heard }
     }
 
@@ -1085,6 +1157,65 @@ mod tests {
         };
         assert_eq!(timeout(Duration::from_secs(60), end).await, Ok(End::Finished));
         assert_eq!(bench.heard.counts(), [0, 0, 4, 0]);
+    }
+
+    fn impatient(traffic: TrafficSettings) -> Bench {
+        start_with(Plan { connect_timeout: Duration::from_secs(1), ..plan(traffic) }, 0)
+    }
+
+    #[actix::test]
+    async fn an_outage_longer_than_the_connect_timeout_does_not_end_a_timetable() {
+        let mut bench = impatient(timetable());
+        let stream = bench.clients.echo(1).await;
+        bench.heard.event("echo verified").await;
+        bench.server.refusals.set(refusals_for(Duration::from_millis(3100)));
+        drop(stream);
+        expect_end(bench.clients.echo(1).await).await;
+        assert_eq!(bench.heard.end().await, End::Finished);
+        assert_eq!(bench.heard.counts(), [2, 0, 2, 0]);
+        let tally = bench.heard.run.tally.borrow();
+        assert_eq!((tally.lost_by.unsent, tally.connections.made), (2, 2));
+    }
+
+    #[actix::test]
+    async fn the_whole_timetable_is_due_though_the_server_is_never_there() {
+        for hangs in [false, true] {
+            let mut bench = impatient(timetable());
+            bench.server.hangs.set(hangs);
+            bench.server.refusals.set(if hangs { 0 } else { u32::MAX });
+            let started = Instant::now();
+            assert!(matches!(bench.heard.end().await, End::Unreachable { .. }));
+            // T0 is the first failure. A try that hangs fails at the connect timeout.
+            assert_eq!(took(started), Duration::from_millis(if hangs { 5500 } else { 4500 }));
+            assert_eq!(bench.heard.counts(), [0, 0, 4, 0]);
+            assert_eq!(bench.heard.run.tally.borrow().lost_by.unsent, 4);
+            resume_clock();
+        }
+    }
+
+    #[actix::test]
+    async fn a_timetable_ends_with_its_last_message_also_without_a_duration() {
+        let counted = TrafficSettings { duration: Duration::ZERO, messages: 3, ..timetable() };
+        let mut bench = impatient(counted);
+        bench.server.refusals.set(u32::MAX);
+        assert!(matches!(bench.heard.end().await, End::Unreachable { .. }));
+        assert_eq!(bench.heard.counts(), [0, 0, 3, 0]);
+    }
+
+    #[actix::test]
+    async fn a_try_without_an_answer_that_ends_the_session_is_unanswered() {
+        let mut bench = start(traffic(1));
+        bench.server.hangs.set(true);
+        assert!(matches!(bench.heard.end().await, End::Unreachable { .. }));
+        assert_eq!(bench.heard.run.tally.borrow().connections.unanswered, 1);
+    }
+
+    #[actix::test]
+    async fn what_could_not_be_sent_in_an_outage_is_told_in_one_line() {
+        let mut bench = start_after(u32::MAX, TrafficSettings { rate: vec![1000.0], ..timetable() });
+        assert!(matches!(bench.heard.end().await, End::Unreachable { .. }));
+        assert_eq!(bench.heard.run.tally.borrow().lost_by.unsent, 4000);
+        assert_eq!(bench.heard.events().iter().filter(|event| *event == "echo lost").count(), 1);
     }
 
     fn pipelined(messages: u64) -> TrafficSettings {

@@ -53,6 +53,13 @@ impl Timetable {
         self.end.is_none_or(|end| due < end).then_some(due)
     }
 
+    /// When a further message would be due, if each connection sends so many, or all of them until the end; 0 is no end by
+    /// count. `None`: it has no end.
+    pub fn length(&self, messages: u64) -> Option<Duration> {
+        let counted = if messages == 0 { None } else { self.due(messages + 1, 1) };
+        counted.or(self.end)
+    }
+
     /// The steps, with nothing measured yet.
     pub fn steps(&self) -> Vec<tally::Step> {
         self.steps.iter().map(|step| tally::Step::new(step.from, step.rate)).collect()
@@ -102,6 +109,13 @@ mod tests {
         let timetable = Timetable::new(&[0.5, 7.0], Duration::ZERO, 1).unwrap();
         assert_eq!(timetable.due(1_000_001, 1), Some(Duration::from_secs(2_000_000)));
         assert_eq!(timetable.steps().len(), 1);
+        assert_eq!((timetable.length(0), timetable.length(3)), (None, Some(Duration::from_secs(6))));
+    }
+
+    #[test]
+    fn a_timetable_ends_with_the_duration_or_the_count_whichever_is_first() {
+        let timetable = Timetable::new(&[1000.0], ms(6), 2).unwrap();
+        assert_eq!([0, 2, 3, 9].map(|messages| timetable.length(messages)), [6, 4, 6, 6].map(|end| Some(ms(end))));
     }
 
     proptest! {

@@ -37,7 +37,8 @@ pub struct ServerSettings {
     /// `host:port`; the host may be a name, and an IPv6 address stands in brackets.
     #[serde(deserialize_with = "host_and_port")]
     pub address: String,
-    /// How long the client keeps trying to connect, above zero.
+    /// How long the client keeps trying to connect, above zero. With a rate and a duration or a count of messages the timetable
+    /// has an end, and the client tries until then: what it could not send in time is lost, reason `unsent`.
     #[serde(deserialize_with = "positive_duration")]
     pub connect_timeout: Duration,
 }
