@@ -315,6 +315,19 @@ mod tests {
     }
 
     #[actix::test]
+    async fn the_rate_of_a_run_is_no_higher_than_its_timetables() {
+        // The only message goes out at once.
+        for (messages, duration) in [(1, 0), (0, 1)] {
+            let duration = Duration::from_secs(duration);
+            let mut bench = start(TrafficSettings { rate: vec![1.0], duration, ..traffic(messages) });
+            drop(bench.clients.echo(1).await);
+            let report = bench.report().await;
+            assert_eq!((report.verified, report.rate()), (1, Some(1.0)));
+            tokio::time::resume();
+        }
+    }
+
+    #[actix::test]
     async fn progress_is_told_each_second_from_the_third_on() {
         let Bench { server, mut clients, handle, report, .. } = start(traffic(0));
         drop((report, handle));

@@ -97,6 +97,14 @@ impl<C: Connect> ClientSupervisor<C> {
         self.connections.order(stop).for_each(|actor| actor.do_send(stop));
     }
 
+    /// From T0 until now, or until the end of a timetable that was not stopped.
+    fn span(&self) -> Option<Duration> {
+        let until_now = self.run.t0_if_begun()?.elapsed();
+        let timetable = self.run.pace.as_ref().filter(|_| self.stopped.is_none()).map(|pace| &pace.timetable);
+        let length = timetable.and_then(|timetable| timetable.length(self.plan.traffic.messages));
+        Some(length.map_or(until_now, |length| length.max(until_now)))
+    }
+
     fn report_if_nothing_is_owed(&mut self, ctx: &mut Context<Self>) {
         if !self.connections.is_empty() {
             return;
@@ -111,6 +119,7 @@ impl<C: Connect> ClientSupervisor<C> {
             crashed: self.crashed,
             stopped: self.stopped,
             forced: self.connections.ordered() == Some(Stop::Abort),
+            span_ms: self.span().map(|span| span.as_millis() as u64),
             server: self.plan.server.clone(),
             started: humantime::format_rfc3339_millis(self.run.began().unwrap_or(self.began)).to_string(),
             ..ClientReport::new(self.plan.id.clone(), &mut tally).with_elapsed(self.started.elapsed())

@@ -32,7 +32,8 @@ pub struct ClientReport {
     pub lost: u64,
     /// Messages whose echo was still outstanding when the client was stopped. No other count holds them.
     pub given_up: u64,
-    /// Connections that could not be made, or made again, within `connect_timeout` or the rest of `duration`.
+    /// Connections that could not be made, or made again, within `connect_timeout` or the rest of `duration`. With a rate whose
+    /// timetable has an end: not before that end.
     pub unreachable: u64,
     /// Connections that panicked: a defect of this library.
     pub crashed: u64,
@@ -105,6 +106,10 @@ pub struct ClientReport {
     /// The servers' bytes beside them; `None` if a merge has found no log of a server.
     #[serde(default)]
     pub books: Option<Books>,
+    /// From when the first message was due to the end of the run, or of its timetable if that is later: the time that
+    /// `rate` is taken over. `None` if a report of an earlier version does not tell, or nothing was due.
+    #[serde(default)]
+    pub span_ms: Option<u64>,
     /// Reports that a merge expected and did not find.
     #[serde(default)]
     pub missing: u64,
@@ -149,9 +154,11 @@ impl ClientReport {
         }
     }
 
-    /// Echoes verified a second; `None` if the run took no time.
+    /// Echoes verified a second; `None` if the run took no time. The last interval of a timetable counts, though nothing is
+    /// due at its end.
     pub fn rate(&self) -> Option<f64> {
-        (self.elapsed_ms > 0).then(|| self.verified as f64 * 1e3 / self.elapsed_ms as f64)
+        let span_ms = self.span_ms.unwrap_or(self.elapsed_ms);
+        (span_ms > 0).then(|| self.verified as f64 * 1e3 / span_ms as f64)
     }
 
     /// The times of the echoes as they are first looked at: the response if there is a rate, else the round trip.

@@ -29,7 +29,7 @@ pub fn merge(reports: impl IntoIterator<Item = ClientReport>, expected: u64) -> 
     };
 
     let (version, bytes) = (env!("CARGO_PKG_VERSION").into(), Some(Bytes::default()));
-    let mut sum = ClientReport { version, bytes, ..ClientReport::default() };
+    let mut sum = ClientReport { version, bytes, span_ms: Some(0), ..ClientReport::default() };
     reports.iter().for_each(|report| sum.add(report, later(report)));
     sum.client = match sum.clients.len() {
         1 => "1 client".into(),
@@ -81,6 +81,8 @@ impl ClientReport {
         self.forced |= other.forced;
         self.elapsed_ms = self.elapsed_ms.max(later.as_millis() as u64 + other.elapsed_ms);
         self.elapsed_s = self.elapsed_ms as f64 / 1e3;
+        let longer = |(span, other): (u64, u64)| span.max(later.as_millis() as u64 + other);
+        self.span_ms = self.span_ms.zip(other.span_ms).map(longer);
         self.lost_by.add(other.lost_by);
         self.connections.add(other.connections);
         self.bytes = self.bytes.zip(other.bytes).map(|(bytes, more)| bytes + more);
