@@ -332,7 +332,9 @@ impl<'a, C: Connect> Session<'a, C> {
 
     /// Ends the session, unless it now knows of T0 and of a timetable that goes on.
     async fn gave_up(&mut self, begun: Instant, GaveUp { error, cut }: GaveUp) -> ControlFlow<End> {
-        if error.is_none() && self.pace().is_none() && self.until == Some(self.deadline(begun)) {
+        // A duration that ends before a try has failed is no failure. A timetable that ends before a try has begun is none.
+        let is_known = error.is_some() || self.pace().is_some() && cut.is_some();
+        if !is_known && self.until == Some(self.deadline(begun)) {
             return ControlFlow::Break(End::Finished);
         }
         // This also counts when the time is over: the missing server is what ended the session.
@@ -1157,6 +1159,15 @@ mod tests {
         };
         assert_eq!(timeout(Duration::from_secs(60), end).await, Ok(End::Finished));
         assert_eq!(bench.heard.counts(), [0, 0, 4, 0]);
+    }
+
+    #[actix::test]
+    async fn a_timetable_that_ends_before_another_connect_has_begun_says_nothing_of_the_server() {
+        let (duration, timeout) = (Duration::from_millis(100), Duration::from_millis(500));
+        let mut bench = start(TrafficSettings { rate: vec![100.0], duration, timeout, ..traffic(0) });
+        let _silent = (bench.clients.accept().await, bench.clients.accept().await);
+        assert_eq!(bench.heard.end().await, End::Finished);
+        assert_eq!(bench.heard.counts(), [0, 0, 10, 0]);
     }
 
     fn impatient(traffic: TrafficSettings) -> Bench {
