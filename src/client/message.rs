@@ -44,7 +44,8 @@ impl Content {
             Self::Text(parts) => {
                 bytes.extend_from_slice(&parts[0]);
                 for part in &parts[1..] {
-                    append_number(n, bytes);
+                    // Each message has a number, and `write!` takes its detours.
+                    bytes.extend_from_slice(itoa::Buffer::new().format(n).as_bytes());
                     bytes.extend_from_slice(part);
                 }
             }
@@ -55,19 +56,6 @@ impl Content {
             }
         }
     }
-}
-
-/// Appends a number in decimal. Each message has one, and a format takes its detours.
-fn append_number(mut n: u64, bytes: &mut Vec<u8>) {
-    let begin = bytes.len();
-    loop {
-        bytes.push(b'0' + (n % 10) as u8);
-        n /= 10;
-        if n == 0 {
-            break;
-        }
-    }
-    bytes[begin..].reverse();
 }
 
 /// A number in which every bit depends on every bit of the given one (the finalizer of SplitMix64).

@@ -27,7 +27,7 @@ pub(crate) struct Pipe {
 /// Lends the thread's pipe for one use, which leaves it empty or fails. `None` if the system gives no pipe.
 pub(crate) fn with_pipe<T>(use_it: impl FnOnce(&Pipe) -> io::Result<T>) -> io::Result<Option<T>> {
     let Some(pipe) = SHARED.take().or_else(|| Pipe::new().ok()) else { return Ok(None) };
-    // A use that fails may leave bytes of its client behind. Nobody gets this pipe again.
+    // If the use fails, bytes of its client may be left in the pipe. Then the pipe is closed here.
     let used = use_it(&pipe)?;
     SHARED.set(Some(pipe));
     Ok(Some(used))

@@ -1,6 +1,7 @@
 //! A report of what one client has measured.
 //!
-//! Relies on the tally for times since T0, and takes its histograms: at the end of a run no memory may be left for copies. A row's times come to one digit, because there are many rows.
+//! Relies on the tally for times since T0, and takes its histograms: at the end of a run no memory may be left for copies. A row's
+//! times come to one digit, because there are many rows.
 
 use super::{
     document::ClientReport,
