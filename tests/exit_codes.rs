@@ -132,6 +132,36 @@ fn the_health_check_exits_with_0_if_it_is_served_and_with_1_if_it_is_not() {
     assert_eq!(health(address), 1, "nothing listens there");
 }
 
+#[test]
+fn a_full_house_is_alive_and_one_without_an_admin_cannot_be_asked() {
+    let admin = free_address().to_string();
+    let mut server = Server::start(&[
+        ("admin.address", &admin),
+        ("supervisor.max_connections", "1"),
+        ("supervisor.max_pending", "1"),
+    ]);
+    let admin = server.log.wait("admin listening")["address"].as_str().unwrap().to_owned();
+    let settings = [("admin.address", &*admin)];
+    let mut client = server.connect();
+    round_trip(&mut client);
+    let live =
+        |settings: &[(&str, &str)], args: &[&str]| finish(program(settings).args(["healthcheck", "--live"]).args(args));
+    assert_eq!(health(server.address), 1, "no echo");
+    for (settings, args) in [(&settings[..], &[][..]), (&[], &[&*admin])] {
+        let Finished { code, out, err } = live(settings, args);
+        assert_eq!((code, &*out, &*err), (0, "", ""));
+    }
+    let Finished { code, err, .. } = live(&[], &[]);
+    assert_eq!(
+        (code, &*err),
+        (78, "echo-server: admin.address is not set, so no one can say whether the server is alive\n")
+    );
+    assert_eq!(server.stop().code, Some(0));
+    let Finished { code, err, .. } = live(&settings, &[]);
+    assert_eq!(code, 1);
+    assert!(err.starts_with(&format!("echo-server: healthcheck of {admin}: Connection refused")), "{err}");
+}
+
 /// Whether this system has IPv6 at all.
 fn has_ipv6() -> bool {
     TcpListener::bind("[::1]:0").is_ok()

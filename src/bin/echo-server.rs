@@ -47,6 +47,9 @@ enum Command {
     Healthcheck {
         /// A literal address and port instead of the configured one
         addr: Option<SocketAddr>,
+        /// Ask the admin's /livez instead of an echo: a server that is merely full is alive
+        #[arg(long)]
+        live: bool,
     },
 }
 
@@ -74,10 +77,15 @@ fn run(args: Args, flags: Vec<Flag>) -> Result<u8, ProgramError> {
         return settings().map(|_| 0);
     }
     match args.command {
-        Some(Command::Healthcheck { addr }) => {
-            let listen = settings()?.settings.listen;
-            let address = addr.unwrap_or(listen.address);
-            let checked = resources::system()?.block_on(healthcheck::check(address, listen.proxy_protocol));
+        Some(Command::Healthcheck { addr, live }) => {
+            let Settings { listen, admin, .. } = settings()?.settings;
+            let configured = if live { admin.address } else { Some(listen.address) };
+            let address = addr.or(configured).ok_or(ProgramError::NoAdmin)?;
+            let system = resources::system()?;
+            let checked = match live {
+                true => system.block_on(healthcheck::live(address)),
+                false => system.block_on(healthcheck::check(address, listen.proxy_protocol)),
+            };
             let what = format!("healthcheck of {address}");
             checked.map(|()| 0).map_err(|source| ProgramError::Io { what, source })
         }

@@ -1,6 +1,6 @@
-//! Asks a running server for one echo.
+//! Asks a running server for one echo, or its Admin whether it is alive.
 //!
-//! It uses the client's own exchange once. A message that no other client sends must come back whole and unchanged. It
+//! The first uses the client's own exchange once. A message that no other client sends must come back whole and unchanged. It
 //! relies on nothing of the server but its protocol.
 
 use crate::{
@@ -20,18 +20,20 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 use tokio::{
-    io::AsyncWriteExt,
-    time::{Instant, timeout_at},
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::{Instant, timeout, timeout_at},
 };
 
-/// The limit of the whole round trip, including the connect.
+/// The limit of the whole check, including the connect.
 const LIMIT: Duration = Duration::from_secs(2);
+/// The most bytes that are read of the Admin's answer.
+const LONGEST_ANSWER: u64 = 16 << 10;
 
 /// Makes one echo round trip to `address`, within two seconds.
 ///
 /// It takes a slot like any client, so it fails while every slot is taken: it means "cannot serve you now". An orchestrator
-/// that replaces unhealthy tasks, as Docker Swarm does, would replace a server that is merely full. Give such a server a
-/// `max_connections` with room to spare. An unspecified address (`0.0.0.0`, `[::]`) stands for its loopback. To a server that
+/// that replaces unhealthy tasks, as Docker Swarm does, would replace a server that is merely full: ask [`live`] there. An unspecified address (`0.0.0.0`, `[::]`) stands for its loopback. To a server that
 /// requires a PROXY header it sends one that speaks for no other client.
 ///
 /// # Errors
@@ -40,6 +42,30 @@ const LIMIT: Duration = Duration::from_secs(2);
 pub async fn check(address: SocketAddr, proxy_protocol: ProxyProtocol) -> io::Result<()> {
     let header = if proxy_protocol == ProxyProtocol::Required { &proxy_header::LOCAL[..] } else { &[] };
     round_trip(&TcpServer::new(reachable(address).to_string()), header, LIMIT).await
+}
+
+/// Asks the Admin at `address` whether the server is alive: `GET /livez`, answered within two seconds.
+///
+/// It takes no slot, so a server that is merely full is alive. An unspecified address stands for its loopback.
+///
+/// # Errors
+/// What the system said of the connect, `TimedOut` after two seconds, or `InvalidData` with the answer if that is not 200.
+pub async fn live(address: SocketAddr) -> io::Result<()> {
+    let asked = async {
+        let mut stream = TcpStream::connect(reachable(address)).await?;
+        stream.write_all(b"GET /livez HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").await?;
+        let mut answer = Vec::new();
+        stream.take(LONGEST_ANSWER).read_to_end(&mut answer).await?;
+        Ok(String::from_utf8_lossy(&answer).into_owned())
+    };
+    let no_answer = || io::Error::new(ErrorKind::TimedOut, format!("no answer within {LIMIT:?}"));
+    let answer = timeout(LIMIT, asked).await.unwrap_or_else(|_| Err(no_answer()))?;
+    if answer.starts_with("HTTP/1.1 200 ") {
+        return Ok(());
+    }
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+    let said = if body.is_empty() { head.lines().next().unwrap_or("nothing") } else { body.trim_end() };
+    Err(io::Error::new(ErrorKind::InvalidData, format!("not alive: {said}")))
 }
 
 async fn round_trip<C: Connect>(server: &C, header: &[u8], limit: Duration) -> io::Result<()> {
@@ -226,6 +252,46 @@ mod tests {
     async fn a_closed_port_is_unhealthy() {
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         assert_eq!(check(address, ProxyProtocol::Off).await.unwrap_err().kind(), ErrorKind::ConnectionRefused);
+    }
+
+    /// What the check says of an Admin that answers with these bytes.
+    async fn answered(answer: &'static [u8]) -> io::Result<()> {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let serve = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") {
+                request.push(stream.read_u8().await.unwrap());
+            }
+            assert!(request.starts_with(b"GET /livez HTTP/1.1\r\nhost: localhost\r\n"));
+            stream.write_all(answer).await.unwrap();
+        };
+        tokio::join!(live(address), serve).0
+    }
+
+    #[tokio::test]
+    async fn an_admin_that_answers_200_says_that_the_server_is_alive_and_any_other_answer_is_named() {
+        assert!(answered(b"HTTP/1.1 200 OK\r\n\r\nok\n").await.is_ok());
+        for (answer, said) in [
+            (
+                &b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 22\r\n\r\nworker 2: no answer\n"[..],
+                "worker 2: no answer",
+            ),
+            (b"HTTP/1.1 403 Forbidden\r\n\r\n", "HTTP/1.1 403 Forbidden"),
+            (b"SSH-2.0\r\n", "SSH-2.0"),
+            (b"", "nothing"),
+        ] {
+            let error = answered(answer).await.unwrap_err();
+            assert_eq!((error.kind(), error.to_string()), (ErrorKind::InvalidData, format!("not alive: {said}")));
+        }
+    }
+
+    #[tokio::test]
+    async fn an_admin_that_answers_nothing_is_waited_for_up_to_the_limit() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let error = live(listener.local_addr().unwrap()).await.unwrap_err();
+        assert_eq!((error.kind(), error.to_string()), (ErrorKind::TimedOut, "no answer within 2s".into()));
     }
 
     #[test]
