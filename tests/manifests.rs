@@ -158,7 +158,7 @@ fn a_pod_has_the_time_that_its_stop_takes_and_its_lame_duck_outlasts_the_news() 
     let noticed = seconds(&probe["periodSeconds"]) * probe["failureThreshold"].as_u64().unwrap() as u32;
     assert!(settings.duration("supervisor.lame_duck") > noticed + seconds(&probe["timeoutSeconds"]));
     let client = kubernetes_settings(CLIENT, of_kind(&manifests, "Job"));
-    assert!(settings.duration("supervisor.lame_duck") > client.duration("traffic.renew") * 5 / 4);
+    assert!(settings.duration("supervisor.lame_duck") > client.duration("traffic.renew"));
     let update = &server["spec"]["strategy"]["rollingUpdate"];
     assert_eq!(update, &json!({ "maxUnavailable": 0, "maxSurge": 1 }));
     assert!(seconds(&server["spec"]["minReadySeconds"]) > Duration::ZERO);
@@ -201,7 +201,7 @@ fn the_selectors_find_the_servers_and_not_the_clients() {
 }
 
 #[test]
-fn pods_are_restricted_and_have_room_for_what_their_settings_allow() {
+fn pods_are_restricted_and_have_room_for_the_buffers_that_their_settings_allow() {
     let manifests = manifests(VERIFY);
     for workload in ["Deployment", "Job"] {
         let workload = of_kind(&manifests, workload);
@@ -222,7 +222,8 @@ fn pods_are_restricted_and_have_room_for_what_their_settings_allow() {
     let limit = limit.strip_suffix("Mi").unwrap().parse::<u64>().unwrap() * 1024 * 1024;
     assert!(limit > most * BUFFER, "{limit} bytes for {most} connections");
     let job = &of_kind(&manifests, "Job")["spec"];
-    assert_eq!((&job["completionMode"], &job["backoffLimit"]), (&json!("Indexed"), &json!(0)));
+    // A client that fails is not run again, and does not end the others.
+    assert_eq!((&job["completionMode"], &job["backoffLimitPerIndex"]), (&json!("Indexed"), &json!(0)));
     assert_eq!(job["completions"], job["parallelism"]);
 }
 
@@ -280,6 +281,13 @@ fn a_task_has_the_time_that_its_stop_takes() {
 }
 
 #[test]
+fn no_check_of_the_engine_is_an_echo() {
+    let server = &stack()["services"]["server"];
+    assert_eq!(server["healthcheck"]["test"], json!(["CMD", "/echo-server", "healthcheck", "--live"]));
+    assert_ne!(stack_settings(SERVER, server).get("admin.address"), "");
+}
+
+#[test]
 fn haproxy_fits_the_servers_of_the_stack() {
     let services = &stack()["services"];
     let (server, haproxy) = (stack_settings(SERVER, &services["server"]), &services["haproxy"]);
@@ -299,6 +307,5 @@ fn haproxy_fits_the_servers_of_the_stack() {
     assert!(balancer("fall 2 rise 1 ").contains("send-proxy-v2") && server.get("listen.proxy_protocol") == "optional");
     let client = stack_settings(CLIENT, &services["client"]);
     assert_eq!(client.get("server.address"), "haproxy:12345");
-    // With its jitter of a quarter.
-    assert!(client.duration("traffic.renew") * 5 / 4 < duration(&option("hard-stop-after ")));
+    assert!(client.duration("traffic.renew") < duration(&option("hard-stop-after ")));
 }
