@@ -36,6 +36,11 @@ fn main() -> ExitCode {
         a_bad_release_is_taken_back_and_no_client_notices,
         a_machine_that_is_killed_is_named_and_replaced,
     ];
+    let there = "docker ps --quiet --all --filter label=com.docker.compose.project=echo-nodes";
+    if sh(Path::new("."), there).is_ok_and(|nodes| !nodes.is_empty()) {
+        eprintln!("a cluster is there already; these tests would take it down: {NODES} down --volumes");
+        return ExitCode::FAILURE;
+    }
     // The nodes' names and the machine are the same for all of them.
     run_in_turn(tests.into_iter().map(|(name, test)| trial(name, || OBSTACLE.clone(), test)))
 }
@@ -189,7 +194,9 @@ impl Cluster {
 
     /// Where its last update stands. `service update` returns before it is done.
     fn update(&self, service: &str) -> String {
-        self.manager(&format!("service inspect --format '{{{{.UpdateStatus.State}}}}' echo_{service}"))
+        self.manager(&format!(
+            "service inspect --format '{{{{with .UpdateStatus}}}}{{{{.State}}}}{{{{end}}}}' echo_{service}"
+        ))
     }
 
     fn scale(&self, service: &str, replicas: usize) {

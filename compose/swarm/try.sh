@@ -8,6 +8,8 @@
 set -eu
 cd "$(dirname "$0")/../.."
 
+# The clients send until they are told to stop.
+export DURATION=0s
 case ${1-} in
     '') export SERVER=haproxy:12345 BALANCERS=2 ;;
     direct) export SERVER=server:12345 BALANCERS=0 ;;
@@ -18,7 +20,16 @@ case ${1-} in
 esac
 
 say() { echo "try: $*"; }
-down() { docker compose -f compose/swarm/nodes.yaml down --volumes --timeout 0 >/dev/null 2>&1; }
+fail() {
+    echo "try: $*" >&2
+    exit 1
+}
+nodes() { docker compose -f compose/swarm/nodes.yaml "$@"; }
+
+# quietly COMMAND…: what the command says is seen only if it fails.
+quietly() {
+    output=$("$@" 2>&1) || fail "$* failed: $output"
+}
 
 # have IMAGE ARGUMENT…: builds the image if it is missing, and otherwise says how old it is.
 have() {
@@ -27,8 +38,8 @@ have() {
     if created=$(docker image inspect --format '{{.Created}}' "$image" 2>/dev/null); then
         say "the image $image is of $created"
     else
-        say "building $image"
-        docker build --quiet --tag "$image" "$@" >/dev/null
+        say "building $image, which takes minutes"
+        quietly docker build --quiet --tag "$image" "$@"
     fi
 }
 
@@ -40,7 +51,10 @@ wait_until() {
     shift
     deadline=$(($(date +%s) + 180))
     until "$@"; do
-        [ "$(date +%s)" -lt $deadline ] || { say "not so: $what" >&2; exit 1; }
+        if [ "$(date +%s)" -ge $deadline ]; then
+            manager service ps --no-trunc echo_server echo_haproxy echo_client >&2 || true
+            fail "not so within three minutes: $what"
+        fi
         sleep 0.2
     done
     say "$what"
@@ -49,35 +63,48 @@ wait_until() {
 # runs SERVICE N: so many replicas run, and are healthy.
 runs() { [ "$(manager service ls --filter name="echo_$1" --format '{{.Replicas}}')" = "$2/$2" ]; }
 # `service update` returns before it is done.
-rolled() { [ "$(manager service inspect --format '{{.UpdateStatus.State}}' "echo_$1")" = completed ]; }
+rolled() { [ "$(manager service inspect --format '{{with .UpdateStatus}}{{.State}}{{end}}' "echo_$1")" = completed ]; }
 logs() { docker exec echo-nodes-node-1 sh -c 'cat /logs/*'; }
 # said TEXT N: so many lines of the logs have it.
 said() { [ "$(logs | grep -c "$1")" = "$2" ]; }
 
-trap down EXIT
-trap 'exit 130' INT TERM
+# A second signal does not cut this short.
+down() {
+    trap '' HUP INT TERM
+    say "taking the nodes down"
+    quietly nodes down --volumes --timeout 0
+}
+
+quietly docker compose version
+[ -z "$(docker ps --quiet --all --filter label=com.docker.compose.project=echo-nodes)" ] ||
+    fail "a cluster is there already: docker compose -f compose/swarm/nodes.yaml down --volumes"
 
 have echo-server -f Dockerfile.server .
 have echo-client -f Dockerfile.client .
 have echo-haproxy compose/haproxy
 have echo-node -f compose/swarm/Dockerfile.node compose/swarm
 
-down
-sh compose/swarm/cluster.sh 3 echo-server echo-client echo-haproxy >/dev/null 2>&1
+trap down EXIT
+trap 'exit 129' HUP
+trap 'exit 130' INT
+trap 'exit 143' TERM
+quietly sh compose/swarm/cluster.sh 3 echo-server echo-client echo-haproxy
 say "three nodes"
-docker exec -e SERVER -e BALANCERS echo-nodes-node-1 docker stack deploy -c /checkout/compose/swarm/stack.yaml echo >/dev/null
+quietly docker exec -e SERVER -e BALANCERS -e DURATION echo-nodes-node-1 \
+    docker stack deploy -c /checkout/compose/swarm/stack.yaml echo
 wait_until "three servers" runs server 3
 wait_until "$BALANCERS balancers" runs haproxy "$BALANCERS"
-manager service scale --detach echo_client=6 >/dev/null
+quietly manager service scale --detach echo_client=6
 wait_until "six clients" runs client 6
-manager service update --detach --force echo_server >/dev/null
+quietly manager service update --detach --force echo_server
 wait_until "rolled: three new servers, one after the other" rolled server
-manager service scale --detach echo_server=5 >/dev/null
+quietly manager service scale --detach echo_server=5
 wait_until "scaled out: five servers" runs server 5
-manager service scale --detach echo_server=2 >/dev/null
+quietly manager service scale --detach echo_server=2
 wait_until "scaled in: two servers" runs server 2
+quietly manager service scale --detach echo_client=0
 wait_until "all six clients have reported" said '"schema":"echo-client/1"' 6
-manager service scale --detach echo_server=0 >/dev/null
+quietly manager service scale --detach echo_server=0
 wait_until "all eight servers have stopped" said '"msg":"stopped"' 8
 
 logs | docker run --rm --interactive echo-client merge --expect 6 -
