@@ -38,7 +38,7 @@ have() {
     if created=$(docker image inspect --format '{{.Created}}' "$image" 2>/dev/null); then
         say "the image $image is of $created"
     else
-        say "building $image, which takes minutes"
+        say "building $image, which takes a while"
         quietly docker build --quiet --tag "$image" "$@"
     fi
 }
