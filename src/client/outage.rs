@@ -1,12 +1,13 @@
 //! When the server was away, from the attempts that failed and the echoes that came back.
 //!
 //! Pure: times are given, from T0 on. An attempt is a message or a connect. An outage opens at the beginning of an attempt
-//! that failed, if no echo that was sent after it has come back. It closes when an echo that was sent after its beginning
-//! comes back verified.
+//! that failed, if no echo that was sent after it has come back. It closes when an echo that was sent after it comes back
+//! verified. Outages that lie over each other are one: when a server dies, the echoes that it had sent before are read between
+//! the failures.
 
 use std::{collections::BTreeMap, time::Duration};
 
-/// Outages that are kept one by one. Beyond these they are only counted.
+/// Outages that are kept one by one: the longest, and the last. The others are only counted.
 const KEPT: usize = 600;
 
 /// A time in which no echo came back.
@@ -14,7 +15,7 @@ const KEPT: usize = 600;
 pub(crate) struct Outage {
     /// The beginning of the first attempt that failed.
     pub from: Duration,
-    /// When the first verified echo came back that was sent after `from`, or the end of the run.
+    /// When the first verified echo came back that was sent after every attempt that failed in it, or the end of the run.
     pub to: Duration,
     /// Whether it was not over when the run ended.
     pub open: bool,
@@ -25,16 +26,37 @@ pub(crate) struct Outage {
     /// How long before `from` the last message was sent whose echo came back: the server may have been away for that much
     /// longer. `None` if no echo had come back.
     pub since_verified: Option<Duration>,
+    /// The beginning of the last attempt that failed.
+    last_begun: Duration,
 }
 
 impl Outage {
     fn new(from: Duration) -> Self {
-        Self { from, to: from, open: false, failed: 0, reasons: BTreeMap::new(), since_verified: None }
+        Self {
+            from,
+            to: from,
+            open: false,
+            failed: 0,
+            reasons: BTreeMap::new(),
+            since_verified: None,
+            last_begun: from,
+        }
     }
 
     fn add(&mut self, why: &'static str) {
         self.failed += 1;
         *self.reasons.entry(why).or_default() += 1;
+    }
+
+    /// This one goes on where `earlier` seemed to be over.
+    fn join(&mut self, earlier: Self) {
+        if earlier.from <= self.from {
+            (self.from, self.since_verified) = (earlier.from, earlier.since_verified);
+        }
+        self.failed += earlier.failed;
+        for (why, count) in earlier.reasons {
+            *self.reasons.entry(why).or_default() += count;
+        }
     }
 
     /// How long it was.
@@ -54,7 +76,7 @@ impl Outage {
 /// All outages of a run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Outages {
-    /// The first of those that are over.
+    /// Those that are over, in their order: the longest, and the last, which the next one may join.
     pub windows: Vec<Outage>,
     pub count: u64,
     pub longest: Duration,
@@ -69,20 +91,23 @@ impl Outages {
     pub fn failed(&mut self, begun: Duration, why: &'static str) {
         if self.last_verified.is_some_and(|sent| sent > begun) {
             // The server was there after it. If it was away before, the attempt belongs to that outage.
-            if let Some(last) = self.windows.last_mut().filter(|last| (last.from..=last.to).contains(&begun)) {
-                last.add(why);
+            let open = self.open.as_mut().filter(|open| open.from <= begun);
+            let last = self.windows.last_mut().filter(|last| (last.from..=last.to).contains(&begun));
+            if let Some(outage) = open.or(last) {
+                outage.add(why);
             }
             return;
         }
         let outage = self.open.get_or_insert_with(|| Outage::new(begun));
         // Of many attempts at once the first to begin need not be the first to fail.
         outage.from = outage.from.min(begun);
+        outage.last_begun = outage.last_begun.max(begun);
         outage.add(why);
     }
 
     /// The echo of a message that was sent at `sent` has come back at `back`, verified.
     pub fn verified(&mut self, sent: Duration, back: Duration) {
-        if self.open.as_ref().is_some_and(|outage| sent > outage.from) {
+        if self.open.as_ref().is_some_and(|outage| sent > outage.last_begun) {
             self.close(back, false);
         }
         self.last_verified = self.last_verified.max(Some(sent));
@@ -96,12 +121,27 @@ impl Outages {
     fn close(&mut self, at: Duration, open: bool) {
         let Some(outage) = self.open.take() else { return };
         let since_verified = self.last_verified.map(|sent| outage.from.saturating_sub(sent));
-        let outage = Outage { to: at.max(outage.from), open, since_verified, ..outage };
+        let mut outage = Outage { to: at.max(outage.from), open, since_verified, ..outage };
+        while let Some(earlier) = self.windows.pop_if(|last| last.to >= outage.from) {
+            self.count -= 1;
+            self.total -= earlier.length();
+            outage.join(earlier);
+        }
         self.count += 1;
         self.total += outage.length();
         self.longest = self.longest.max(outage.length());
-        if self.windows.len() < KEPT {
-            self.windows.push(outage);
+        self.windows.push(outage);
+        self.keep_the_longest();
+    }
+
+    /// Forgets the shortest if there is one too many; of those as short as each other, the last.
+    fn keep_the_longest(&mut self) {
+        // The last is not over, or the next one may join it.
+        let earlier = self.windows.iter().enumerate().rev().skip(1);
+        if let Some((shortest, _)) = earlier.min_by_key(|(_, outage)| outage.length())
+            && self.windows.len() > KEPT
+        {
+            self.windows.remove(shortest);
         }
     }
 }
@@ -193,33 +233,69 @@ mod tests {
     }
 
     #[test]
-    fn many_outages_are_counted_without_an_end_but_kept_only_up_to_a_bound() {
-        let events: Vec<_> =
-            (1..=1000).flat_map(|n| [(10 * n, Failed(10 * n)), (10 * n + 2, Verified(10 * n + 1))]).collect();
+    fn many_outages_are_counted_without_an_end_and_the_longest_and_the_one_that_is_open_are_kept() {
+        // The 700th is the longest, and the last is open.
+        let length = |n| if n == 700 { 9 } else { 2 };
+        let mut events: Vec<_> =
+            (1..=1000).flat_map(|n| [(10 * n, Failed(10 * n)), (10 * n + length(n), Verified(10 * n + 1))]).collect();
+        events.push((19_999, Failed(19_999)));
         let outages = outages(&events, 20_000);
-        assert_eq!((outages.windows.len(), outages.count), (KEPT, 1000));
-        assert_eq!((outages.longest, outages.total), (ms(2), ms(2000)));
+        assert_eq!((outages.windows.len(), outages.count), (KEPT, 1001));
+        assert_eq!((outages.longest, outages.total), (ms(9), ms(2 * 999 + 9 + 1)));
+        let kept = windows(&outages);
+        assert_eq!(kept[..KEPT - 2], (1..=598).map(|n| (10 * n, 10 * n + 2, 1)).collect::<Vec<_>>());
+        assert_eq!(kept[KEPT - 2..], [(7_000, 7_009, 1), (19_999, 20_000, 1)]);
+        assert!(outages.windows[KEPT - 1].open);
     }
 
-    /// What the definition says, read from all events so far at each of them: how many milliseconds no echo came back.
-    fn by_definition(events: &[(u64, Event)], end: u64) -> Vec<(u64, u64)> {
-        let (mut windows, mut open): (Vec<(u64, u64)>, Option<u64>) = (Vec::new(), None);
-        for (heard, &(at, event)) in events.iter().enumerate() {
-            let back = || {
-                events[..heard].iter().filter_map(|(_, event)| match event {
-                    Verified(sent) => Some(*sent),
-                    Failed(_) => None,
-                })
-            };
-            match event {
-                Failed(begun) if back().all(|sent| sent <= begun) => {
-                    open = Some(open.map_or(begun, |from| from.min(begun)))
-                }
-                Verified(sent) if open.is_some_and(|from| sent > from) => windows.push((open.take().unwrap(), at)),
-                _ => {}
-            }
+    #[test]
+    fn outages_that_lie_over_each_other_are_one() {
+        for (name, events, expected) in [
+            (
+                "echoes that had come before the server died are read between the failures",
+                &[
+                    (9, Failed(2)),
+                    (10, Verified(3)),
+                    (11, Failed(4)),
+                    (12, Verified(5)),
+                    (13, Failed(6)),
+                    (90, Verified(80)),
+                ][..],
+                &[(2, 90, 3)][..],
+            ),
+            (
+                "an echo from between two attempts that failed closes nothing",
+                &[(9, Failed(2)), (10, Failed(6)), (11, Verified(5)), (12, Failed(3)), (90, Verified(80))],
+                &[(2, 90, 3)],
+            ),
+            (
+                "the last to be heard of joins two",
+                &[(2, Failed(0)), (5, Verified(1)), (8, Failed(7)), (9, Failed(4)), (20, Verified(15))],
+                &[(0, 20, 3)],
+            ),
+        ] {
+            assert_eq!(windows(&outages(events, 100)), expected, "{name}");
         }
-        windows.extend(open.map(|from| (from, end)));
+    }
+
+    /// What the definition says, read from all events: how many milliseconds no echo came back.
+    fn by_definition(events: &[(u64, Event)], end: u64) -> Vec<(u64, u64)> {
+        let echo_after = |begun: u64, events: &[(u64, Event)]| {
+            events.iter().find(|(_, event)| matches!(event, Verified(sent) if *sent > begun)).map(|(at, _)| *at)
+        };
+        let mut windows: Vec<_> = (0..events.len())
+            .filter_map(|heard| {
+                let Failed(begun) = events[heard].1 else { return None };
+                let away = echo_after(begun, &events[..heard]).is_none();
+                away.then(|| (begun, echo_after(begun, &events[heard..]).unwrap_or(end)))
+            })
+            .collect();
+        windows.sort_unstable();
+        windows.dedup_by(|next, one| {
+            let over_each_other = next.0 <= one.1;
+            one.1 = if over_each_other { one.1.max(next.1) } else { one.1 };
+            over_each_other
+        });
         windows
     }
 
@@ -237,7 +313,7 @@ mod tests {
             let outages = outages(&events, now + 1);
             let found: Vec<_> = windows(&outages).into_iter().map(|(from, to, _)| (from, to)).collect();
             prop_assert_eq!(&found, &by_definition(&events, now + 1));
-            prop_assert!(found.is_sorted_by(|one, next| one.1 <= next.1));
+            prop_assert_eq!(outages.total, found.iter().map(|(from, to)| ms(to - from)).sum::<Duration>());
             prop_assert_eq!(outages.count, found.len() as u64);
         }
     }

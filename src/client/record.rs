@@ -6,7 +6,7 @@ use crate::{
     client::{
         connect::why,
         run::Run,
-        tally::{Lost, Moments},
+        tally::{Lost, Moments, NotConnected},
         verify::Difference,
     },
     stop::Stopped,
@@ -96,6 +96,8 @@ pub(crate) struct Record {
     pub run: Rc<Run>,
     /// Whether it has been connected, or has failed to be, at least once.
     arrived: Cell<bool>,
+    /// Whether the last try to connect never got out of this machine.
+    held_back: Cell<bool>,
     /// `None` until the data plane has come to an end.
     end: Cell<Option<End>>,
     parent: Recipient<Stopped<ConnectionExit>>,
@@ -104,7 +106,8 @@ pub(crate) struct Record {
 impl Record {
     pub fn new(connection: usize, log: &Logger, run: Rc<Run>, parent: Recipient<Stopped<ConnectionExit>>) -> Self {
         let log = log.new(o!("connection" => connection));
-        Self { connection, log, run, arrived: Cell::default(), end: Cell::default(), parent }
+        let (arrived, held_back, end) = Default::default();
+        Self { connection, log, run, arrived, held_back, end, parent }
     }
 
     fn arrive(&self) {
@@ -121,6 +124,7 @@ impl Record {
     pub fn connected(&self, server: SocketAddr, begun: Instant, broken: bool) {
         let now = Instant::now();
         slog::info!(self.log, "connected"; "server" => %server);
+        self.held_back.set(false);
         self.arrive();
         let mut tally = self.run.tally.borrow_mut();
         tally.connected(server, now - begun, self.run.since(now));
@@ -139,7 +143,9 @@ impl Record {
             true => slog::warn!(self.log, "connect failed"; "reason" => %error),
             false => slog::debug!(self.log, "connect failed"; "reason" => %error),
         }
-        self.run.tally.borrow_mut().not_connected(self.run.since(begun), why(error));
+        let why = why(error);
+        self.held_back.set(why == NotConnected::Local);
+        self.run.tally.borrow_mut().not_connected(self.run.since(begun), why);
         self.arrive();
     }
 
@@ -190,17 +196,19 @@ impl Record {
         slog::error!(self.log, "echo wrong"; "n" => n, "offset" => offset, "expected" => expected, "got" => got);
     }
 
-    pub fn lost(&self, message: &Message, reason: Lost) {
+    /// The attempt began at `begun`.
+    pub fn lost(&self, message: &Message, begun: Instant, reason: Lost) {
         slog::warn!(self.log, "echo lost"; "n" => message.n, "reason" => reason.as_str());
         let mut tally = self.run.tally.borrow_mut();
-        tally.lost(self.run.since(message.due), self.run.since(message.sent), reason);
+        tally.lost(self.run.since(message.due), Some(self.run.since(begun)), reason);
         tally.bytes.lost += message.length;
     }
 
-    /// A message was not sent in time. The log hears of it by `tell_unsent`.
+    /// A message was not sent in time: the attempt began when it was due. The log hears of it by `tell_unsent`.
     pub fn unsent(&self, due: Instant) {
         let due = self.run.since(due);
-        self.run.tally.borrow_mut().lost(due, due, Lost::Unsent);
+        let begun = (!self.held_back.get()).then_some(due);
+        self.run.tally.borrow_mut().lost(due, begun, Lost::Unsent);
     }
 
     /// Messages that were not sent in time, told in one line: there can be thousands a second.

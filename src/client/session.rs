@@ -278,6 +278,8 @@ impl<'a, C: Connect> Session<'a, C> {
                 Err(gave_up) => self.gave_up(begun, gave_up).await?,
             }
         };
+        // What came too late until now has waited for this connection.
+        self.count_unsent(Instant::now());
         self.record.connected(server, try_begun, self.broken);
         (self.broken, self.barren) = (false, true);
         let now = Instant::now();
@@ -512,7 +514,7 @@ impl<'a, C: Connect> Session<'a, C> {
     fn count_unsent(&mut self, now: Instant) {
         let timeout = self.plan.traffic.timeout;
         while let Some(message) = self.again.pop_front_if(|message| now > message.due + timeout) {
-            self.record.lost(&message, Lost::Closed);
+            self.record.lost(&message, message.sent, Lost::Closed);
         }
         while let Some(due) = self.due(self.n + 1).filter(|due| now > *due + timeout && !self.all_sent()) {
             self.skip(due);
@@ -578,7 +580,7 @@ impl<'a, C: Connect> Session<'a, C> {
             if message.resent < resend {
                 self.again.push_front(message);
             } else {
-                self.record.lost(&message, Lost::Closed);
+                self.record.lost(&message, message.sent, Lost::Closed);
             }
         }
     }
@@ -590,6 +592,9 @@ impl<'a, C: Connect> Session<'a, C> {
         let now = Instant::now();
         let period = if self.pace().is_some() { Duration::ZERO } else { self.plan.traffic.period };
         self.rooms.resize(self.plan.pipeline(), now + period);
+        // A message that ran out of time did so from when it was due. It may have waited for a server that was away.
+        let is_late = failure == Failure::Lost(Lost::Timeout);
+        let begun = |message: &Message| if is_late { message.due } else { message.sent };
         // During a stop the client cannot tell whose fault a loss is: a server that stops at the same time owes no echo.
         let stopped = self.order.is(Stop::Drain);
         let reason = match failure {
@@ -608,13 +613,13 @@ impl<'a, C: Connect> Session<'a, C> {
             Failure::Lost(_) if stopped && !open.pipeline.is_empty() => Closed::Stopped,
             Failure::Lost(reason) => {
                 if let Some(message) = open.pipeline.pop() {
-                    self.record.lost(&message, reason);
+                    self.record.lost(&message, begun(&message), reason);
                 }
                 Closed::Lost(reason)
             }
         };
         while !stopped && let Some(message) = open.pipeline.pop() {
-            self.record.lost(&message, Lost::Abandoned);
+            self.record.lost(&message, begun(&message), Lost::Abandoned);
         }
         open.close(reason);
     }
@@ -643,7 +648,7 @@ impl<'a, C: Connect> Session<'a, C> {
         self.expire(now);
         while let Some(message) = self.again.pop_front() {
             match is_lost {
-                true => self.record.lost(&message, Lost::Closed),
+                true => self.record.lost(&message, message.sent, Lost::Closed),
                 false => self.record.given_up(message.n, message.length),
             }
         }
@@ -684,6 +689,7 @@ mod tests {
         report::Bytes,
         testing::{Clients, Heard, Scripted, expect_end, plan, receive, record, scripted, traffic},
     };
+    use std::io;
     use tokio::{
         io::{AsyncReadExt, DuplexStream, copy, split},
         time::{advance, pause as pause_clock, resume as resume_clock, sleep},
@@ -1219,6 +1225,52 @@ mod tests {
         bench.server.hangs.set(true);
         assert!(matches!(bench.heard.end().await, End::Unreachable { .. }));
         assert_eq!(bench.heard.run.tally.borrow().connections.unanswered, 1);
+    }
+
+    /// How many outages there were.
+    fn outages(bench: &Bench) -> u64 {
+        let mut tally = bench.heard.run.tally.borrow_mut();
+        tally.outages.finish(Duration::from_secs(60));
+        tally.outages.count
+    }
+
+    #[actix::test]
+    async fn messages_that_waited_for_a_server_and_then_run_out_of_time_belong_to_the_outage_that_is_over() {
+        let (duration, timeout) = (Duration::from_millis(1400), Duration::from_millis(500));
+        let mut bench = start(TrafficSettings { rate: vec![10.0], duration, timeout, pipeline: 2, ..traffic(0) });
+        let stream = bench.clients.echo(1).await;
+        bench.heard.event("echo verified").await;
+        bench.server.refusals.set(refusals_for(Duration::from_secs(1)));
+        drop(stream);
+        // It is back, answers three of those that have waited, and two of them too late.
+        let mut stream = bench.clients.accept().await;
+        let mut out = VecDeque::from([receive(&mut stream).await, receive(&mut stream).await]);
+        for _ in 0..3 {
+            sleep(Duration::from_millis(10)).await;
+            send(&mut stream, out.pop_front().unwrap().as_bytes()).await;
+            out.push_back(receive(&mut stream).await);
+        }
+        expect_end(stream).await;
+        expect_end(bench.clients.echo(3).await).await;
+        assert_eq!(bench.heard.end().await, End::Finished);
+        assert_eq!(bench.heard.counts(), [7, 0, 7, 0]);
+        let by = bench.heard.run.tally.borrow().lost_by;
+        assert_eq!((by.unsent, by.timeout, by.abandoned), (5, 1, 1));
+        assert_eq!(outages(&bench), 1);
+    }
+
+    #[actix::test]
+    async fn messages_that_a_lack_of_local_ports_kept_from_going_out_are_no_outage() {
+        // The second lack ends in the pause in which the last message runs out of time.
+        for (lack, lost) in [(3100, 3), (3500, 4), (3700, 4)].map(|(ms, lost)| (Duration::from_millis(ms), lost)) {
+            let mut bench = start_after(refusals_for(lack), timetable());
+            bench.server.refusal.set(io::ErrorKind::AddrNotAvailable);
+            expect_end(bench.clients.echo(4 - lost as usize).await).await;
+            assert_eq!(bench.heard.end().await, End::Finished);
+            assert_eq!(bench.heard.counts(), [4 - lost, 0, lost, 0]);
+            assert_eq!(outages(&bench), 0, "{lack:?}");
+            resume_clock();
+        }
     }
 
     #[actix::test]

@@ -203,11 +203,14 @@ impl Tally {
         }
     }
 
-    /// `begun` is when the attempt began: when the message was sent, or was due if it was not.
-    pub fn lost(&mut self, due: Duration, begun: Duration, reason: Lost) {
+    /// `begun` is when the attempt began; `None` if this machine kept the message from going out. That says nothing about the
+    /// server.
+    pub fn lost(&mut self, due: Duration, begun: Option<Duration>, reason: Lost) {
         self.lost += 1;
         *self.lost_by.of(reason) += 1;
-        self.outages.failed(begun, reason.as_str());
+        if let Some(begun) = begun {
+            self.outages.failed(begun, reason.as_str());
+        }
         self.timeline.row(due).lost += 1;
         if let Some(step) = step(&mut self.steps, due) {
             step.lost += 1;
@@ -274,7 +277,7 @@ mod tests {
             tally.verified(&Moments { due: ms(due), sent: ms(sent), back: ms(back) }, ms(back - sent));
         }
         tally.wrong(ms(1500));
-        tally.lost(ms(1999), ms(1999), Lost::Unsent);
+        tally.lost(ms(1999), Some(ms(1999)), Lost::Unsent);
         assert_eq!((tally.due(), tally.verified, tally.wrong, tally.lost, tally.lost_by.unsent), (5, 3, 1, 1, 1));
         assert_eq!([0, 1].map(|step| (tally.steps[step].due(), tally.steps[step].verified)), [(2, 2), (3, 1)]);
         assert_eq!(tally.timeline.rows.iter().map(|row| row.due()).collect::<Vec<_>>(), [2, 3]);

@@ -25,6 +25,8 @@ const PIPE: usize = 64;
 pub(crate) struct Scripted {
     accepted: UnboundedSender<DuplexStream>,
     pub refusals: Cell<u32>,
+    /// The error of a try that is refused.
+    pub refusal: Cell<io::ErrorKind>,
     /// Whether a try that is not refused gets no answer.
     pub hangs: Cell<bool>,
 }
@@ -32,7 +34,8 @@ pub(crate) struct Scripted {
 /// A server, and the clients that connect to it.
 pub(crate) fn scripted() -> (Rc<Scripted>, Clients) {
     let (accepted, clients) = unbounded_channel();
-    (Rc::new(Scripted { accepted, refusals: Cell::default(), hangs: Cell::default() }), Clients(clients))
+    let refusal = Cell::new(io::ErrorKind::ConnectionRefused);
+    (Rc::new(Scripted { accepted, refusals: Cell::default(), refusal, hangs: Cell::default() }), Clients(clients))
 }
 
 impl Connect for Scripted {
@@ -41,7 +44,7 @@ impl Connect for Scripted {
     async fn connect(&self, _: Instant) -> io::Result<(DuplexStream, SocketAddr)> {
         if self.refusals.get() > 0 {
             self.refusals.set(self.refusals.get() - 1);
-            return Err(io::ErrorKind::ConnectionRefused.into());
+            return Err(self.refusal.get().into());
         }
         if self.hangs.get() {
             std::future::pending().await
