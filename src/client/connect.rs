@@ -10,6 +10,7 @@ use futures_util::{
 };
 use std::{
     cell::{Cell, RefCell},
+    hash::{BuildHasher, RandomState},
     io,
     net::{SocketAddr, ToSocketAddrs},
     time::Duration,
@@ -36,8 +37,13 @@ pub(crate) trait Connect: 'static {
     /// A connection to it.
     type Stream: AsyncRead + AsyncWrite + Unpin + 'static;
 
-    /// Tries once, and gives every address its turn before the deadline.
-    async fn connect(&self, deadline: Instant) -> io::Result<(Self::Stream, SocketAddr)>;
+    /// Tries once, and gives every address its turn before the deadline. `passed_over` hears of each address that failed while
+    /// another one was left. If the last one fails too, the error is its.
+    async fn connect(
+        &self,
+        deadline: Instant,
+        passed_over: impl FnMut(SocketAddr, &io::Error),
+    ) -> io::Result<(Self::Stream, SocketAddr)>;
 }
 
 /// No try has made a connection before the deadline.
@@ -48,13 +54,14 @@ pub(crate) struct GaveUp {
     pub cut: Option<Instant>,
 }
 
-/// Tries at intervals that grow up to `longest_pause`, until a try succeeds or `deadline` has come. `failed` hears of each try
-/// that failed: its error, when it began, and whether it is the first. It gives the deadline for the tries that follow. With
-/// the connection comes when its try began.
+/// Tries at intervals that grow up to `longest_pause`, until a try succeeds or `deadline` has come. `passed_over` is as in
+/// [`Connect::connect`]. `failed` hears of each try that failed: its error, when it began, and whether it is the first. It
+/// gives the deadline for the tries that follow. With the connection comes when its try began.
 pub(crate) async fn keep_trying<C: Connect>(
     server: &C,
     mut deadline: Instant,
     longest_pause: Duration,
+    mut passed_over: impl FnMut(SocketAddr, &io::Error),
     mut failed: impl FnMut(&io::Error, Instant, bool) -> Instant,
 ) -> Result<(C::Stream, SocketAddr, Instant), GaveUp> {
     let (mut pause, mut last) = (FIRST_PAUSE, None);
@@ -63,7 +70,7 @@ pub(crate) async fn keep_trying<C: Connect>(
         if begun >= deadline {
             return Err(GaveUp { error: last, cut: None });
         }
-        match timeout_at(deadline, server.connect(deadline)).await {
+        match timeout_at(deadline, server.connect(deadline, &mut passed_over)).await {
             Ok(Ok((stream, address))) => return Ok((stream, address, begun)),
             Ok(Err(error)) if Instant::now() < deadline => {
                 deadline = failed(&error, begun, last.is_none());
@@ -119,7 +126,8 @@ type Addresses = Result<Vec<SocketAddr>, String>;
 /// A TCP server by its address or its name.
 pub(crate) struct TcpServer {
     address: String,
-    /// How many connects there were: the addresses take turns.
+    /// The addresses take turns, from connect to connect. The first turn is random: many clients of few connections each
+    /// would otherwise all begin with the same address.
     turn: Cell<usize>,
     /// The look-up under way, if there is one. All connections that need it meanwhile share it, so that many connections to
     /// a missing server make one thread and not many.
@@ -128,7 +136,8 @@ pub(crate) struct TcpServer {
 
 impl TcpServer {
     pub fn new(address: String) -> Self {
-        Self { address, turn: Cell::new(0), lookup: RefCell::new(None) }
+        let turn = Cell::new(RandomState::new().hash_one(&address) as usize);
+        Self { address, turn, lookup: RefCell::new(None) }
     }
 
     async fn addresses(&self) -> io::Result<Vec<SocketAddr>> {
@@ -146,23 +155,30 @@ impl TcpServer {
 impl Connect for TcpServer {
     type Stream = TcpStream;
 
-    async fn connect(&self, deadline: Instant) -> io::Result<(TcpStream, SocketAddr)> {
+    async fn connect(
+        &self,
+        deadline: Instant,
+        mut passed_over: impl FnMut(SocketAddr, &io::Error),
+    ) -> io::Result<(TcpStream, SocketAddr)> {
         let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-        let addresses = by_turns(self.addresses().await?, self.turn.replace(self.turn.get() + 1));
-        for (left, address) in (1..=addresses.len() as u32).rev().zip(addresses) {
-            let share = deadline.saturating_duration_since(Instant::now()) / left;
-            match timeout(ADDRESS_TIMEOUT.min(share), TcpStream::connect(address)).await {
+        let addresses = by_turns(self.addresses().await?, self.turn.replace(self.turn.get().wrapping_add(1)));
+        for (left, address) in (0..addresses.len() as u32).rev().zip(addresses) {
+            let share = deadline.saturating_duration_since(Instant::now()) / (left + 1);
+            last = match timeout(ADDRESS_TIMEOUT.min(share), TcpStream::connect(address)).await {
                 Ok(Ok(stream)) if is_itself(&stream) => {
                     // A reset leaves no TIME_WAIT on this port, which is the server's.
                     stream.set_zero_linger()?;
-                    last = io::ErrorKind::ConnectionRefused.into();
+                    io::ErrorKind::ConnectionRefused.into()
                 }
                 Ok(Ok(stream)) => {
                     stream.set_nodelay(true)?;
                     return Ok((stream, address));
                 }
-                Ok(Err(error)) => last = in_plain_words(error),
-                Err(_) => last = no_answer(),
+                Ok(Err(error)) => in_plain_words(error),
+                Err(_) => no_answer(),
+            };
+            if left > 0 {
+                passed_over(address, &last);
             }
         }
         Err(last)
@@ -190,7 +206,7 @@ fn is_itself(stream: &TcpStream) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::Ipv4Addr;
+    use std::{collections::BTreeSet, net::Ipv4Addr};
     use tokio::{
         io::{DuplexStream, duplex},
         net::{TcpListener, TcpSocket},
@@ -219,7 +235,11 @@ mod tests {
     impl Connect for Refusing {
         type Stream = DuplexStream;
 
-        async fn connect(&self, _: Instant) -> io::Result<(DuplexStream, SocketAddr)> {
+        async fn connect(
+            &self,
+            _: Instant,
+            _: impl FnMut(SocketAddr, &io::Error),
+        ) -> io::Result<(DuplexStream, SocketAddr)> {
             self.tries.borrow_mut().push(Instant::now());
             match self.left.get() {
                 0 => Ok((duplex(1).0, (LOOPBACK, 1).into())),
@@ -237,14 +257,18 @@ mod tests {
     impl Connect for Silent {
         type Stream = DuplexStream;
 
-        async fn connect(&self, _: Instant) -> io::Result<(DuplexStream, SocketAddr)> {
+        async fn connect(
+            &self,
+            _: Instant,
+            _: impl FnMut(SocketAddr, &io::Error),
+        ) -> io::Result<(DuplexStream, SocketAddr)> {
             std::future::pending().await
         }
     }
 
     async fn kept_trying<C: Connect>(server: &C, limit: Duration) -> Result<(), Option<io::ErrorKind>> {
         let deadline = Instant::now() + limit;
-        let tried = keep_trying(server, deadline, LONGEST_PAUSE, |_, _, _| deadline).await;
+        let tried = keep_trying(server, deadline, LONGEST_PAUSE, |_, _| (), |_, _, _| deadline).await;
         tried.map(|_| ()).map_err(|GaveUp { error, .. }| error.map(|error| error.kind()))
     }
 
@@ -269,15 +293,35 @@ mod tests {
         assert_eq!(started.elapsed(), Duration::from_secs(10));
     }
 
-    #[tokio::test]
-    async fn every_address_of_a_name_is_tried() {
-        let listener = TcpListener::bind((LOOPBACK, 0)).await.unwrap();
-        let port = listener.local_addr().unwrap().port();
+    /// A server with two addresses, of which the next try takes the dead one first.
+    fn dead_and_live(dead: SocketAddr, live: SocketAddr) -> TcpServer {
         let server = TcpServer::new(String::new());
-        let found = vec![(LOOPBACK, free_port()).into(), (LOOPBACK, port).into()];
-        server.lookup.replace(Some(async { Ok(found) }.boxed_local().shared()));
-        let (_, address) = server.connect(Instant::now() + PATIENCE).await.unwrap();
-        assert_eq!(address.port(), port);
+        server.turn.set(usize::from(dead > live));
+        server.lookup.replace(Some(async move { Ok(vec![dead, live]) }.boxed_local().shared()));
+        server
+    }
+
+    /// Connects, and gives the addresses that were passed over, each with why.
+    async fn passed_over(
+        server: &TcpServer,
+        limit: Duration,
+    ) -> (io::Result<SocketAddr>, Vec<(SocketAddr, NotConnected)>) {
+        let mut passed = Vec::new();
+        let connected =
+            server.connect(Instant::now() + limit, |address, error| passed.push((address, why(error)))).await;
+        (connected.map(|(_, address)| address), passed)
+    }
+
+    #[tokio::test]
+    async fn every_address_of_a_name_is_tried_and_each_that_refuses_is_told_of_once() {
+        let listener = TcpListener::bind((LOOPBACK, 0)).await.unwrap();
+        let (live, dead) = (listener.local_addr().unwrap(), (LOOPBACK, free_port()).into());
+        let (connected, passed) = passed_over(&dead_and_live(dead, live), PATIENCE).await;
+        assert_eq!((connected.unwrap(), passed), (live, vec![(dead, NotConnected::Refused)]));
+        drop(listener);
+        let (connected, passed) = passed_over(&dead_and_live(dead, live), PATIENCE).await;
+        assert_eq!(connected.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+        assert_eq!(passed, [(dead, NotConnected::Refused)], "the last is the error");
     }
 
     #[tokio::test]
@@ -290,9 +334,8 @@ mod tests {
         let _first = TcpStream::connect(dead).await.unwrap();
         let listener = TcpListener::bind((LOOPBACK, 0)).await.unwrap();
         let live = listener.local_addr().unwrap();
-        let server = TcpServer::new(String::new());
-        server.lookup.replace(Some(async move { Ok(vec![dead, live]) }.boxed_local().shared()));
-        assert_eq!(kept_trying(&server, Duration::from_secs(1)).await, Ok(()));
+        let (connected, passed) = passed_over(&dead_and_live(dead, live), Duration::from_secs(1)).await;
+        assert_eq!((connected.unwrap(), passed), (live, vec![(dead, NotConnected::Unanswered)]));
     }
 
     #[tokio::test]
@@ -331,6 +374,13 @@ mod tests {
     }
 
     #[test]
+    fn not_every_client_begins_with_the_same_address() {
+        let found: Vec<SocketAddr> = (1..=2).map(|port| (LOOPBACK, port).into()).collect();
+        let first = |_| by_turns(found.clone(), TcpServer::new("name:1".into()).turn.get())[0];
+        assert_eq!((0..100).map(first).collect::<BTreeSet<_>>().len(), 2);
+    }
+
+    #[test]
     fn an_error_tells_whether_the_server_refused_was_silent_or_was_never_asked() {
         for (code, expected) in [
             (libc::ECONNREFUSED, NotConnected::Refused),
@@ -350,7 +400,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_unknown_name_is_an_error() {
-        assert!(TcpServer::new("no-such-name.invalid:1".into()).connect(Instant::now() + PATIENCE).await.is_err());
+        assert!(passed_over(&TcpServer::new("no-such-name.invalid:1".into()), PATIENCE).await.0.is_err());
     }
 
     #[tokio::test]

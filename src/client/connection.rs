@@ -67,7 +67,11 @@ mod tests {
     impl Connect for Trap {
         type Stream = DuplexStream;
 
-        async fn connect(&self, _: Instant) -> io::Result<(DuplexStream, SocketAddr)> {
+        async fn connect(
+            &self,
+            _: Instant,
+            _: impl FnMut(SocketAddr, &io::Error),
+        ) -> io::Result<(DuplexStream, SocketAddr)> {
             panic!("told to")
         }
     }

@@ -72,7 +72,7 @@ async fn round_trip<C: Connect>(server: &C, header: &[u8], limit: Duration) -> i
     let deadline = Instant::now() + limit;
     let message = unique_message();
     let echoed = async {
-        let (mut stream, _) = server.connect(deadline).await?;
+        let (mut stream, _) = server.connect(deadline, |_, _| ()).await?;
         stream.write_all(header).await?;
         echo(&mut stream, message.as_bytes()).await.map_err(reason)
     };

@@ -136,6 +136,12 @@ impl Record {
         self.run.tally.borrow_mut().connections.renewed += 1;
     }
 
+    /// One address of the server has failed, and the try goes on with the next one.
+    pub fn passed_over(&self, address: SocketAddr, error: &io::Error) {
+        slog::debug!(self.log, "connect failed"; "server" => %address, "reason" => %error);
+        self.run.tally.borrow_mut().passed_over(why(error));
+    }
+
     /// The try that began at `begun` has failed.
     pub fn not_connected(&self, error: &io::Error, begun: Instant, is_first: bool) {
         // Warned of once, so that a reader of the log sees why the client waits. Later tries would only repeat it.

@@ -161,9 +161,9 @@ struct Session<'a, C: Connect> {
     alarm: Option<Until>,
     /// Whether the last stream ended otherwise than planned.
     broken: bool,
-    /// Whether the last stream has brought no echo. The client then pauses: otherwise it would connect thousands of times a
-    /// second to a server that accepts and closes at once.
-    barren: bool,
+    /// When the last stream was made, if it has brought no echo. The client then pauses: otherwise it would connect thousands
+    /// of times a second to a server that accepts and closes at once.
+    barren: Option<Instant>,
 }
 
 impl<'a, C: Connect> Session<'a, C> {
@@ -186,7 +186,7 @@ impl<'a, C: Connect> Session<'a, C> {
             timer: Box::pin(sleep_until(now)),
             alarm: None,
             broken: false,
-            barren: false,
+            barren: None,
         }
     }
 
@@ -209,7 +209,10 @@ impl<'a, C: Connect> Session<'a, C> {
         }
         match poll_fn(|cx| self.poll_talk(cx)).await {
             Talked::Over(end) => return ControlFlow::Break(end),
-            Talked::Enough => self.close(Closed::Done).await,
+            Talked::Enough => {
+                self.barren = None;
+                self.close(Closed::Done).await;
+            }
             Talked::Failed(failure) => self.failed(failure).await,
         }
         ControlFlow::Continue(())
@@ -231,11 +234,14 @@ impl<'a, C: Connect> Session<'a, C> {
         at_end && self.again.is_empty()
     }
 
-    /// When the next message is to be sent: when it is due and there is room for it.
+    /// When the next message is to be sent: when it is due and there is room for it. One that is sent again waits for no
+    /// period.
     fn next(&self) -> Option<Instant> {
         let room = *self.rooms.front()?;
+        if let Some(message) = self.again.front() {
+            return Some(message.sent);
+        }
         match self.pace() {
-            _ if !self.again.is_empty() => Some(room),
             _ if self.all_sent() => None,
             Some(_) => self.due(self.n + 1).map(|due| due.max(room)),
             None => Some(room),
@@ -270,8 +276,8 @@ impl<'a, C: Connect> Session<'a, C> {
         if self.broken {
             self.record.reconnecting();
         }
-        let pause = if self.barren { FIRST_PAUSE } else { Duration::ZERO };
-        let begun = Instant::now() + pause;
+        let now = Instant::now();
+        let begun = self.barren.map_or(now, |made| now.max(made + FIRST_PAUSE));
         let (stream, server, try_begun) = loop {
             match self.try_to_connect(begun).await? {
                 Ok(connected) => break connected,
@@ -281,8 +287,8 @@ impl<'a, C: Connect> Session<'a, C> {
         // What came too late until now has waited for this connection.
         self.count_unsent(Instant::now());
         self.record.connected(server, try_begun, self.broken);
-        (self.broken, self.barren) = (false, true);
         let now = Instant::now();
+        (self.broken, self.barren) = (false, Some(now));
         self.rooms.iter_mut().for_each(|room| *room = now.max(*room));
         let renewal = self.renewal(now);
         let closing = Closing { record: self.record.clone(), server, verified: 0, reason: None };
@@ -301,7 +307,9 @@ impl<'a, C: Connect> Session<'a, C> {
         begun: Instant,
     ) -> ControlFlow<End, Result<(C::Stream, SocketAddr, Instant), GaveUp>> {
         let (order, server, deadline) = (self.order.clone(), self.server, self.deadline(begun));
-        let longest_pause = if self.pace().is_some() { MEASURING_PAUSE } else { LONGEST_PAUSE };
+        let record = self.record.clone();
+        let is_measuring = self.pace().is_some() || self.record.run.tally.borrow().verified > 0;
+        let longest_pause = if is_measuring { MEASURING_PAUSE } else { LONGEST_PAUSE };
         let connecting = async {
             // A timer would take a millisecond even where no wait is due.
             if begun > Instant::now() {
@@ -313,7 +321,8 @@ impl<'a, C: Connect> Session<'a, C> {
                 self.count_unsent(Instant::now());
                 self.deadline(begun)
             };
-            keep_trying(server, deadline, longest_pause, failed).await
+            keep_trying(server, deadline, longest_pause, |address, error| record.passed_over(address, error), failed)
+                .await
         };
         tokio::select! {
             biased;
@@ -915,7 +924,7 @@ mod tests {
         drop(stream);
         let gone = Instant::now();
         bench.clients.echo(1).await;
-        assert_eq!(took(gone), ORDER_PATIENCE + Duration::from_millis(50 + 100 + 200 + 400 + 800));
+        assert_eq!(took(gone), ORDER_PATIENCE + FIRST_PAUSE + 4 * MEASURING_PAUSE);
         assert_eq!(bench.heard.end().await, End::Finished);
         assert_eq!(bench.heard.counts(), [2, 0, 1, 0]);
     }
@@ -1219,6 +1228,32 @@ mod tests {
         assert_eq!(bench.heard.counts(), [0, 0, 3, 0]);
     }
 
+    /// Has two addresses. The first one refuses.
+    struct FirstRefuses(Rc<Scripted>);
+
+    impl Connect for FirstRefuses {
+        type Stream = DuplexStream;
+
+        async fn connect(
+            &self,
+            deadline: Instant,
+            mut passed_over: impl FnMut(SocketAddr, &io::Error),
+        ) -> io::Result<(DuplexStream, SocketAddr)> {
+            passed_over(([127, 0, 0, 2], 1).into(), &io::ErrorKind::ConnectionRefused.into());
+            self.0.connect(deadline, passed_over).await
+        }
+    }
+
+    #[actix::test]
+    async fn an_address_that_refuses_is_counted_and_the_next_one_takes_the_connection() {
+        let ((server, mut clients), (record, mut heard)) = (scripted(), record(&traffic(1)));
+        actix::spawn(converse(plan(traffic(1)).into(), FirstRefuses(server).into(), Rc::default(), record.into()));
+        drop(clients.echo(1).await);
+        assert_eq!(heard.end().await, End::Finished);
+        let tally = heard.run.tally.borrow();
+        assert_eq!((tally.connections.refused, tally.connections.made, tally.outages.count), (1, 1, 0));
+    }
+
     #[actix::test]
     async fn a_try_without_an_answer_that_ends_the_session_is_unanswered() {
         let mut bench = start(traffic(1));
@@ -1360,6 +1395,23 @@ mod tests {
     }
 
     #[actix::test]
+    async fn a_message_is_sent_again_within_its_timeout_however_long_the_period() {
+        let mut bench = start(TrafficSettings { resend: 1, period: Duration::from_secs(6), ..traffic(2) });
+        let stream = bench.clients.echo(1).await;
+        bench.heard.event("echo verified").await;
+        drop(stream);
+        let mut stream = bench.clients.accept().await;
+        assert_eq!(receive(&mut stream).await, "2\n");
+        let closed = Instant::now();
+        drop(stream);
+        let stream = bench.clients.echo(1).await;
+        assert_eq!(took(closed), FIRST_PAUSE);
+        expect_end(stream).await;
+        assert_eq!(bench.heard.end().await, End::Finished);
+        assert_eq!((bench.heard.counts(), bench.heard.run.tally.borrow().resent), ([2, 0, 0, 0], 1));
+    }
+
+    #[actix::test]
     async fn a_message_of_whose_echo_a_byte_has_come_is_not_sent_again() {
         let mut bench = start(TrafficSettings { resend: 1, ..traffic(1) });
         let mut stream = bench.clients.accept().await;
@@ -1381,6 +1433,30 @@ mod tests {
         bench.order.give(Stop::Drain);
         assert_eq!(bench.heard.end().await, End::Stopped);
         assert_eq!(bench.heard.counts(), GIVEN_UP);
+    }
+
+    #[actix::test]
+    async fn a_stream_that_is_replaced_before_its_first_message_is_replaced_at_once() {
+        let renew = FIRST_PAUSE / 5;
+        let mut bench = start(TrafficSettings { renew, rate: vec![1.0], ..traffic(2) });
+        drop(bench.clients.echo(1).await);
+        expect_end(bench.clients.accept().await).await;
+        bench.heard.event("connection closed").await;
+        let closed = Instant::now();
+        bench.clients.accept().await;
+        assert_eq!(took(closed), Duration::ZERO);
+    }
+
+    #[actix::test]
+    async fn a_stream_that_has_lasted_is_replaced_at_once_though_it_brought_no_echo() {
+        let mut bench = start(traffic(0));
+        let mut stream = bench.clients.accept().await;
+        sleep(FIRST_PAUSE).await;
+        send(&mut stream, b"?").await;
+        bench.heard.event("connection closed").await;
+        let closed = Instant::now();
+        bench.clients.accept().await;
+        assert_eq!(took(closed), Duration::ZERO);
     }
 
     #[actix::test]

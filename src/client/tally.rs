@@ -225,18 +225,23 @@ impl Tally {
         self.timeline.connections(at, self.open);
     }
 
+    /// A try that began at `begun` has failed, `why` at the last address.
     pub fn not_connected(&mut self, begun: Duration, why: NotConnected) {
+        self.passed_over(why);
         match why {
-            NotConnected::Refused => {
-                self.connections.refused += 1;
-                self.outages.failed(begun, "refused");
-            }
-            NotConnected::Unanswered => {
-                self.connections.unanswered += 1;
-                self.outages.failed(begun, "unanswered");
-            }
-            NotConnected::Local => self.local_failures += 1,
+            NotConnected::Refused => self.outages.failed(begun, "refused"),
+            NotConnected::Unanswered => self.outages.failed(begun, "unanswered"),
+            NotConnected::Local => {}
         }
+    }
+
+    /// One of several addresses has failed. Alone this is no outage: the try goes on with the next address.
+    pub fn passed_over(&mut self, why: NotConnected) {
+        *match why {
+            NotConnected::Refused => &mut self.connections.refused,
+            NotConnected::Unanswered => &mut self.connections.unanswered,
+            NotConnected::Local => &mut self.local_failures,
+        } += 1;
     }
 
     /// A connection has ended, over which `verified` echoes came.
@@ -315,5 +320,16 @@ mod tests {
         tally.not_connected(ms(4), NotConnected::Unanswered);
         tally.finish(ms(5), Usage::default());
         assert_eq!((tally.outages.count, tally.connections.refused, tally.connections.unanswered), (1, 1, 1));
+    }
+
+    #[test]
+    fn an_address_that_is_passed_over_counts_and_is_no_outage() {
+        let mut tally = Tally::default();
+        for why in [NotConnected::Refused, NotConnected::Unanswered, NotConnected::Local] {
+            tally.passed_over(why);
+        }
+        tally.finish(ms(2), Usage::default());
+        assert_eq!((tally.connections.refused, tally.connections.unanswered, tally.local_failures), (1, 1, 1));
+        assert_eq!(tally.outages.count, 0);
     }
 }

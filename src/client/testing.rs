@@ -41,7 +41,11 @@ pub(crate) fn scripted() -> (Rc<Scripted>, Clients) {
 impl Connect for Scripted {
     type Stream = DuplexStream;
 
-    async fn connect(&self, _: Instant) -> io::Result<(DuplexStream, SocketAddr)> {
+    async fn connect(
+        &self,
+        _: Instant,
+        _: impl FnMut(SocketAddr, &io::Error),
+    ) -> io::Result<(DuplexStream, SocketAddr)> {
         if self.refusals.get() > 0 {
             self.refusals.set(self.refusals.get() - 1);
             return Err(self.refusal.get().into());

@@ -54,9 +54,9 @@ pub struct Bytes {
 pub struct Connections {
     /// Connections that were made.
     pub made: u64,
-    /// Attempts that were refused.
+    /// Connects that an address has refused, also if the next address of the name has taken the connection.
     pub refused: u64,
-    /// Attempts that were not answered in time, or failed in another way.
+    /// Connects that an address has not answered in time, or that failed in another way.
     pub unanswered: u64,
     /// Connections that the server ended.
     pub closed_by_server: u64,
