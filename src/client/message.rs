@@ -7,8 +7,8 @@
 pub(crate) enum Content {
     /// The literal parts of a text. The message's number stands between each two.
     Text(Vec<Vec<u8>>),
-    /// So many bytes. Each is a function of connection, message and place, so that no two can be mixed up unseen.
-    Binary { connection: u64, size: usize },
+    /// So many bytes. Each is a function of client, connection, message and place, so that no two can be mixed up unseen.
+    Binary { client: u64, connection: u64, size: usize },
 }
 
 impl Content {
@@ -25,6 +25,12 @@ impl Content {
         }
         parts.last_mut().expect("it begins with one").push(b'\n');
         Self::Text(parts)
+    }
+
+    /// Bytes that are a connection's own.
+    pub fn binary(id: &str, connection: usize, size: usize) -> Self {
+        let client = id.bytes().fold(0, |hash, byte| scrambled(hash ^ u64::from(byte)));
+        Self::Binary { client, connection: connection as u64, size }
     }
 
     /// The length of the `n`th message.
@@ -49,8 +55,8 @@ impl Content {
                     bytes.extend_from_slice(part);
                 }
             }
-            Self::Binary { connection, size } => {
-                let begin = scrambled(connection.rotate_left(32) ^ n);
+            Self::Binary { client, connection, size } => {
+                let begin = scrambled(client ^ connection.rotate_left(32) ^ n);
                 let words = (0..size.div_ceil(8) as u64).flat_map(|word| scrambled(begin ^ word).to_le_bytes());
                 bytes.extend(words.take(*size));
             }
@@ -83,7 +89,7 @@ mod tests {
             for template in ["", "{n}", "{n} {id} {n}"] {
                 message(&Content::text(template, "c-{n}"), n);
             }
-            message(&Content::Binary { connection: 1, size: 9 }, n);
+            message(&Content::binary("c", 1, 9), n);
         }
     }
 
@@ -108,13 +114,16 @@ mod tests {
 
     #[test]
     fn a_binary_message_has_its_size_and_differs_from_every_other_at_every_place() {
-        let of = |connection, n, size| message(&Content::Binary { connection, size }, n);
+        let of = |connection, n, size| message(&Content::binary("c-1", connection, size), n);
         for size in [1, 7, 8, 9, 100] {
             assert_eq!(of(1, 1, size).len(), size);
         }
         let one = of(1, 1, 64);
         assert_eq!(one, of(1, 1, 64), "the same message is the same");
-        for other in [of(2, 1, 64), of(1, 2, 64), one[8..].iter().chain(&one[..8]).copied().collect()] {
+        let of_another_client = message(&Content::binary("c-2", 1, 64), 1);
+        for other in
+            [of_another_client, of(2, 1, 64), of(1, 2, 64), one[8..].iter().chain(&one[..8]).copied().collect()]
+        {
             let alike = one.iter().zip(&other).filter(|(one, other)| one == other).count();
             assert!(alike < 8, "{alike} of 64 bytes are alike");
         }

@@ -58,7 +58,7 @@ impl Plan {
         let TrafficSettings { size, message, .. } = &self.traffic;
         match *size {
             0 => Content::text(message, &self.id),
-            size => Content::Binary { connection: connection as u64, size },
+            size => Content::binary(&self.id, connection, size),
         }
     }
 
@@ -441,17 +441,24 @@ impl<'a, C: Connect> Session<'a, C> {
         let received = ready!(open.pipeline.poll_receive(&mut open.stream, cx));
         let (back, TrafficSettings { timeout, period, reconnect, .. }) = (Instant::now(), &self.plan.traffic);
         let period = if self.record.run.pace.is_some() { Duration::ZERO } else { *period };
+        let is_wrong = matches!(received, Err(Failure::Wrong(_)));
         while open.pipeline.is_back() {
             // After a stall of this process the echo and its timeout can come together.
-            if open.pipeline.first().is_some_and(|message| back > message.due + *timeout) {
+            let is_late = open.pipeline.first().is_some_and(|message| back > message.due + *timeout);
+            if is_late && !is_wrong {
                 return Poll::Ready(Some(Talked::Failed(Failure::Lost(Lost::Timeout))));
             }
             let Some(message) = open.pipeline.pop() else { break };
+            if is_late {
+                // A wrong byte behind it is told of too.
+                self.record.lost(&message, message.due, Lost::Timeout);
+                continue;
+            }
             self.record.verified(&message, back);
             open.closing.verified += 1;
             open.last = Some(message);
             self.rooms.push_back(back + period);
-            self.barren = false;
+            self.barren = None;
         }
         Poll::Ready(match received {
             Err(failure) => Some(Talked::Failed(failure)),
@@ -610,7 +617,10 @@ impl<'a, C: Connect> Session<'a, C> {
             Failure::Wrong(difference) => {
                 match (open.pipeline.pop(), &open.last) {
                     (Some(message), _) => self.record.wrong(message.n, message.due, message.length, &difference),
-                    (None, Some(last)) => self.record.wrong_after_all(last, &difference),
+                    (None, Some(last)) => {
+                        self.record.wrong_after_all(last, &difference);
+                        open.closing.verified -= 1;
+                    }
                     // The server has spoken first.
                     (None, None) => {
                         self.n += 1;
@@ -848,6 +858,8 @@ mod tests {
         send(&mut stream, b"!").await;
         assert_eq!(bench.heard.end().await, End::Finished);
         assert_eq!(bench.heard.counts(), WRONG);
+        let tally = bench.heard.run.tally.borrow();
+        assert_eq!(tally.servers.values().map(|served| served.verified).sum::<u64>(), 0);
     }
 
     #[actix::test]
@@ -882,6 +894,19 @@ mod tests {
         bench.heard.event("echo lost").await;
         assert_eq!(bench.heard.end().await, End::Finished);
         assert_eq!(bench.heard.counts(), LOST);
+    }
+
+    #[actix::test]
+    async fn a_wrong_echo_behind_one_that_is_late_is_wrong() {
+        let mut bench = start(pipelined(2));
+        let mut stream = bench.clients.accept().await;
+        receive(&mut stream).await;
+        receive(&mut stream).await;
+        send(&mut stream, b"1\n?").await;
+        advance(Duration::from_millis(5001)).await;
+        assert_eq!(bench.heard.end().await, End::Finished);
+        assert_eq!(bench.heard.counts(), [0, 1, 1, 0]);
+        assert_eq!(bench.heard.run.tally.borrow().lost_by.timeout, 1);
     }
 
     #[actix::test]
