@@ -144,7 +144,8 @@ impl Part {
             client: report.client.clone(),
             run: report.run.clone(),
             from_s: 0.0,
-            to_s: report.elapsed_s,
+            // From T0 on, as its outages. `elapsed_s` also has the time before, and `span_ms` the rest of a timetable.
+            to_s: report.span_ms.map_or(report.elapsed_s, |span| report.elapsed_s.min(span as f64 / 1e3)),
             verdict: report.verdict,
             due: report.due,
             verified: report.verified,
@@ -196,7 +197,7 @@ fn agree(sum: &mut ClientReport, reports: &[ClientReport]) {
 #[cfg(test)]
 mod tests {
     use super::super::{
-        parts::{Judged, Own, Row, Verdict},
+        parts::{Judged, Outages, Own, Row, Verdict, Window},
         testing::sample,
         times::Hdr,
     };
@@ -332,6 +333,19 @@ mod tests {
         assert_eq!(from, [2.1, 5.1]);
         // Until 3 s the first one runs alone, and it is out from 2.1 s on.
         assert_eq!(merged.outages.all_at_once_ms, 900);
+    }
+
+    #[test]
+    fn a_client_runs_from_its_first_message_on_and_not_from_its_start() {
+        let of = |name, elapsed_s, span_ms, (from_s, to_s)| {
+            let windows = vec![Window { from_s, to_s, ..Window::default() }];
+            let outages = Outages { count: 1, windows, ..Outages::default() };
+            ClientReport { elapsed_s, span_ms: Some(span_ms), outages, ..named(name) }
+        };
+        // The first one had its last connection after 5 s, and ended out. The second one goes on, and is out for longer.
+        let merged = merge([of("a", 13.0, 8_000, (6.0, 8.0)), of("b", 20.0, 20_000, (6.0, 12.0))], 2);
+        assert_eq!(merged.clients.iter().map(|part| part.to_s).collect::<Vec<_>>(), [8.0, 20.0]);
+        assert_eq!(merged.outages.all_at_once_ms, 6_000);
     }
 
     /// The report of a run whose messages, each with the second in which it was due, took so long.
