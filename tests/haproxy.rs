@@ -83,8 +83,11 @@ fn stop_the_first(args: &[&str], meanwhile: impl FnOnce()) -> Records {
     let first = end(first);
 
     client.process.signal(Signal::TERM);
-    let (code, [sent, verified, wrong, lost]) = client.end().outcome();
+    let run = client.end();
+    let (code, [sent, verified, wrong, lost]) = run.outcome();
     assert_eq!((code, sent, wrong, lost), (0, verified, 0, 0));
+    let connects = |field| number(&run.report["connections"], field);
+    assert_eq!((connects("refused"), connects("unanswered")), (0, 0), "{run:?}");
     [&second, &third].iter().for_each(|server| server.signal(Signal::TERM));
     let logs = [first, end(second), end(third)];
     assert_eq!(echoed(&logs), verified * (MESSAGE.len() as u64 + 1), "{logs:?}");

@@ -108,7 +108,7 @@ fn check(report: &Value) {
         assert_eq!(rows.map(|row| row[key].as_u64().unwrap()).sum::<u64>(), count(key), "{key}: {report}");
     }
     let servers = report["servers"].as_object().unwrap().values();
-    assert!(servers.map(|server| server["verified"].as_u64().unwrap()).sum::<u64>() >= count("verified"), "{report}");
+    assert_eq!(servers.map(|server| server["verified"].as_u64().unwrap()).sum::<u64>(), count("verified"), "{report}");
 }
 
 fn number(report: &Value, path: &str) -> u64 {
@@ -145,6 +145,26 @@ fn a_warm_up_is_verified_and_counted_but_not_timed() {
 }
 
 #[test]
+fn a_server_that_answers_after_a_while_has_this_while_as_response_and_as_round_trip() {
+    const WHILE: Duration = Duration::from_millis(100);
+    let (server, truth) = serve(|stream, truth| {
+        let late = |_, message| {
+            thread::sleep(WHILE);
+            Some(message)
+        };
+        drop(answer(stream, truth, late));
+    });
+    // Each connection has a message every 400 ms.
+    let run = run(server, "--rate 10/s --duration 2s --connections 4");
+    assert_eq!((run.code, number(&run.report, "/verified"), truth.received()), (0, 20, 20));
+    let took = WHILE.as_micros() as u64;
+    for times in ["response", "round_trip"] {
+        let [min, p50] = ["min_us", "p50_us"].map(|figure| number(&run.report, &format!("/{times}/{figure}")));
+        assert!(min >= took && p50 < 3 * took, "{times}: min {min} µs, p50 {p50} µs of {took}");
+    }
+}
+
+#[test]
 fn a_server_that_freezes_is_seen_in_the_response_of_every_message_that_was_due_meanwhile() {
     const FREEZE: Duration = Duration::from_millis(800);
     let (frozen, lasted) = (Arc::new(Mutex::new(())), Arc::new(Mutex::new(Duration::ZERO)));
@@ -168,6 +188,9 @@ fn a_server_that_freezes_is_seen_in_the_response_of_every_message_that_was_due_m
     let (p99, max) = (number(&run.report, "/response/p99_us"), number(&run.report, "/response/max_us"));
     assert!(max + 10_000 >= lasted, "max {max} µs of {lasted}");
     assert!(p99 + 50_000 >= lasted, "p99 {p99} µs of {lasted}");
+    // Three of four messages were due before the freeze or after it.
+    let p50 = number(&run.report, "/response/p50_us");
+    assert!(max < 3 * lasted && p50 < lasted / 2, "p50 {p50} µs, max {max} µs of {lasted}");
     let rows = run.report["timeline"]["rows"].as_array().unwrap().iter();
     assert_eq!(rows.filter_map(|row| row["max_us"].as_u64()).max(), Some(max));
 }
@@ -261,6 +284,7 @@ fn a_silent_server_has_what_was_sent_time_out_and_what_had_no_room_was_never_sen
     assert_eq!(number(&run.report, "/outages/count"), 1);
     assert_eq!(run.report["outages"]["windows"][0]["why"], "timeout");
     assert_eq!(number(&run.report, "/outages/windows/0/failed"), 100);
+    assert!(number(&run.report, "/outages/longest_ms") <= number(&run.report, "/elapsed_ms"), "{}", run.report);
 }
 
 #[test]
@@ -302,13 +326,58 @@ fn a_server_that_is_away_is_one_outage_from_its_end_to_its_return() {
 }
 
 #[test]
+fn the_death_of_a_server_of_many_connections_is_one_outage_that_their_messages_outlast() {
+    assert_eq!(killed_and_back("60s"), 0);
+}
+
+#[test]
+fn the_death_of_a_server_of_many_connections_is_one_outage_that_is_longer_than_their_timeout() {
+    let unsent = killed_and_back("1s");
+    assert!(unsent > 0, "{unsent}");
+}
+
+/// Kills a server under the traffic of a client of 64 connections, and starts another one in its place, later. Gives how many
+/// messages could not be sent within `timeout`.
+fn killed_and_back(timeout: &str) -> u64 {
+    let server = Server::start(&[]);
+    let address = server.address.to_string();
+    let flags = "--messages 0 --rate 2000/s --duration 60s --connections 64 --pipeline 4 --timeout";
+    let mut client = Client::start(&address, &[flags, timeout].join(" ").split(' ').collect::<Vec<_>>());
+    // All of them are made, and it is used.
+    let talks = |client: &mut Client| {
+        (0..64).for_each(|_| drop(client.log.wait("connected")));
+        (0..640).for_each(|_| drop(client.log.wait_next("echo verified")));
+    };
+    talks(&mut client);
+    let left = Instant::now();
+    server.signal(Signal::KILL);
+    assert_eq!(server.end().code, None);
+    thread::sleep(Duration::from_secs(2));
+    let away = left.elapsed().as_millis() as u64;
+    let _server = Server::start(&[("listen.address", &address)]);
+    let back = left.elapsed().as_millis() as u64;
+    talks(&mut client);
+    client.process.signal(Signal::TERM);
+    let run = client.end();
+    check(&run.report);
+    assert_eq!(number(&run.report, "/outages/count"), 1, "{}", run.report["outages"]);
+    let longest = number(&run.report, "/outages/longest_ms");
+    // It is known from a message on, and looked for every 100 ms.
+    assert!(longest > away / 2 && longest < 3 * back, "{longest} of {away} to {back} ms");
+    assert!(number(&run.report, "/connections/made") >= 128, "{}", run.report["connections"]);
+    number(&run.report, "/lost_by/unsent")
+}
+
+#[test]
 fn connections_are_renewed_between_messages_and_nothing_is_lost() {
     let (server, truth) = serve(|stream, truth| drop(answer(stream, truth, |_, message| Some(message))));
     let run = run(server, "--rate 200/s --duration 2s --connections 2 --renew 200ms --pipeline 3");
     assert_eq!((run.code, number(&run.report, "/verified")), (0, 400));
     let made = number(&run.report, "/connections/made");
     assert_eq!((made, number(&run.report, "/connections/reconnects")), (truth.accepted(), 0));
-    assert!(made >= 6, "{made}");
+    // Each connection lasts for 150 ms at least and 200 ms at most, and for as long as a message is out.
+    let most = 2 + 2 * number(&run.report, "/elapsed_ms") / 150;
+    assert!((6..=most).contains(&made), "{made} of {most}");
     assert_eq!(number(&run.report, "/connections/renewed"), made - 2);
     assert!(run.log.of("connection closed").iter().all(|closed| closed["reason"] == "done"));
 }

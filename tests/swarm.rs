@@ -285,6 +285,8 @@ struct Books {
     discarded: u64,
     /// Connections that the clients have made.
     connections: u64,
+    /// Connects that an address has refused, or has not answered.
+    failed_connects: u64,
     /// The longest round trip, in microseconds.
     longest_us: u64,
     started: usize,
@@ -298,6 +300,7 @@ struct Books {
 impl Books {
     fn of(reports: &[Value], servers: &Records, verdict: Finished) -> Self {
         let sum = |field: &str| reports.iter().map(|report| number(report, field)).sum();
+        let connects = |field: &str| reports.iter().map(|report| number(&report["connections"], field)).sum::<u64>();
         let bytes = |field: &str| servers.of("stopped").into_iter().map(|stopped| number(stopped, field)).sum();
         Self {
             due: sum("due"),
@@ -306,7 +309,8 @@ impl Books {
             lost: sum("lost"),
             echoed: bytes("echoed_total"),
             discarded: bytes("discarded_total"),
-            connections: reports.iter().map(|report| number(&report["connections"], "made")).sum(),
+            connections: connects("made"),
+            failed_connects: connects("refused") + connects("unanswered"),
             longest_us: reports.iter().map(|report| number(report, "max_us")).max().unwrap_or_default(),
             started: servers.of("listening").len(),
             stopped: servers.of("stopped").len(),
@@ -316,9 +320,10 @@ impl Books {
     }
 
     fn assert_nothing_lost(&self) {
-        let &Self { due, verified, wrong, lost, echoed, discarded, started, stopped, verdict, .. } = self;
+        let &Self { due, verified, wrong, lost, failed_connects, echoed, discarded, started, stopped, verdict, .. } =
+            self;
         assert!(verified > 0, "{self:?}");
-        assert_eq!((due, wrong, lost, discarded), (verified, 0, 0, 0), "{self:?}");
+        assert_eq!((due, wrong, lost, discarded, failed_connects), (verified, 0, 0, 0, 0), "{self:?}");
         assert_eq!(echoed, verified * MESSAGE.len() as u64, "to the byte: {self:?}");
         assert_eq!((started, verdict), (stopped, 0), "{self:?}");
     }
