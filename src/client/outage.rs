@@ -269,6 +269,23 @@ mod tests {
                 &[(2, 90, 3)],
             ),
             (
+                "one connection is refused while the others still have their echoes",
+                &[
+                    (10, Failed(10)),
+                    (11, Verified(9)),
+                    (12, Verified(11)),
+                    (12, Failed(12)),
+                    (13, Failed(11)),
+                    (90, Verified(80)),
+                ],
+                &[(10, 90, 3)],
+            ),
+            (
+                "but not those between which an echo came: a server may refuse the new ones and answer the old ones",
+                &[(10, Failed(10)), (12, Verified(11)), (14, Failed(14)), (20, Verified(15))],
+                &[(10, 12, 1), (14, 20, 1)],
+            ),
+            (
                 "the last to be heard of joins two",
                 &[(2, Failed(0)), (5, Verified(1)), (8, Failed(7)), (9, Failed(4)), (20, Verified(15))],
                 &[(0, 20, 3)],
