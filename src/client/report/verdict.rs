@@ -44,7 +44,7 @@ impl ClientReport {
         });
         let shown = value.map_or_else(|| "-".into(), |value| shown(limit.metric, value));
         let beside = match (limit.bound, value, bound) {
-            (Bound::Percent(_), Some(value), Some(_)) => format!(" ({}%)", value * 100.0 / self.due as f64),
+            (Bound::Percent(_), Some(value), Some(_)) => format!(" ({}%)", rounded(value * 100.0 / self.due as f64)),
             (Bound::Ratio(ratio), Some(value), Some(bound)) if bound > 0.0 => {
                 format!(" ({:.2}x)", value / bound * ratio)
             }
@@ -104,6 +104,11 @@ impl ClientReport {
 }
 
 fn shown(metric: Metric, value: f64) -> String {
+/// To three significant digits.
+fn rounded(number: f64) -> f64 {
+    format!("{number:.2e}").parse().unwrap_or(number)
+}
+
     match metric {
         Metric::Time(..) | Metric::Outage | Metric::Downtime => readable(value as u64),
         Metric::Count(_) => value.to_string(),
