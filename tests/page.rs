@@ -44,6 +44,7 @@ fn main() -> ExitCode {
         for_a_reader_who_wants_less_motion_nothing_moves,
         the_picture_in_the_readme_is_of_this_page,
         the_report_of_a_client_is_a_page_of_its_own_light_dark_and_printed,
+        a_merge_of_clients_with_steps_and_outages_is_a_page_of_its_own_light_dark_and_printed,
     ];
     // A browser keeps a machine busy.
     run_in_turn(tests.into_iter().map(|(name, test)| trial(name, || OBSTACLE.clone(), test)))
@@ -458,19 +459,49 @@ fn the_picture_in_the_readme_is_of_this_page() {
     drop((served, waiting));
 }
 
+const HOSTILE: &str = "<script>document.title = 'taken'</script><img src=x onerror=document.title='taken'>";
+
 fn the_report_of_a_client_is_a_page_of_its_own_light_dark_and_printed() {
     let server = Server::start(&[]);
-    let hostile = "<script>document.title = 'taken'</script><img src=x onerror=document.title='taken'>";
-    let flags = ["--rate", "200/s", "--duration", "1s", "--messages", "0", "--id", hostile, "--report", "html"];
+    let flags = ["--rate", "200/s", "--duration", "1s", "--messages", "0", "--id", HOSTILE, "--report", "html"];
     let run =
         finish(command(CLIENT).args(["--server", &server.address.to_string(), "--log-level", "critical"]).args(flags));
     assert_eq!((run.code, server.stop().code), (0, Some(0)), "{}", run.err);
-    let (address, asked) = serve(run.out);
+    assert_stands_alone(run.out, "passed", |page| {
+        assert!(page.text("h1").contains(HOSTILE), "{}", page.text("h1"));
+        assert_eq!(page.count("svg"), 4);
+    });
+}
+
+fn a_merge_of_clients_with_steps_and_outages_is_a_page_of_its_own_light_dark_and_printed() {
+    // Each tenth message has no echo, and its client is out until the next one comes.
+    let (place, server) = (Place::new("page-merge"), Server::start(&[("fault.close", "0.1")]));
+    for (id, file) in [(HOSTILE, "one.json"), ("two", "two.json")] {
+        let mut client = command(CLIENT);
+        client.current_dir(place.path()).args(["--server", &server.address.to_string(), "--log-level", "critical"]);
+        client.args(["--rate", "20/s,40/s", "--duration", "2s", "--messages", "0", "--id", id, "--save", file]);
+        let run = finish(&mut client);
+        assert_eq!(run.code, 1, "{run:?}");
+    }
+    let merged = merge_in(&place, &["one.json", "two.json", "--baseline", "one.json", "--report", "html"]);
+    assert_eq!((merged.code, server.stop().code), (1, Some(0)), "{}", merged.err);
+    assert_stands_alone(merged.out, "failed", |page| {
+        assert!(page.text("h1").contains("2 clients"), "{}", page.text("h1"));
+        assert_eq!((page.count("svg"), page.count("svg:has(.out)")), (5, 3));
+        let tables: Vec<_> = (1..=3).map(|n| page.text(&format!(".wide:nth-last-of-type({n})"))).collect();
+        let found = |title: &str, text: &str| tables.iter().any(|table| table.contains(title) && table.contains(text));
+        assert!(found("Clients", HOSTILE) && found("Beside the baseline", "p99"), "{tables:?}");
+    });
+}
+
+/// Opens a page of a report, and looks at it in light and dark and printed. It asks for nothing, and nothing in it is a script.
+fn assert_stands_alone(html: String, verdict: &str, shown: impl FnOnce(&Browser)) {
+    let (address, asked) = serve(html);
     let page = Browser::open(address);
-    assert_eq!(page.run("return document.title"), "echo-client: passed");
-    assert_eq!(page.run("return document.querySelector('[data-verdict]').dataset.verdict"), "passed");
-    assert!(page.text("h1").contains(hostile), "{}", page.text("h1"));
-    assert_eq!((page.count("svg"), page.count("script, img, link")), (4, 0));
+    assert_eq!(page.run("return document.title"), format!("echo-client: {verdict}"));
+    assert_eq!(page.run("return document.querySelector('[data-verdict]').dataset.verdict"), verdict);
+    assert_eq!(page.count("script, img, link"), 0);
+    shown(&page);
     let shade = |preferred| {
         page.prefer("prefers-color-scheme", preferred);
         page.run("return getComputedStyle(document.body).backgroundColor.match(/\\d+/g).reduce((a, b) => +a + +b)")

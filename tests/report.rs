@@ -233,6 +233,23 @@ fn what_cannot_be_merged_is_named_in_one_line() {
 }
 
 #[test]
+fn a_baseline_stands_in_every_shape_of_the_report() {
+    let (place, server) = (Place::new("report-beside"), Server::start(&[]));
+    assert_eq!(client_in(&place, &server, &["--save", "before.json"]).code, 0);
+    let run = client_in(&place, &server, &["--baseline", "before.json", "--report", "json", "--save", "now.html"]);
+    let (before, now) = (json_of(&fs::read_to_string(place.path().join("before.json")).unwrap()), json_of(&run.out));
+    assert_schema("report.json", &now);
+    assert_eq!(before["baseline"], json!([]));
+    let lost = json!({ "figure": "lost", "before": 0.0, "now": 0.0, "ratio": null, "same": true });
+    assert_eq!((&now["baseline"][3]["before"], &now["baseline"][4]), (&json!(before["max_us"].as_f64()), &lost));
+    let page = fs::read_to_string(place.path().join("now.html")).unwrap();
+    assert!(page.contains("<tr><td>lost</td><td>0</td><td>0</td><td></td><td>same</td></tr>"), "{page}");
+    let chart = client_in(&place, &server, &["--baseline", "before.json", "--report", "chart"]);
+    assert!(chart.out.contains("\nlost                   0            0         same\n"), "{}", chart.out);
+    assert_eq!(server.stop().code, Some(0));
+}
+
+#[test]
 fn a_baseline_stands_beside_the_run_and_limits_are_multiples_of_it() {
     let (place, server) = (Place::new("report-baseline"), Server::start(&[]));
     assert_eq!(client_in(&place, &server, &["--save", "before.json"]).code, 0);

@@ -172,14 +172,13 @@ fn run(args: Args, flags: Vec<Flag>) -> Result<u8, ProgramError> {
         return settings().map(|_| 0);
     }
     let mut format = ReportFormat::Table;
-    let mut baseline = None;
     let report = send(|| {
         let loaded = settings()?;
         format = loaded.settings.report.format;
-        baseline = args.reports.baseline(&loaded.settings.verdict.fail_if)?;
-        Ok((loaded, baseline.clone()))
+        let baseline = args.reports.baseline(&loaded.settings.verdict.fail_if)?;
+        Ok((loaded, baseline))
     })?;
-    finish(&report, format, baseline.as_ref(), &args.reports)
+    finish(&report, format, &args.reports)
 }
 
 fn merge(from: &[PathBuf], expect: u64, flags: [Flag; 2], reports: &ReportArgs) -> Result<u8, ProgramError> {
@@ -189,7 +188,7 @@ fn merge(from: &[PathBuf], expect: u64, flags: [Flag; 2], reports: &ReportArgs) 
     let baseline = reports.baseline(&limits)?;
     let found = report::read(from)?;
     let merged = report::merge(found.reports, expect).with_servers(found.servers).judged(&limits, baseline.as_ref());
-    finish(&merged, settings.report.format, baseline.as_ref(), reports)
+    finish(&merged, settings.report.format, reports)
 }
 
 impl ReportArgs {
@@ -216,18 +215,12 @@ impl ReportArgs {
 }
 
 /// Shows and saves a report. The exit code follows from it.
-fn finish(
-    report: &ClientReport,
-    format: ReportFormat,
-    baseline: Option<&ClientReport>,
-    reports: &ReportArgs,
-) -> Result<u8, ProgramError> {
-    let beside = || baseline.map(|baseline| format!("\n{}", report.beside(baseline))).unwrap_or_default();
+fn finish(report: &ClientReport, format: ReportFormat, reports: &ReportArgs) -> Result<u8, ProgramError> {
     shared::print(&match format {
         ReportFormat::Json => report.to_json() + "\n",
         ReportFormat::Html => report.to_html(),
-        ReportFormat::Chart => report.to_chart() + &beside(),
-        _ => report.to_string() + &beside(),
+        ReportFormat::Chart => report.to_chart(),
+        _ => report.to_string(),
     })?;
     for save in &reports.save {
         let what = || format!("cannot save {}", save.path().display());

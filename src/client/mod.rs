@@ -89,7 +89,8 @@ impl Client {
         Self { log: contained(log), ..self }
     }
 
-    /// Holds limits such as `p99 > 1.2x` against an earlier report; without it they are broken.
+    /// Puts the figures of an earlier report beside those of this run, and holds limits such as `p99 > 1.2x` against them.
+    /// Without it such limits are broken.
     #[must_use]
     pub fn with_baseline(self, baseline: ClientReport) -> Self {
         Self { baseline: Some(baseline), ..self }

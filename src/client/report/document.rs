@@ -4,8 +4,8 @@
 
 use super::{
     parts::{
-        Books, Bytes, Connections, Histograms, Judged, LostBy, Outages, Own, Part, Schema, ServerShare, Step, Timeline,
-        Verdict,
+        Books, Bytes, Compared, Connections, Histograms, Judged, LostBy, Outages, Own, Part, Schema, ServerShare, Step,
+        Timeline, Verdict,
     },
     times::Times,
 };
@@ -119,6 +119,9 @@ pub struct ClientReport {
     /// Why the first unreachable connection could not be made, with the address.
     #[serde(default)]
     pub obstacle: Option<String>,
+    /// The figures beside those of an earlier run; empty without one.
+    #[serde(default)]
+    pub baseline: Vec<Compared>,
 }
 
 impl ClientReport {

@@ -155,7 +155,9 @@ mod tests {
         let table = report.to_string();
         assert!(table.contains("\noutage      2.00 s from 1.00 s on: 1 failed, refused\n"), "{table}");
         assert!(
-            table.contains(" from 4.00 s on, 2000 ms after the last echo: 1 failed, refused, and still out\n"),
+            table.contains(
+                " from 4.00 s on, 2000 ms after the last echoed message was sent: 1 failed, refused, and still out\n"
+            ),
             "{table}"
         );
         let page = report.to_html();

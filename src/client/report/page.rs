@@ -5,7 +5,7 @@
 use super::{
     charts,
     document::ClientReport,
-    parts::{Part, ServerShare, Verdict},
+    parts::{Compared, Part, ServerShare, Verdict},
     picture::escaped,
     table::readable,
     times::Times,
@@ -140,6 +140,11 @@ impl ClientReport {
             ];
             tables += &table("Clients", &head, self.clients.iter().map(client).collect());
         }
+        if !self.baseline.is_empty() {
+            let row = |compared: &Compared| compared.told().map(|cell| escaped(&cell)).into();
+            let head = ["", "baseline", "now", "ratio", ""];
+            tables += &table("Beside the baseline", &head, self.baseline.iter().map(row).collect());
+        }
         tables
     }
 }
@@ -201,6 +206,22 @@ mod tests {
         for row in [row(["10.0.0.3:12345", "128", "9,796"]), row(["&lt;b&gt;", "1", "1,000"])] {
             assert!(page.contains(&row), "{page}");
         }
+    }
+
+    #[test]
+    fn the_page_has_each_figure_beside_that_of_the_baseline() {
+        let slow = ClientReport { response: ClientReport::default().response, lost: 0, ..sample() };
+        let page = slow.judged(&Default::default(), Some(&sample())).to_html();
+        let row = |cells: [&str; 5]| format!("<tr>{}</tr>", cells.map(|cell| format!("<td>{cell}</td>")).concat());
+        for row in [
+            row(["rate", "979.6/s", "979.6/s", "1.00x", "same"]),
+            row(["p99", "9.90 ms", "990 µs", "0.10x", "same"]),
+            row(["max", "10.00 ms", "1.00 ms", "0.10x", ""]),
+            row(["lost", "204", "0", "0.00x", ""]),
+        ] {
+            assert!(page.contains(&row), "{row} {page}");
+        }
+        assert!(!sample().to_html().contains("baseline"));
     }
 
     #[test]

@@ -200,7 +200,8 @@ pub struct Window {
     pub why: String,
     /// All the reasons, with how often each came.
     pub reasons: BTreeMap<String, u64>,
-    /// How long before `from_s` an echo was last verified: the outage may have begun so much earlier. `None` if there was none.
+    /// How long before `from_s` the last message was sent whose echo had come back: the outage may have begun so much earlier.
+    /// `None` if no echo had come back.
     pub since_verified_ms: Option<u64>,
     /// Whether it was not over when the run ended.
     #[serde(default)]
@@ -232,6 +233,22 @@ pub struct Judged {
     /// The client whose own limit it is; `None` for a limit over the whole.
     #[serde(default)]
     pub client: Option<String>,
+}
+
+/// A figure of a run beside that of an earlier one, its baseline. Times are in microseconds, as the figure's name says.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Compared {
+    /// `rate`, `p50_us`, `p99_us`, `max_us` or `lost`.
+    pub figure: String,
+    /// What the baseline had; `None` if it had no such time.
+    pub before: Option<f64>,
+    /// What this run has.
+    pub now: Option<f64>,
+    /// `now` divided by `before`; `None` without one of them, or if `before` is zero.
+    pub ratio: Option<f64>,
+    /// Whether both are equal, or the ranges in which they lay overlap, so that the difference may be chance.
+    pub same: bool,
 }
 
 /// What follows from a report.

@@ -163,7 +163,7 @@ server-1  | {"ts":"2026-11-27T22:56:47.361Z","level":"info","msg":"stopped","ack
         let pretty = serde_json::to_string_pretty(&named("one")).unwrap();
         assert_eq!(find(&pretty).unwrap().reports, [named("one")]);
         let sorted = serde_json::to_value(named("one")).unwrap().to_string();
-        assert!(sorted.starts_with(r#"{"books""#), "{sorted}");
+        assert!(sorted.starts_with(r#"{"baseline""#), "{sorted}");
         assert_eq!(find(&sorted).unwrap().reports, [named("one")]);
     }
 

@@ -4,7 +4,7 @@
 
 use super::{
     document::ClientReport,
-    parts::{Judged, Part, ServerShare, Window},
+    parts::{Compared, Judged, Part, ServerShare, Window},
     times::Times,
 };
 use crate::text::one_line;
@@ -33,7 +33,14 @@ impl fmt::Display for ClientReport {
         }
         let more =
             [self.pace(), self.trouble(), self.spread(), self.of_clients(), self.balance(), self.doubts()].concat();
-        more.iter().try_for_each(|(name, text)| writeln!(f, "{name:11} {}", one_line(text)))
+        more.iter().try_for_each(|(name, text)| writeln!(f, "{name:11} {}", one_line(text)))?;
+        if !self.baseline.is_empty() {
+            writeln!(f, "\n{:11} {:>12} {:>12}", "", "baseline", "now")?;
+        }
+        self.baseline.iter().map(Compared::told).try_for_each(|[name, before, now, ratio, same]| {
+            let line = format!("{name:11} {before:>12} {now:>12}  {ratio:5}  {same}");
+            writeln!(f, "{}", line.trim_end())
+        })
     }
 }
 
@@ -171,7 +178,8 @@ fn listed(counts: &[(&str, u64)]) -> Option<String> {
 
 fn outage(window: &Window) -> String {
     let Window { from_s, failed, why, since_verified_ms, .. } = window;
-    let since = since_verified_ms.map(|ms| format!(", {ms} ms after the last echo")).unwrap_or_default();
+    let since =
+        since_verified_ms.map(|ms| format!(", {ms} ms after the last echoed message was sent")).unwrap_or_default();
     let length = readable((window.length_s() * 1e6).round() as u64);
     format!("{length} from {from_s:.2} s on{since}: {failed} failed, {why}{}", window.still_out())
 }
@@ -235,7 +243,7 @@ response    p50 5.00 ms, p99 9.90 ms, p99.9 9.99 ms, max 10.00 ms
 rate        979.6/s
 lost by     timeout 200, reset 4
 connections made 128, refused 600, reset 4, reconnects 64, renewed 3
-outage      3.02 s from 2.10 s on, 5 ms after the last echo: 604 failed, refused
+outage      3.02 s from 2.10 s on, 5 ms after the last echoed message was sent: 604 failed, refused
 limit       p99 > 5ms: 9.90 ms, broken
 limit       lost > 5%: 204 (2.04%), kept
 ";

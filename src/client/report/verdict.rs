@@ -11,13 +11,14 @@ use super::{
 use crate::settings::{Bound, Count, Figure, Limit, Limits, Metric, Of, Side};
 
 impl ClientReport {
-    /// Holds the report against `limits`, and sets `limits` and `verdict`. A limit such as `1.2x` is a multiple of what
-    /// `baseline` had. A limit that a merged client broke by itself stays, unless the same limit is held over the whole.
+    /// Holds the report against `limits` and beside `baseline`, and sets `limits`, `baseline` and `verdict`. A limit such as
+    /// `1.2x` is a multiple of what the baseline had. A limit that a merged client broke by itself stays, unless the same limit is held over the whole.
     #[must_use]
     pub fn judged(mut self, limits: &Limits, baseline: Option<&Self>) -> Self {
         let judged: Vec<_> = limits.0.iter().map(|limit| self.judge(limit, baseline)).collect();
         self.limits.retain(|own| own.client.is_some() && judged.iter().all(|whole| whole.limit != own.limit));
         self.limits.splice(0..0, judged);
+        self.baseline = baseline.map(|baseline| self.beside(baseline)).unwrap_or_default();
         self.verdict = match self.exit_code() {
             0 => Verdict::Passed,
             3 => Verdict::Forced,
@@ -103,12 +104,12 @@ impl ClientReport {
     }
 }
 
-fn shown(metric: Metric, value: f64) -> String {
 /// To three significant digits.
 fn rounded(number: f64) -> f64 {
     format!("{number:.2e}").parse().unwrap_or(number)
 }
 
+fn shown(metric: Metric, value: f64) -> String {
     match metric {
         Metric::Time(..) | Metric::Outage | Metric::Downtime => readable(value as u64),
         Metric::Count(_) => value.to_string(),
@@ -147,6 +148,20 @@ mod tests {
             let report = sample().judged(&limit.parse().unwrap(), None);
             let judged = &report.limits[0];
             assert_eq!((&*judged.limit, &*judged.value, judged.broken), (limit, value, broken));
+        }
+    }
+
+    #[test]
+    fn a_share_is_told_to_three_significant_digits() {
+        for (lost, due, told) in [
+            (1, 300, "1 (0.333%)"),
+            (2, 3, "2 (66.7%)"),
+            (300, 300, "300 (100%)"),
+            (1, 3_000_000_000, "1 (0.0000000333%)"),
+            (0, 7, "0 (0%)"),
+        ] {
+            let report = ClientReport { lost, due, ..sample() }.judged(&"lost > 1%".parse().unwrap(), None);
+            assert_eq!(report.limits[0].value, told);
         }
     }
 
