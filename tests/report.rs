@@ -233,6 +233,28 @@ fn what_cannot_be_merged_is_named_in_one_line() {
 }
 
 #[test]
+fn a_name_under_which_a_merge_finds_nothing_is_noted() {
+    let (place, server) = (Place::new("report-nothing"), Server::start(&[]));
+    assert_eq!(client_in(&place, &server, &["--save", "a.json"]).code, 0);
+    for folder in ["logs", "mixed"] {
+        fs::create_dir(place.path().join(folder)).unwrap();
+    }
+    let compact =
+        "2026-11-28T05:22:46.009Z INFO stopped, acknowledged: 0, forced: 0, received_total: 175, echoed_total: 175\n";
+    for file in ["server.log", "logs/server.log", "mixed/server.log"] {
+        fs::write(place.path().join(file), compact).unwrap();
+    }
+    fs::copy(place.path().join("a.json"), place.path().join("mixed/a.json")).unwrap();
+    let names = ["merge", "a.json", "server.log", "logs", "mixed", "-", "./a.json"];
+    let mut merge = command(CLIENT);
+    let merged = finish_with(merge.current_dir(place.path()).args(names), Stdio::null());
+    let nothing = |name| format!("note        {name}: no report, and no `listening` or `stopped` of a server in JSON");
+    let notes: Vec<_> = merged.out.lines().filter(|line| line.starts_with("note")).collect();
+    assert_eq!((merged.code, notes), (0, ["server.log", "logs", "-"].map(nothing).iter().map(|s| &**s).collect()));
+    assert_eq!(server.stop().code, Some(0));
+}
+
+#[test]
 fn a_baseline_stands_in_every_shape_of_the_report() {
     let (place, server) = (Place::new("report-beside"), Server::start(&[]));
     assert_eq!(client_in(&place, &server, &["--save", "before.json"]).code, 0);

@@ -114,8 +114,9 @@ enum Command {
     /// Make one report, and one verdict, out of the reports of many clients
     ///
     /// Counts and histograms add, and limits hold over the sum. Logs of servers in JSON close the books: what servers
-    /// echoed is what clients verified. Other lines are skipped, so the logs of containers will do. Exit codes are those
-    /// of a single client; fewer reports than expected and open books are exit code 1.
+    /// echoed is what clients verified. Other lines are skipped, so the logs of containers will do; a file with neither a
+    /// report nor a server's log is noted. Exit codes are those of a single client; fewer reports than expected and open
+    /// books are exit code 1.
     Merge {
         /// Files, folders of files, or - for standard input
         #[arg(value_name = "FILE", required = true)]
@@ -187,7 +188,9 @@ fn merge(from: &[PathBuf], expect: u64, flags: [Flag; 2], reports: &ReportArgs) 
     let limits = settings.verdict.fail_if;
     let baseline = reports.baseline(&limits)?;
     let found = report::read(from)?;
-    let merged = report::merge(found.reports, expect).with_servers(found.servers).judged(&limits, baseline.as_ref());
+    let mut merged =
+        report::merge(found.reports, expect).with_servers(found.servers).judged(&limits, baseline.as_ref());
+    merged.notes.extend(found.notes);
     finish(&merged, settings.report.format, reports)
 }
 

@@ -1,7 +1,8 @@
 //! Finds the clients' reports and what the servers' logs tell, in texts and files.
 //!
 //! A report is one line among others, as in the logs of a container, or a document of many lines. A server's log in JSON is a record
-//! a line. Other lines are skipped; what begins as a report and cannot be read is an error.
+//! a line. Other lines are skipped; what begins as a report and cannot be read is an error. A name under which nothing is found is
+//! noted: its log may have another format.
 
 use super::{document::ClientReport, parts::ServerSums};
 use std::{
@@ -43,6 +44,8 @@ pub struct Found {
     pub reports: Vec<ClientReport>,
     /// The sum over the servers' logs.
     pub servers: ServerSums,
+    /// Each name under which there is neither, a sentence each.
+    pub notes: Vec<String>,
 }
 
 /// Reads every report and every server's log in files, in each file of folders (not in their folders), and, for `-`, on standard
@@ -51,36 +54,46 @@ pub struct Found {
 /// # Errors
 /// What cannot be read, and a report that is not as the schema has it.
 pub fn read<P: AsRef<Path>>(paths: &[P]) -> Result<Found, ReadError> {
-    let mut found = Found::default();
-    for file in files(paths)? {
-        let mut bytes = Vec::new();
-        match file.to_str() {
-            Some("-") => io::stdin().lock().read_to_end(&mut bytes).map(drop),
-            _ => fs::read(&file).map(|read| bytes = read),
+    let (mut found, mut known) = (Found::default(), BTreeSet::new());
+    for path in paths.iter().map(AsRef::as_ref) {
+        let mut files = files(path)?;
+        files.retain(|file| known.insert(fs::canonicalize(file).unwrap_or_else(|_| file.clone())));
+        let each: Vec<_> = files.into_iter().map(find_in).collect::<Result<_, _>>()?;
+        let holds_nothing = |found: &Found| *found == Found::default();
+        if !each.is_empty() && each.iter().all(holds_nothing) {
+            found
+                .notes
+                .push(format!("{}: no report, and no `listening` or `stopped` of a server in JSON", path.display()));
         }
-        .map_err(|source| ReadError::Io { path: file.clone(), source })?;
-        let Found { reports, servers } = find(&String::from_utf8_lossy(&bytes))
-            .map_err(|(line, source)| ReadError::Report { path: file, line, source })?;
-        found.reports.extend(reports);
-        found.servers = found.servers + servers;
+        for Found { reports, servers, .. } in each {
+            found.reports.extend(reports);
+            found.servers = found.servers + servers;
+        }
     }
     Ok(found)
 }
 
-fn files<P: AsRef<Path>>(paths: &[P]) -> Result<Vec<PathBuf>, ReadError> {
-    let (mut files, mut known) = (Vec::new(), BTreeSet::new());
-    for path in paths.iter().map(AsRef::as_ref) {
-        let mut own = vec![path.to_owned()];
-        if path.is_dir() {
-            let entries = fs::read_dir(path).and_then(|entries| entries.collect::<Result<Vec<_>, _>>());
-            let entries = entries.map_err(|source| ReadError::Io { path: path.into(), source })?;
-            own = entries.into_iter().map(|entry| entry.path()).filter(|file| file.is_file()).collect();
-            own.sort();
-        }
-        own.retain(|file| known.insert(fs::canonicalize(file).unwrap_or_else(|_| file.clone())));
-        files.extend(own);
+/// The files that a name stands for.
+fn files(path: &Path) -> Result<Vec<PathBuf>, ReadError> {
+    if !path.is_dir() {
+        return Ok(vec![path.into()]);
     }
+    let entries = fs::read_dir(path).and_then(|entries| entries.collect::<Result<Vec<_>, _>>());
+    let entries = entries.map_err(|source| ReadError::Io { path: path.into(), source })?;
+    let mut files: Vec<_> = entries.into_iter().map(|entry| entry.path()).filter(|file| file.is_file()).collect();
+    files.sort();
     Ok(files)
+}
+
+/// What a file holds.
+fn find_in(file: PathBuf) -> Result<Found, ReadError> {
+    let mut bytes = Vec::new();
+    match file.to_str() {
+        Some("-") => io::stdin().lock().read_to_end(&mut bytes).map(drop),
+        _ => fs::read(&file).map(|read| bytes = read),
+    }
+    .map_err(|source| ReadError::Io { path: file.clone(), source })?;
+    find(&String::from_utf8_lossy(&bytes)).map_err(|(line, source)| ReadError::Report { path: file, line, source })
 }
 
 /// Where the first report in a text begins, of any version: with `{"schema":"echo-client/`, and white space between.
@@ -155,7 +168,7 @@ server-1  | {"ts":"2026-11-27T22:56:47.361Z","level":"info","msg":"stopped","ack
     fn reports_and_the_logs_of_servers_may_be_mixed_in_one_text() {
         let text = LOG.replacen('\n', &format!("\nclient-1  | {}\n", named("one").to_json()), 1);
         let servers = ServerSums { started: 2, stopped: 1, echoed: 175, discarded: 0 };
-        assert_eq!(find(&text).unwrap(), Found { reports: vec![named("one")], servers });
+        assert_eq!(find(&text).unwrap(), Found { reports: vec![named("one")], servers, ..Found::default() });
     }
 
     #[test]
@@ -173,7 +186,7 @@ server-1  | {"ts":"2026-11-27T22:56:47.361Z","level":"info","msg":"stopped","ack
         let spaced = named("three").to_json().replacen(r#"{"schema":""#, "{ \"schema\" : \"", 1);
         let servers = ServerSums { started: 2, stopped: 1, echoed: 175, discarded: 0 };
         let found = find(&format!("{one}\n{LOG}{two}\nclient-3  | {spaced}\n")).unwrap();
-        assert_eq!(found, Found { reports: ["one", "two", "three"].map(named).into(), servers });
+        assert_eq!(found, Found { reports: ["one", "two", "three"].map(named).into(), servers, ..Found::default() });
         let bad = one.replacen(r#""due": 10000"#, r#""due": -1"#, 1);
         let (line, error) = find(&format!("{two}\n{bad}\n{LOG}")).unwrap_err();
         assert_eq!(line, two.lines().count() + 1);
