@@ -306,14 +306,21 @@ fn a_reader_that_has_gone_is_no_failure_of_a_merge() {
     assert_eq!(server.stop().code, Some(0));
 }
 
+/// Runs the client for 3.5 s on a terminal of so many columns. `script` is the terminal for what it runs.
+fn on_terminal(columns: u16, server: &Server, flags: &str) -> Finished {
+    let run = format!("stty cols {columns} && exec {}", for_a_while(server, flags));
+    let mut terminal = without_settings(Command::new("script"));
+    finish(terminal.env("NO_COLOR", "1").args(["--quiet", "--return", "--command", &run, "/dev/null"]))
+}
+
+fn for_a_while(server: &Server, flags: &str) -> String {
+    format!("{CLIENT} --server {} --rate 100/s --duration 3500ms --messages 0 {flags}", server.address)
+}
+
 #[test]
 fn progress_is_shown_on_a_terminal_and_nowhere_else() {
     let server = Server::start(&[]);
-    let run =
-        format!("{CLIENT} --server {} --rate 100/s --duration 3500ms --messages 0 --log-level warn", server.address);
-    // `script` is a terminal for what it runs.
-    let shown =
-        finish(without_settings(Command::new("script")).args(["--quiet", "--return", "--command", &run, "/dev/null"]));
+    let shown = on_terminal(80, &server, "--log-level warn");
     assert_eq!(shown.code, 0, "{shown:?}");
     assert!(
         shown.out.contains("\r2 s  ") && shown.out.contains("  lost 0  p99 ") && shown.out.contains(" s left\u{1b}[K"),
@@ -321,7 +328,33 @@ fn progress_is_shown_on_a_terminal_and_nowhere_else() {
     );
     let (_, report) = shown.out.rsplit_once("\r\u{1b}[K").unwrap();
     assert!(report.starts_with("client      "), "{shown:?}");
-    let silent = finish(without_settings(Command::new("sh")).args(["-c", &run]));
+    let silent = finish(without_settings(Command::new("sh")).args(["-c", &for_a_while(&server, "--log-level warn")]));
     assert_eq!((silent.code, &*silent.err), (0, ""));
     assert_eq!(server.stop().code, Some(0));
+}
+
+#[test]
+fn progress_stays_below_the_records_of_the_log() {
+    let server = Server::start(&[("fault.wrong", "0.1")]);
+    for (flags, begins) in [("--log-format auto", "20"), ("--log-level warn --log-format json", "{\"ts\"")] {
+        let shown = on_terminal(80, &server, flags);
+        assert_eq!(shown.code, 1, "{shown:?}");
+        // What was on each line of the terminal when the next one began.
+        let lines: Vec<_> = shown.out.split('\n').map(|line| line.rsplit("\u{1b}[K").next().unwrap()).collect();
+        let records: Vec<_> = lines.iter().filter(|line| line.contains("echo wrong")).collect();
+        assert!(records.len() >= 34 && records.iter().all(|line| line.starts_with(begins)), "{shown:?}");
+        let below = shown.out.lines().filter(|line| line.starts_with("\r2 s  ") && line.contains("\r\u{1b}[K"));
+        assert!(below.count() > 1, "{shown:?}");
+    }
+    assert_eq!(server.stop().code, Some(0));
+}
+
+#[test]
+fn progress_is_cut_to_the_width_of_the_terminal() {
+    let server = Server::start(&[]);
+    let shown = on_terminal(20, &server, "--log-level warn");
+    let progress: Vec<_> = shown.out.split("\u{1b}[K").filter_map(|drawn| Some(drawn.rsplit_once('\r')?.1)).collect();
+    assert!(progress.iter().any(|text| text.starts_with("2 s  ")), "{shown:?}");
+    assert!(progress.iter().all(|text| text.len() < 20), "{progress:?}");
+    assert_eq!((shown.code, server.stop().code), (0, Some(0)));
 }

@@ -3,22 +3,21 @@
 //!
 //! Relies on `shared` for the settings, the log and the exit code, and on the library for all that a report can be.
 use std::{
-    fmt::Display,
-    io::{self, IsTerminal as _, Write as _},
+    io::{self, IsTerminal as _},
     path::PathBuf,
     process::ExitCode,
 };
 
 use clap::{Parser, Subcommand};
 use supervised_echo::{
-    Client, ClientReport, Signals, logging,
+    Client, ClientReport, Signals,
+    logging::{StatusLine, Stream, logger_above},
     report::{self, SaveTo},
     resources,
     settings::{
         ClientSettings, Limits, ReportFormat,
         layers::{Flag, Loaded, SettingsError, load},
     },
-    slog,
 };
 
 mod shared;
@@ -235,11 +234,6 @@ fn finish(report: &ClientReport, format: ReportFormat, reports: &ReportArgs) -> 
     Ok(report.exit_code())
 }
 
-/// Puts a text in the place of the terminal's last line.
-fn overwrite(text: &dyn Display) {
-    let _ = write!(io::stderr(), "\r{text}\x1b[K");
-}
-
 /// Runs a client with the settings, and the baseline that its limits are held against.
 fn send(
     settings: impl FnOnce() -> Result<(Loaded<ClientSettings>, Option<ClientReport>), ProgramError>,
@@ -251,18 +245,20 @@ fn send(
     let (loaded, baseline) = settings()?;
     let in_force = loaded.values();
     let settings = loaded.settings;
-    let (log, _written_to_the_end) = logging::logger(&settings.log, logging::Stream::Stderr)?;
-    // A log of each echo tells of the progress itself.
-    let told = io::stderr().is_terminal() && settings.log.level.is_at_least(slog::Level::Warning);
+    let line = StatusLine::default();
+    let (log, _written_to_the_end) = logger_above(&settings.log, Stream::Stderr, &line)?;
     let report = system.block_on(async {
         let client = Client::new(settings).with_log(log.clone());
         let client = baseline.into_iter().fold(client, Client::with_baseline);
-        let client = if told { client.with_progress(|progress| overwrite(progress)) } else { client };
+        let progress = line.clone();
+        let client = if io::stderr().is_terminal() {
+            client.with_progress(move |told| progress.show(&told.to_string()))
+        } else {
+            client
+        };
         signals.with_log(log).forward_to(client.handle());
         let report = client.run().await;
-        if told {
-            overwrite(&"");
-        }
+        line.show("");
         report
     })?;
     Ok(report.with_settings(in_force))

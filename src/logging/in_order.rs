@@ -89,6 +89,7 @@ mod tests {
     use crate::{
         logging::{
             program::plain,
+            status_line::StatusLine,
             testing::{logged, settings},
         },
         settings::LogFormat,
@@ -146,7 +147,7 @@ mod tests {
     fn a_record_that_cannot_be_written_costs_no_other() {
         for format in [LogFormat::Compact, LogFormat::Json] {
             let (reader, writer) = io::pipe().unwrap();
-            let (log, guard) = plain(&settings(format), Faulty(writer, 0)).unwrap();
+            let (log, guard) = plain(&settings(format), Faulty(writer, 0), &StatusLine::default()).unwrap();
             for n in 1..=3 {
                 info!(log, "record"; "n" => n, "m" => n);
             }

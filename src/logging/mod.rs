@@ -9,6 +9,8 @@ mod in_order;
 mod program;
 #[cfg(feature = "cli")]
 mod queue;
+#[cfg(feature = "cli")]
+mod status_line;
 #[cfg(all(test, feature = "cli"))]
 mod testing;
 #[cfg(feature = "cli")]
@@ -16,8 +18,10 @@ mod threshold;
 
 pub(crate) use contained::contained;
 #[cfg(feature = "cli")]
-pub use program::{Stream, logger};
+pub use program::{Stream, logger, logger_above};
 #[cfg(feature = "cli")]
 pub use queue::Guard;
+#[cfg(feature = "cli")]
+pub use status_line::StatusLine;
 #[cfg(feature = "cli")]
 pub use threshold::Threshold;

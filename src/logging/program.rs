@@ -7,6 +7,7 @@
 use super::{
     in_order::{InOrder, Whole},
     queue::{self, Guard},
+    status_line::StatusLine,
     threshold::Threshold,
 };
 use std::{
@@ -49,6 +50,14 @@ pub enum Stream {
 /// # Ok::<(), supervised_echo::Error>(())
 /// ```
 pub fn logger(settings: &LogSettings, stream: Stream) -> Result<(Logger, Guard), Error> {
+    logger_above(settings, stream, &StatusLine::default())
+}
+
+/// As [`logger`]. If both are on one terminal, each record comes above the line.
+///
+/// # Errors
+/// As [`logger`].
+pub fn logger_above(settings: &LogSettings, stream: Stream, line: &StatusLine) -> Result<(Logger, Guard), Error> {
     let terminal = match stream {
         Stream::Stdout => io::stdout().is_terminal(),
         Stream::Stderr => io::stderr().is_terminal(),
@@ -57,20 +66,24 @@ pub fn logger(settings: &LogSettings, stream: Stream) -> Result<(Logger, Guard),
         // The decorator leaves the colours out by itself if NO_COLOR is set.
         let decorator = TermDecorator::new();
         let decorator = if stream == Stream::Stdout { decorator.stdout() } else { decorator.stderr() };
-        return queued(settings.level, text(decorator.build()));
+        return queued(settings.level, line.below(text(decorator.build())));
     }
     match stream {
-        Stream::Stdout => plain(settings, io::stdout()),
-        Stream::Stderr => plain(settings, io::stderr()),
+        Stream::Stdout => plain(settings, io::stdout(), line),
+        Stream::Stderr => plain(settings, io::stderr(), line),
     }
 }
 
 /// A logger without colours.
-pub(super) fn plain(settings: &LogSettings, out: impl Write + Send + 'static) -> Result<(Logger, Guard), Error> {
+pub(super) fn plain(
+    settings: &LogSettings,
+    out: impl Write + Send + 'static,
+    line: &StatusLine,
+) -> Result<(Logger, Guard), Error> {
     let out = Whole { out, record: Vec::new() };
     match settings.format {
-        LogFormat::Json => queued(settings.level, json(out)),
-        LogFormat::Auto | LogFormat::Compact => queued(settings.level, text(PlainDecorator::new(out))),
+        LogFormat::Json => queued(settings.level, line.below(json(out))),
+        LogFormat::Auto | LogFormat::Compact => queued(settings.level, line.below(text(PlainDecorator::new(out)))),
     }
 }
 
@@ -165,7 +178,7 @@ mod tests {
     #[test]
     fn a_record_reaches_the_stream_before_the_end() {
         let (reader, writer) = io::pipe().unwrap();
-        let (log, _guard) = plain(&settings(LogFormat::Compact), writer).unwrap();
+        let (log, _guard) = plain(&settings(LogFormat::Compact), writer, &StatusLine::default()).unwrap();
         info!(log, "listening");
         let mut line = String::new();
         BufReader::new(reader).read_line(&mut line).unwrap();
@@ -175,7 +188,7 @@ mod tests {
     #[test]
     fn every_record_is_written_though_many_more_come_than_the_queue_holds() {
         let (reader, writer) = io::pipe().unwrap();
-        let (log, guard) = plain(&settings(LogFormat::Compact), writer).unwrap();
+        let (log, guard) = plain(&settings(LogFormat::Compact), writer, &StatusLine::default()).unwrap();
         let lines = std::thread::spawn(move || BufReader::new(reader).lines().count());
         for n in 0..3 * QUEUE {
             info!(log, "record"; "n" => n);
@@ -189,7 +202,7 @@ mod tests {
         for format in [LogFormat::Compact, LogFormat::Json] {
             let (reader, writer) = io::pipe().unwrap();
             drop(reader);
-            let (log, guard) = plain(&settings(format), writer).unwrap();
+            let (log, guard) = plain(&settings(format), writer, &StatusLine::default()).unwrap();
             for n in 0..3 * QUEUE {
                 info!(log, "record"; "n" => n);
             }

@@ -1,6 +1,6 @@
 //! What the loggers' unit tests share: a log that is read to its end.
 
-use super::program::plain;
+use super::{program::plain, status_line::StatusLine};
 use crate::settings::{LogFormat, LogSettings};
 use slog::{Level, Logger};
 use std::io::{self, Read};
@@ -12,7 +12,7 @@ pub fn settings(format: LogFormat) -> LogSettings {
 /// Everything that `write` logs, from the first byte to the end.
 pub fn logged(format: LogFormat, write: impl FnOnce(&Logger)) -> String {
     let (mut reader, writer) = io::pipe().expect("a pipe is to be had");
-    let (log, guard) = plain(&settings(format), writer).expect("a thread is to be had");
+    let (log, guard) = plain(&settings(format), writer, &StatusLine::default()).expect("a thread is to be had");
     write(&log);
     drop((log, guard));
     let mut text = String::new();
