@@ -4,8 +4,9 @@
 #
 #     sh compose/measure.sh 5 --fail-if "p99 > 5ms, outage > 1s"
 #
-# Standard output is the merged report; report.html, in the directory that it is called from, is the page. The exit code is that
-# of a client over all of them: a client without a report, because it was killed, is exit code 1.
+# Standard output is the merged report; report.html, in the directory that it is called from, is the page. Files of `--save` and
+# `--baseline` are in this directory or below. The exit code is that of a client over all of them: a client without a report,
+# because it was killed, is exit code 1.
 set -u
 
 case ${1-} in
@@ -17,7 +18,26 @@ if [ "$n" -eq 0 ]; then
     exit 2
 fi
 shift
-page=$(pwd)/report.html
+here=$(pwd)
+
+# The merge runs in a container, which sees no other directory.
+seen() {
+    case $1 in
+        .. | ../* | */.. | */../*) ;;
+        "$here"/*) return ;;
+        /*) ;;
+        *) return ;;
+    esac
+    echo "$0: $1 is not below the directory that this is called from" >&2
+    exit 2
+}
+last=
+for flag do
+    case $last in --save | --baseline) seen "$flag" ;; esac
+    case $flag in --save=* | --baseline=*) seen "${flag#*=}" ;; esac
+    last=$flag
+done
+
 cd "$(dirname "$0")/.." || exit
 compose="docker compose -f compose/compose.yaml"
 logs=$(mktemp) || exit
@@ -30,22 +50,13 @@ ECHO_REPORT=json $compose up --detach --scale client="$n" >&2 || exit
 $compose wait client >&2
 $compose logs --no-color --no-log-prefix client >"$logs" || exit
 
+# What the merge saves belongs to the caller, who is root in the containers of a rootless Docker.
+case $(docker info --format '{{.SecurityOptions}}') in
+    *name=rootless*) user=0:0 ;;
+    *) user=$(id -u):$(id -g) ;;
+esac
+
 # The client's image merges, so that the host needs nothing.
-merge() { docker run --rm --interactive --network none echo-client merge - --expect "$n" "$@" <"$logs"; }
-
-# The page has a shape of its own, in place of the one that the flags may name.
-html() {
-    before=
-    for flag do
-        shift
-        case $before$flag in
-            --report) before='its value: ' ;;
-            --report=* | 'its value: '*) before= ;;
-            *) set -- "$@" "$flag" ;;
-        esac
-    done
-    merge --report html "$@"
-}
-
-html "$@" >"$page" 2>/dev/null
-merge "$@"
+docker run --rm --interactive --network none --read-only --user "$user" \
+    --mount "type=bind,source=$here,target=$here" --workdir "$here" \
+    echo-client merge - --expect "$n" --save report.html "$@" <"$logs"

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use std::{
     collections::HashSet,
     fs,
+    os::unix::fs::MetadataExt as _,
     path::Path,
     process::{Command, ExitCode},
 };
@@ -471,15 +472,21 @@ fn five_measuring_clients_have_one_verdict_and_a_killed_one_is_missed() {
     checkout.set("client", &[("rate", "\"100/s\""), ("messages", "0"), ("duration", "\"5s\""), ("level", "\"warn\"")]);
     build(&checkout);
     let measured = finish(
-        Command::new("sh").args(["compose/measure.sh", "5", "--fail-if", "lost > 0"]).current_dir(checkout.path()),
+        Command::new("sh")
+            .args(["compose/measure.sh", "5", "--fail-if", "lost > 0", "--save", "all.json"])
+            .current_dir(checkout.path()),
     );
     assert_eq!(measured.code, 0, "{measured:?}");
     assert!(measured.out.starts_with("client      5 clients\nsent        2500\nverified    2500\n"), "{measured:?}");
+    for saved in ["all.json", "report.html"] {
+        let owner = |path: &Path| fs::metadata(path).unwrap().uid();
+        assert_eq!(owner(&checkout.path().join(saved)), owner(checkout.path()), "{saved}");
+    }
     let page = || fs::read_to_string(checkout.path().join("report.html")).unwrap();
     assert!(page().contains("data-verdict=passed"), "{}", page());
 
     checkout.set("client", &[("duration", "\"10s\"")]);
-    let mut measure = Running::start(checkout.path(), "exec sh compose/measure.sh 5");
+    let mut measure = Running::start(checkout.path(), "exec sh compose/measure.sh 5 --baseline all.json");
     measure.wait_until("all five run", |lines| {
         (1..=5).all(|n| {
             lines.iter().any(|line| {
@@ -492,6 +499,7 @@ fn five_measuring_clients_have_one_verdict_and_a_killed_one_is_missed() {
     assert_eq!(status.code(), Some(1), "{}", measure.output());
     let output = measure.output();
     assert!(output.lines().any(|line| line == "missing     1 of 5 reports"), "{output}");
+    assert!(output.lines().any(|line| line.split_whitespace().eq(["baseline", "now"])), "{output}");
     assert!(page().contains("data-verdict=failed"), "{}", page());
 
     for wrong in ["", "0", "five", "-1"] {

@@ -161,26 +161,53 @@ fn a_merge_counts_each_run_once_and_too_few_are_a_failure() {
     assert_eq!(server.stop().code, Some(0));
 }
 
-/// Stands in for Docker: its clients have left their reports in the file `logs`, and its image is the built client.
+/// Stands in for Docker: its clients have left their reports in the file `logs`, and its image is the built client. A container sees
+/// the directory that is mounted, and else an empty one.
 const DOCKER: &str = r#"#!/bin/sh
 case $* in
     *" logs "*) cat "$PLACE/logs" ;;
+    info\ *) echo "$SECURITY" ;;
     run\ *)
-        while [ "$1" != echo-client ]; do shift; done
+        mounted=nothing
+        workdir=
+        while [ "$1" != echo-client ]; do
+            case $1 in
+                --user) echo "$2" >"$PLACE/user" ;;
+                --mount) mounted=${2##*target=} ;;
+                --workdir) workdir=$2 ;;
+            esac
+            shift
+        done
         shift
-        exec "$CLIENT" "$@"
+        [ "$workdir" = "$mounted" ] || workdir=$PLACE/container
+        cd "$workdir" && exec "$CLIENT" "$@"
         ;;
 esac
 "#;
 
-#[test]
-fn measure_leaves_a_page_whatever_the_shape_of_the_report() {
-    let (place, server) = (Place::new("report-measure").with("docker", DOCKER), Server::start(&[]));
+/// `compose/measure.sh` with one client, in `place`, where the client's log and the stand-in for Docker are.
+fn measure_in(place: &Place, args: &[&str], security: &str) -> Finished {
+    let path = format!("{}:{}", place.path().display(), env::var("PATH").unwrap());
+    let mut measure = without_settings(Command::new("sh"));
+    measure.env("PATH", &path).env("PLACE", place.path()).env("CLIENT", CLIENT).env("SECURITY", security);
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/compose/measure.sh");
+    finish(measure.current_dir(place.path()).args([script, "1"]).args(args))
+}
+
+/// A place for `measure_in`, after a client has measured.
+fn measured(name: &str) -> Place {
+    let (place, server) = (Place::new(name).with("docker", DOCKER), Server::start(&[]));
     fs::set_permissions(place.path().join("docker"), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::create_dir(place.path().join("container")).unwrap();
     let run = client_in(&place, &server, &["--report", "json"]);
     fs::write(place.path().join("logs"), run.out).unwrap();
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/compose/measure.sh");
-    let path = format!("{}:{}", place.path().display(), env::var("PATH").unwrap());
+    assert_eq!(server.stop().code, Some(0));
+    place
+}
+
+#[test]
+fn measure_leaves_a_page_whatever_the_shape_of_the_report() {
+    let place = measured("report-measure");
     for (args, begins) in [
         (&[][..], "client      1 client\n"),
         (&["--fail-if", "lost > 0, p99 > 1h"], "client      1 client\n"),
@@ -188,16 +215,55 @@ fn measure_leaves_a_page_whatever_the_shape_of_the_report() {
         (&["--fail-if", "lost > 0, p99 > 1h", "--report=json"], "{\"schema\""),
         (&["--report", "json", "--fail-if", "lost > 0, p99 > 1h"], "{\"schema\""),
     ] {
-        let mut measure = without_settings(Command::new("sh"));
-        measure.env("PATH", &path).env("PLACE", place.path()).env("CLIENT", CLIENT);
-        let measured = finish(measure.current_dir(place.path()).args([script, "1"]).args(args));
-        assert_eq!((measured.code, measured.out.starts_with(begins)), (0, true), "{measured:?}");
+        let run = measure_in(&place, args, "[name=seccomp,profile=default]");
+        assert_eq!((run.code, run.out.starts_with(begins)), (0, true), "{run:?}");
         let page = fs::read_to_string(place.path().join("report.html")).unwrap();
         assert!(page.contains("data-verdict=passed"), "{args:?}: {page}");
         let is_limited = args.contains(&"--fail-if");
         assert_eq!(page.contains("<p class=kept>limit lost &gt; 0: 0, kept</p>"), is_limited, "{args:?}: {page}");
     }
-    assert_eq!(server.stop().code, Some(0));
+}
+
+#[test]
+fn measure_saves_and_reads_files_of_the_callers_directory_as_the_caller() {
+    let place = measured("report-measure-files");
+    let whole = format!("--save={}/copy.json", place.path().display());
+    for (security, user) in [("[name=seccomp name=rootless]", "0:0\n".to_owned()), ("[name=seccomp]", id())] {
+        let run = measure_in(&place, &["--save", "all.json", &whole], security);
+        assert_eq!(run.code, 0, "{run:?}");
+        assert_eq!(fs::read_to_string(place.path().join("user")).unwrap(), user);
+    }
+    let saved = |file: &str| fs::read_to_string(place.path().join(file)).unwrap();
+    assert_eq!((saved("all.json"), number(&json_of(&saved("all.json")), "verified")), (saved("copy.json"), 20));
+    let run = measure_in(&place, &["--baseline", "all.json", "--fail-if", "p99 > 1x"], "[]");
+    assert!(run.code == 0 && run.out.contains("1.00x  same\n"), "{run:?}");
+}
+
+/// The caller, as `id` names it.
+fn id() -> String {
+    let part = |flag| finish(Command::new("id").arg(flag)).out.trim().to_owned();
+    format!("{}:{}\n", part("-u"), part("-g"))
+}
+
+#[test]
+fn measure_says_which_files_it_does_not_see_and_why_there_is_no_page() {
+    let place = measured("report-measure-unseen");
+    for (args, file) in [
+        (&["--save", "../all.json"][..], "../all.json"),
+        (&["--fail-if", "lost > 0", "--baseline=/etc/before.json"], "/etc/before.json"),
+        (&["--save=a/../../all.json"], "a/../../all.json"),
+    ] {
+        let run = measure_in(&place, args, "[]");
+        assert_eq!((run.code, &*run.out), (2, ""), "{run:?}");
+        assert!(
+            run.err.ends_with(&format!(": {file} is not below the directory that this is called from\n")),
+            "{run:?}"
+        );
+    }
+    fs::create_dir(place.path().join("report.html")).unwrap();
+    let run = measure_in(&place, &[], "[]");
+    assert_eq!((run.code, run.out.starts_with("client      1 client\n")), (1, true), "{run:?}");
+    assert!(run.err.contains("echo-client: cannot save report.html: "), "{run:?}");
 }
 
 #[test]
