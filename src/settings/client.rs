@@ -64,7 +64,8 @@ pub struct TrafficSettings {
     /// Messages per connection, 0 to 10^12; 0 means no end.
     #[serde(deserialize_with = "integer::<0, 1_000_000_000_000, _, _>")]
     pub messages: u64,
-    /// How long each connection sends, from its first connect on; zero means no end.
+    /// How long each connection sends, from its first connect on; zero means no end. With a rate all begin together, when each
+    /// connection is made or has failed once.
     #[serde(deserialize_with = "duration")]
     pub duration: Duration,
     /// The pause between two messages of one connection.
