@@ -154,7 +154,7 @@ fn a_full_house_is_alive_and_one_without_an_admin_cannot_be_asked() {
     let Finished { code, err, .. } = live(&[], &[]);
     assert_eq!(
         (code, &*err),
-        (78, "echo-server: admin.address is not set, so no one can say whether the server is alive\n")
+        (78, "echo-server: admin.address: not set, so no one can say whether the server is alive\n")
     );
     assert_eq!(server.stop().code, Some(0));
     let Finished { code, err, .. } = live(&settings, &[]);

@@ -80,7 +80,9 @@ fn run(args: Args, flags: Vec<Flag>) -> Result<u8, ProgramError> {
         Some(Command::Healthcheck { addr, live }) => {
             let Settings { listen, admin, .. } = settings()?.settings;
             let configured = if live { admin.address } else { Some(listen.address) };
-            let address = addr.or(configured).ok_or(ProgramError::NoAdmin)?;
+            let no_admin =
+                || SettingsError::new("admin.address", "not set, so no one can say whether the server is alive");
+            let address = addr.or(configured).ok_or_else(no_admin)?;
             let system = resources::system()?;
             let checked = match live {
                 true => system.block_on(healthcheck::live(address)),

@@ -11,9 +11,6 @@ pub enum ProgramError {
     /// The settings are wrong.
     #[error(transparent)]
     Settings(#[from] SettingsError),
-    /// `healthcheck --live` has no one to ask.
-    #[error("admin.address is not set, so no one can say whether the server is alive")]
-    NoAdmin,
     /// The server or the client could not start or run.
     #[error(transparent)]
     Library(#[from] Error),
@@ -34,7 +31,7 @@ impl ProgramError {
     /// What the program exits with: 78 for its settings, otherwise 1.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Settings(_) | Self::NoAdmin => 78,
+            Self::Settings(_) => 78,
             Self::Library(_) | Self::Read(_) | Self::Io { .. } => 1,
         }
     }
