@@ -44,6 +44,16 @@ fn the_json_is_as_its_schema_says() {
 }
 
 #[test]
+#[should_panic(expected = "report.json: /clients/0/due: -1 is less than the minimum of 0")]
+fn a_report_with_less_than_nothing_due_breaks_its_schema() {
+    let (place, server) = (Place::new("report-broken"), Server::start(&[]));
+    assert_eq!(client_in(&place, &server, &["--save", "one.json"]).code, 0);
+    let mut merged = json_of(&merge_in(&place, &["one.json", "--report", "json"]).out);
+    merged["clients"][0]["due"] = json!(-1);
+    assert_schema("report.json", &merged);
+}
+
+#[test]
 fn the_report_tells_which_settings_were_in_force_and_who_served() {
     let server = Server::start(&[]);
     let run = Client::run(server.address, &["--connections", "3"]);
