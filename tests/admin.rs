@@ -155,6 +155,7 @@ fn the_settings_in_force_are_shown_with_their_origins() {
     let (server, admin) = start(&[("supervisor.max_pending", "7"), ("admin.hosts", "a.example, b.example")]);
     let shown = get(admin, "/v1/settings").json();
     let [value, hosts] = [&shown["settings"]["supervisor"]["max_pending"], &shown["settings"]["admin"]["hosts"]];
+    assert_schema("settings.json", &shown);
     assert_eq!(value, &json!({ "value": 7, "from": "environment ECHO_SERVER_SUPERVISOR__MAX_PENDING" }));
     assert_eq!(hosts["value"], json!(["a.example", "b.example"]));
     assert_eq!(shown["settings"]["connection"]["linger"], json!({ "value": "1s", "from": "default" }));

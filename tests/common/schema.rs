@@ -9,6 +9,7 @@ static VALIDATORS: LazyLock<BTreeMap<&str, Validator>> = LazyLock::new(|| {
         ("tree.json", include_str!("../../docs/schema/tree.json")),
         ("connections.json", include_str!("../../docs/schema/connections.json")),
         ("events.json", include_str!("../../docs/schema/events.json")),
+        ("settings.json", include_str!("../../docs/schema/settings.json")),
         ("report.json", include_str!("../../docs/report.schema.json")),
     ]
     .map(|(name, text)| (name, serde_json::from_str::<Value>(text).unwrap()));
