@@ -38,7 +38,8 @@ impl Handle {
         Self { stop, reload, watched }
     }
 
-    /// Begins the graceful stop, with what `shutdown_timeout` allows. Repeating it changes nothing.
+    /// Begins the graceful stop, with what `shutdown_timeout` allows; with a `lame_duck`, the server first serves on for that time.
+    /// Repeating it changes nothing: only a signal or an [`abort`](Self::abort) ends a lame duck early.
     ///
     /// [`Server::run`](crate::Server::run) returns when it is done.
     pub fn stop(&self) {
