@@ -54,11 +54,6 @@ impl StopHandle {
         self.send(Shutdown::Stop(reason));
     }
 
-    /// Whether the other end is gone: it has stopped, or will never run.
-    pub(crate) fn has_ended(&self) -> bool {
-        self.0.is_closed()
-    }
-
     fn send(&self, shutdown: Shutdown) {
         // If the other end is gone, it has stopped already.
         let _ = self.0.send(shutdown);

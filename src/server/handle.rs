@@ -99,10 +99,8 @@ impl Handle {
 
     /// Where the server stands. The answer comes at once.
     pub fn status(&self) -> Status {
-        // A server that was dropped, or whose Supervisor crashed, has told of no end.
-        let phase = if self.stop.has_ended() { Phase::Stopped } else { self.watched.phase() };
         let (served, waiting) = self.watched.gate.occupancy();
-        Status { phase, served, waiting }
+        Status { phase: self.watched.phase(), served, waiting }
     }
 }
 

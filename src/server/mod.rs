@@ -38,7 +38,7 @@ use crate::{
         service::Service,
         supervisor::{Supervisor, WorkerHandle, warn_of},
         threads::Threads,
-        watch::{Watch, Watched},
+        watch::{Watch, Watchable},
         worker::{Superior, Worker, WorkerSeed},
     },
     settings::{ListenSettings, Settings},
@@ -79,7 +79,7 @@ pub struct Server<S> {
     workers: usize,
     caps: Caps,
     gate: Arc<Gate>,
-    watched: Arc<Watched>,
+    watched: Watchable,
     orders: (StopHandle, mpsc::UnboundedReceiver<Shutdown>),
     reloads: (mpsc::UnboundedSender<Reload>, mpsc::UnboundedReceiver<Reload>),
     log: Logger,
@@ -141,7 +141,7 @@ impl<S: Service> Server<S> {
         let address = listener.address().map_err(|source| Error::Bind { address, source })?;
         let (service, log) = (Arc::new(service), Logger::root(Discard, o!()));
         let gate = Gate::new(caps.max_connections, caps.max_pending, workers);
-        let watched = Watched::new(address, workers, gate.clone());
+        let watched = Watchable::new(address, workers, gate.clone());
         let (orders, reloads) = (StopHandle::new(), mpsc::unbounded_channel());
         Ok(Self { settings, service, listener, address, workers, caps, gate, watched, orders, reloads, log })
     }
@@ -159,12 +159,12 @@ impl<S: Service> Server<S> {
 
     /// Gives a handle that stops the server from any thread, also before it runs, and tells where it stands.
     pub fn handle(&self) -> Handle {
-        Handle::new(self.orders.0.clone(), self.reloads.0.clone(), self.watched.clone())
+        Handle::new(self.orders.0.clone(), self.reloads.0.clone(), self.watched.watched())
     }
 
     /// Looks into the server from any thread: its tree, its connections, its changes and its counters.
     pub fn watch(&self) -> Watch {
-        Watch::new(self.watched.clone())
+        Watch::new(self.watched.watched())
     }
 
     /// Serves until it is stopped. It returns when every actor has acknowledged or the deadline has passed, and every
@@ -273,9 +273,14 @@ mod tests {
     use super::*;
     use crate::{
         decisions::stop::StopReason,
-        server::{acceptor::Listen, echo::Echo},
+        server::{
+            acceptor::Listen,
+            echo::Echo,
+            watch::{news::Event, tree::Phase},
+        },
         testing::{log, logged},
     };
+    use futures_util::FutureExt;
     use std::{
         io::{self, ErrorKind},
         pin::Pin,
@@ -386,6 +391,38 @@ mod tests {
         let report = running.await.unwrap().unwrap();
         assert_eq!((report.reason, report.exit_code()), (StopReason::Restarts, 1));
         assert_eq!((report.acknowledged, report.forced, report.stuck), (1, 1, vec![]));
+    }
+
+    #[test]
+    fn those_who_watch_a_server_that_cannot_run_or_never_does_hear_of_the_end() {
+        for runs in [false, true] {
+            let server = server(1);
+            let watch = server.watch();
+            let mut events = watch.events();
+            if runs {
+                // There is no actix System here.
+                assert!(server.run().now_or_never().unwrap().is_err());
+            } else {
+                drop(server);
+            }
+            assert!(watch.reached(Phase::Running).now_or_never().is_some(), "{runs}");
+            assert_eq!(watch.phase(), Phase::Stopped);
+            while let Some(Event::Change(_)) = events.next().now_or_never().expect("the end has come") {}
+        }
+    }
+
+    #[actix::test]
+    async fn a_server_whose_future_is_dropped_runs_on_and_is_seen_to_until_its_end() {
+        let server = server(1);
+        let (watch, handle) = (server.watch(), server.handle());
+        let running = actix_rt::spawn(server.run());
+        watch.reached(Phase::Running).await;
+        running.abort();
+        assert!(running.await.is_err());
+        assert_eq!((watch.phase(), handle.status().phase), (Phase::Running, Phase::Running));
+        handle.stop();
+        watch.reached(Phase::Stopped).await;
+        assert_eq!(watch.events().next().await, None);
     }
 
     #[test]

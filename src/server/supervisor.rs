@@ -25,7 +25,7 @@ use crate::{
         listener::Listener,
         messages::{AcceptorExit, Look, Ping, ReadSettings, Reconfigure, Reload, TakeIn, WorkerExit},
         report::Report,
-        watch::{Watched, tree::Phase},
+        watch::{Watchable, tree::Phase},
     },
     settings::{Settings, reload::Changes},
     stop::{Shutdown, Stopped},
@@ -69,7 +69,7 @@ pub(crate) struct Supervisor {
     pub listener: Option<Listener>,
     pub settings: Settings,
     pub caps: Caps,
-    pub watched: Arc<Watched>,
+    pub watched: Watchable,
     pub log: Logger,
     state: SupervisorState<WorkerHandle>,
     /// `None` where the kernel does not report handshakes.
@@ -94,7 +94,7 @@ impl Supervisor {
         caps: Caps,
         workers: impl IntoIterator<Item = (WorkerId, WorkerHandle)>,
         report_to: oneshot::Sender<Report>,
-        watched: Arc<Watched>,
+        watched: Watchable,
         log: Logger,
     ) -> Self {
         let handshakes = listener.address().and_then(Handshakes::of).ok();
@@ -400,8 +400,8 @@ mod tests {
         settings
     }
 
-    fn watched(gate: &Arc<Gate>) -> Arc<Watched> {
-        Watched::new(([127, 0, 0, 1], 1).into(), 0, gate.clone())
+    fn watched(gate: &Arc<Gate>) -> Watchable {
+        Watchable::new(([127, 0, 0, 1], 1).into(), 0, gate.clone())
     }
 
     fn tree(workers: usize, shutdown_timeout: Duration) -> Tree {

@@ -7,7 +7,10 @@ use crate::{
         gate::Gate,
         listener::Listener,
         messages::ConnectionStopped,
-        watch::news::{News, WorkerNews},
+        watch::{
+            Watchable,
+            news::{News, WorkerNews},
+        },
     },
     settings::{ConnectionSettings, ListenSettings, Settings},
     testing::probe,
@@ -32,6 +35,11 @@ pub(crate) async fn connection() -> (TcpStream, TcpStream) {
     let client = TcpStream::connect(address).await.expect("it listens");
     let (server, _) = listener.acceptor().expect("it is open").accept().await.expect("a client waits");
     (server, client)
+}
+
+/// What a server with one Worker lets be seen before it runs.
+pub(crate) fn watched() -> Watchable {
+    Watchable::new(([127, 0, 0, 1], 1).into(), 1, Gate::new(1, 0, 1))
 }
 
 /// News that no one hears.

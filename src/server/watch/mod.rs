@@ -34,6 +34,7 @@ use futures_util::future::{join, join_all, select_all};
 use std::{
     iter,
     net::SocketAddr,
+    ops::Deref,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::{Duration, Instant, SystemTime},
 };
@@ -58,6 +59,48 @@ pub(crate) struct Watched {
     stop: Mutex<Option<StopSoFar>>,
 }
 
+/// The server's own hold of [`Watched`]. The server has ended when the last one is gone: also if it has failed or never ran.
+#[derive(Debug, Clone)]
+pub(crate) struct Watchable(Arc<Alive>);
+
+#[derive(Debug)]
+struct Alive(Arc<Watched>);
+
+impl Watchable {
+    pub fn new(listen: SocketAddr, workers: usize, gate: Arc<Gate>) -> Self {
+        Self(Arc::new(Alive(Arc::new(Watched {
+            listen,
+            started: SystemTime::now(),
+            gate,
+            exhaustions: Exhaustions::default(),
+            news: News::new(),
+            counters: (0..workers).map(|_| Arc::default()).collect(),
+            actors: OnceLock::new(),
+            phase: watch::Sender::new(Phase::Bound),
+            stop: Mutex::new(None),
+        }))))
+    }
+
+    /// For those who do not keep the server alive.
+    pub fn watched(&self) -> Arc<Watched> {
+        self.0.0.clone()
+    }
+}
+
+impl Deref for Watchable {
+    type Target = Watched;
+
+    fn deref(&self) -> &Watched {
+        &self.0.0
+    }
+}
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        self.0.end(None);
+    }
+}
+
 /// What the Supervisor has done of a stop.
 #[derive(Debug)]
 struct StopSoFar {
@@ -73,20 +116,6 @@ struct StopSoFar {
 }
 
 impl Watched {
-    pub fn new(listen: SocketAddr, workers: usize, gate: Arc<Gate>) -> Arc<Self> {
-        Arc::new(Self {
-            listen,
-            started: SystemTime::now(),
-            gate,
-            exhaustions: Exhaustions::default(),
-            news: News::new(),
-            counters: (0..workers).map(|_| Arc::default()).collect(),
-            actors: OnceLock::new(),
-            phase: watch::Sender::new(Phase::Bound),
-            stop: Mutex::new(None),
-        })
-    }
-
     /// For the thread of one Worker.
     pub fn worker(&self, worker: WorkerId) -> WorkerNews {
         WorkerNews::new(worker, self.counters[worker.0 - 1].clone(), self.news.clone())
@@ -159,13 +188,16 @@ impl Watched {
         self.stopping(|so_far| so_far.stuck.push(worker));
     }
 
-    /// The server has ended; without a report if the Supervisor has crashed.
+    /// The server has ended; without a report if it has failed or never ran. Only the first time counts.
     pub fn end(&self, report: Option<Report>) {
         self.stopping(|so_far| so_far.report = report);
         let phase = self.enter(Phase::Stopped);
         self.news.tell(|at_ms| Change::Phase { at_ms, phase, reason: None, owed: None, timeout_ms: None });
         self.news.end();
     }
+        if self.phase() == Phase::Stopped {
+            return;
+        }
 
     pub fn phase(&self) -> Phase {
         *self.phase.borrow()

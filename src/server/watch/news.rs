@@ -1,7 +1,7 @@
 //! Tells the changes of the tree to those that watch it.
 //!
 //! One bounded broadcast. A watcher that is too slow loses the oldest changes and hears that it has. Without a watcher a
-//! change costs one relaxed load. Relies on each change of a Worker being told on the Worker's own thread.
+//! change costs one relaxed load. The end closes the broadcast, so it is heard after all changes, and by late watchers too. Relies on each change of a Worker being told on the Worker's own thread.
 
 use crate::{
     decisions::{
@@ -17,7 +17,7 @@ use crate::{
 use std::{
     net::SocketAddr,
     sync::{
-        Arc, OnceLock,
+        Arc, PoisonError, RwLock, RwLockWriteGuard,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
     time::{Duration, Instant},
@@ -32,21 +32,26 @@ const BEHIND: usize = 4096;
 pub(crate) struct News {
     started: Instant,
     watchers: AtomicUsize,
-    /// Made for the first watcher.
-    changes: OnceLock<broadcast::Sender<Told>>,
+    changes: RwLock<Changes>,
 }
 
-/// What a watcher may hear.
-#[derive(Debug, Clone)]
-enum Told {
-    Change(Change),
+#[derive(Debug)]
+enum Changes {
+    /// No one has watched yet.
+    Unheard,
+    /// Made for the first watcher.
+    Open(broadcast::Sender<Change>),
     /// The server has ended.
-    End,
+    Closed,
 }
 
 impl News {
     pub fn new() -> Arc<Self> {
-        Arc::new(Self { started: Instant::now(), watchers: AtomicUsize::new(0), changes: OnceLock::new() })
+        Arc::new(Self {
+            started: Instant::now(),
+            watchers: AtomicUsize::new(0),
+            changes: RwLock::new(Changes::Unheard),
+        })
     }
 
     /// How long ago the server was bound.
@@ -61,27 +66,37 @@ impl News {
 
     /// Tells a change, given the time of day in milliseconds of uptime. The closure is run only if a watcher hears it.
     pub fn tell(&self, change: impl FnOnce(u64) -> Change) {
-        if self.watchers() > 0 {
-            self.send(Told::Change(change(self.uptime().as_millis() as u64)));
+        if self.watchers() == 0 {
+            return;
+        }
+        if let Changes::Open(changes) = &*self.changes.read().unwrap_or_else(PoisonError::into_inner) {
+            // It fails if the last watcher has just gone.
+            let _ = changes.send(change(self.uptime().as_millis() as u64));
         }
     }
 
     /// Tells that the server has ended. Nothing is told after it.
     pub fn end(&self) {
-        self.send(Told::End);
-    }
-
-    fn send(&self, told: Told) {
-        if let Some(changes) = self.changes.get() {
-            // It fails if the last watcher has just gone.
-            let _ = changes.send(told);
-        }
+        *self.write() = Changes::Closed;
     }
 
     pub fn watch(self: &Arc<Self>) -> Events {
-        let changes = self.changes.get_or_init(|| broadcast::Sender::new(BEHIND)).subscribe();
+        let changes = match &mut *self.write() {
+            Changes::Open(changes) => changes.subscribe(),
+            Changes::Closed => broadcast::channel(1).1,
+            unheard @ Changes::Unheard => {
+                let (sender, changes) = broadcast::channel(BEHIND);
+                *unheard = Changes::Open(sender);
+                changes
+            }
+        };
         self.watchers.fetch_add(1, Relaxed);
         Events { changes, news: self.clone() }
+    }
+
+    /// Each change is one assignment, so a panic in between leaves a whole state.
+    fn write(&self) -> RwLockWriteGuard<'_, Changes> {
+        self.changes.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -90,7 +105,7 @@ impl News {
 /// Take the tree after that. A change with a number that is not above the tree's is in the tree already.
 #[derive(Debug)]
 pub struct Events {
-    changes: broadcast::Receiver<Told>,
+    changes: broadcast::Receiver<Change>,
     news: Arc<News>,
 }
 
@@ -105,12 +120,12 @@ pub enum Event {
 }
 
 impl Events {
-    /// The next event; `None` when the server has ended. It is cancel safe.
+    /// The next event; `None` when the server has ended, and from then on. It is cancel safe.
     pub async fn next(&mut self) -> Option<Event> {
         match self.changes.recv().await {
-            Ok(Told::Change(change)) => Some(Event::Change(change)),
+            Ok(change) => Some(Event::Change(change)),
             Err(RecvError::Lagged(_)) => Some(Event::Lost),
-            Ok(Told::End) | Err(RecvError::Closed) => None,
+            Err(RecvError::Closed) => None,
         }
     }
 }
@@ -189,5 +204,42 @@ impl WorkerNews {
     fn tell(&self, change: impl FnOnce(WorkerId, u64, u64) -> Change) {
         self.counters.changes.add(1);
         self.news.tell(|at_ms| change(self.worker, self.counters.changes.get(), at_ms));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::watch::tree::Phase;
+    use futures_util::FutureExt;
+
+    fn tell(news: &News) {
+        news.tell(|at_ms| Change::Phase { at_ms, phase: Phase::Running, reason: None, owed: None, timeout_ms: None });
+    }
+
+    #[test]
+    fn the_end_is_heard_each_time_also_by_a_watcher_that_comes_after_it() {
+        let news = News::new();
+        let mut before = news.watch();
+        tell(&news);
+        news.end();
+        tell(&news);
+        let mut after = news.watch();
+        assert!(matches!(before.next().now_or_never(), Some(Some(Event::Change(_)))));
+        for _ in 0..2 {
+            assert_eq!(before.next().now_or_never(), Some(None));
+            assert_eq!(after.next().now_or_never(), Some(None));
+        }
+    }
+
+    #[test]
+    fn a_watcher_that_takes_nothing_in_costs_no_more_than_the_last_changes() {
+        let news = News::new();
+        let mut slow = news.watch();
+        (0..3 * BEHIND).for_each(|_| tell(&news));
+        news.end();
+        assert_eq!(slow.next().now_or_never(), Some(Some(Event::Lost)));
+        let kept = std::iter::from_fn(|| slow.next().now_or_never().flatten()).count();
+        assert_eq!(kept, BEHIND);
     }
 }
