@@ -13,6 +13,7 @@ use std::{
         mpsc::{Receiver, Sender, channel},
     },
     thread,
+    time::{Duration, Instant},
 };
 use supervised_echo::{Echo, Service, Settings, Socket};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -242,7 +243,7 @@ fn a_client_that_is_slow_with_its_headers_is_let_go() {
     for said in [&b""[..], b"GET /livez HTTP/1.1\r\nHost:", b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"] {
         let mut client = connect(admin);
         client.write_all(said).unwrap();
-        // The last one has its answer, and then says no more.
+        // The last one has its answer, and that is all that one connection is for.
         read_to_eof(&mut client);
     }
     server.stop();
@@ -257,6 +258,41 @@ fn more_clients_than_sixteen_wait_in_the_backlog() {
     clients[16].write_all(b"GET /livez HTTP/1.0\r\n\r\n").unwrap();
     drop(clients.remove(0));
     assert_eq!(Answer::read(clients.pop().unwrap()).status, 200);
+    server.stop();
+}
+
+/// Asks for the connections again and again, until no one hears of the answers. As a browser does, it asks over the connection that
+/// it has, as long as the server keeps that.
+fn poll(admin: SocketAddr, answered: &Sender<()>) {
+    loop {
+        let mut client = connect(admin);
+        let mut kept = true;
+        while kept {
+            client.write_all(b"GET /v1/connections HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+            let answer = Answer::read(client.try_clone().unwrap());
+            kept = answer.headers.get("connection").is_none_or(|connection| connection != "close");
+            if answered.send(()).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+#[test]
+fn eight_pages_that_ask_all_the_time_leave_a_place_for_a_health_check() {
+    let (server, admin) = start(&[]);
+    let streams: Vec<_> = (0..8).map(|_| Events::of(admin)).collect();
+    let (pages, answered): (Vec<_>, Vec<_>) = (0..8)
+        .map(|_| {
+            let (answered, heard) = channel();
+            (thread::spawn(move || poll(admin, &answered)), heard)
+        })
+        .unzip();
+    answered.iter().for_each(|page| page.recv().unwrap());
+    assert_eq!(status(admin, "/livez"), (200, "ok\n".into()));
+    drop(answered);
+    pages.into_iter().for_each(|page| page.join().unwrap());
+    drop(streams);
     server.stop();
 }
 
@@ -324,21 +360,24 @@ fn a_full_house_is_not_ready_but_alive() {
 
 #[test]
 fn a_server_without_descriptors_is_not_ready() {
-    let (server, admin) = start(&[("supervisor.workers", "1")]);
-    // One connection to the Admin stays open, so that it needs no descriptor itself.
-    let mut kept = connect(admin);
-    let mut readyz = move || {
-        kept.write_all(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
-        let mut answer = [0; 4096];
-        let n = kept.read(&mut answer).unwrap();
-        String::from_utf8_lossy(&answer[..n]).into_owned()
+    let (mut server, admin) = start(&[("supervisor.workers", "1")]);
+    assert_eq!(status(admin, "/readyz").0, 200);
+    // These are accepted before, so the Admin needs no descriptor to answer them.
+    let mut early = [connect(admin), connect(admin)].into_iter();
+    wait_until("they are accepted", || receive_queue(admin.port(), 0) == Some(0));
+    let mut readyz = || {
+        let mut client = early.next().unwrap();
+        client.write_all(b"GET /readyz HTTP/1.0\r\n\r\n").unwrap();
+        let answer = Answer::read(client);
+        (answer.status, answer.body)
     };
-    assert!(readyz().starts_with("HTTP/1.1 200"));
     let soft = server.process.limit_descriptors(3);
     let _client = server.connect();
-    while !readyz().contains("descriptors: exhausted") {}
+    server.log.wait("accept paused");
+    assert_eq!(readyz(), (503, "descriptors: exhausted\n".into()));
     server.process.limit_descriptors(soft);
-    while !readyz().starts_with("HTTP/1.1 200") {}
+    server.log.wait("accept resumed");
+    assert_eq!(readyz(), (200, "ok\n".into()));
     server.stop();
 }
 
@@ -437,6 +476,26 @@ fn a_server_of_which_all_threads_are_held_up_does_not_live() {
     drop(client);
     server.handle.stop();
     server.end();
+}
+
+#[test]
+fn clients_of_the_admin_that_ask_nothing_do_not_hold_up_an_end_by_force() {
+    let (service, held, _go_on) = moody();
+    let server = InProcess::start(shown_with_workers(1), service);
+    let admin = server.admin.unwrap();
+    let mut client = connect(server.address);
+    client.write_all(b"#").unwrap();
+    held.recv().unwrap();
+    let _silent = connect(admin);
+    let mut slow = connect(admin);
+    slow.write_all(b"GET /livez HT").unwrap();
+    let watcher = Events::of(admin);
+    let abort = Instant::now();
+    server.handle.abort();
+    // The Worker is stuck, which alone takes half a second.
+    assert_eq!(server.report().stuck.len(), 1);
+    assert!(abort.elapsed() < Duration::from_secs(1), "{:?}", abort.elapsed());
+    assert_eq!(watcher.last().unwrap().0, "report");
 }
 
 #[test]

@@ -49,6 +49,8 @@ const SILENCE: Duration = Duration::from_secs(30);
 const UNSENT: usize = 128 * 1024;
 /// How long the Admin waits for its clients to take in the report.
 const FAREWELL: Duration = Duration::from_secs(1);
+/// How long after an abort the Admin goes at the latest, so that the process ends within a second of it.
+const AFTER_ABORT: Duration = Duration::from_millis(950);
 /// The Admin is given up at more crashes than this…
 const MAX_RESTARTS: usize = 5;
 /// …within this time.
@@ -137,6 +139,15 @@ impl Admin {
     /// Answers while `server` runs, which is the future of [`Server::run`](crate::Server::run). When that is over, those
     /// that watch hear the report, and only then the Admin goes.
     pub async fn during<T>(self, server: impl Future<Output = T>) -> T {
+        self.serve_during(server, serve::serve).await
+    }
+
+    async fn serve_during<T, F: Future<Output = ()> + 'static>(
+        self,
+        server: impl Future<Output = T>,
+        serve: impl Fn(Rc<tokio::net::TcpListener>, Arc<Site>, Logger) -> F + Send + 'static,
+    ) -> T {
+        let watch = self.watch.clone();
         let Some(Bound { listener, address, arbiter, end }) = self.bound else { return server.await };
         slog::info!(self.log, "admin listening"; "address" => %address);
         let ((ends, ending), (ended, has_ended)) = (ending(), oneshot::channel::<()>());
@@ -145,7 +156,7 @@ impl Admin {
             actix_rt::spawn(async move {
                 match tokio::net::TcpListener::from_std(listener).map(Rc::new) {
                     Ok(listener) => {
-                        supervise(|| serve::serve(listener.clone(), site.clone(), self.log.clone()), &self.log).await;
+                        supervise(|| serve(listener.clone(), site.clone(), self.log.clone()), &self.log).await;
                     }
                     Err(error) => slog::error!(self.log, "admin given up"; "reason" => %error),
                 }
@@ -154,7 +165,8 @@ impl Admin {
         });
         let result = server.await;
         drop(ends);
-        let in_time = timeout(FAREWELL, has_ended).await.is_ok();
+        let patience = watch.aborting_for().map_or(FAREWELL, |time| AFTER_ABORT.saturating_sub(time));
+        let in_time = timeout(patience, has_ended).await.is_ok();
         drop(end);
         if in_time {
             let _ = arbiter.join();
@@ -198,8 +210,73 @@ async fn supervise<F: Future<Output = ()> + 'static>(serve: impl Fn() -> F, log:
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing;
-    use std::cell::Cell;
+    use crate::{
+        Echo, Server, Settings,
+        decisions::{
+            admission::Census,
+            stop::{Stop, StopReason},
+        },
+        server::testing::watched,
+        testing::{self, logged},
+    };
+    use std::{cell::Cell, future::pending};
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpStream,
+    };
+
+    const ANYWHERE: ([u8; 4], u16) = ([127, 0, 0, 1], 0);
+
+    fn settings() -> AdminSettings {
+        AdminSettings { address: Some(ANYWHERE.into()), ..Settings::default().admin }
+    }
+
+    #[actix::test]
+    async fn clients_that_never_end_get_a_second_and_after_an_abort_what_is_left_of_it() {
+        for aborted in [false, true] {
+            let watched = watched();
+            watched.begin(StopReason::Handle, Census { connections: 0, pending: 0 }, Duration::ZERO, true);
+            let admin = Admin::bind(&settings(), Watch::new(watched.watched())).unwrap();
+            tokio::time::pause();
+            if aborted {
+                watched.step(Stop::Abort);
+            }
+            let stop = tokio::time::Instant::now();
+            let server = sleep(Duration::from_millis(600));
+            admin.serve_during(server, |_, _, _| pending()).await;
+            // Timers are exact to a few milliseconds.
+            assert_eq!(stop.elapsed().as_millis() / 50 * 50, if aborted { 950 } else { 1600 });
+            tokio::time::resume();
+        }
+    }
+
+    #[actix::test]
+    async fn while_the_admin_crashes_and_is_given_up_the_echo_goes_on_and_ends_as_ever() {
+        let ((log, mut told), mut settings) = (testing::log(), Settings::default());
+        settings.listen.address = ANYWHERE.into();
+        let server = Server::bind(settings, Echo).unwrap();
+        let (address, handle) = (server.address(), server.handle());
+        let admin = Admin::bind(&self::settings(), server.watch()).unwrap().with_log(log);
+        let asked = admin.address().unwrap();
+        // Each client of this Admin makes it panic.
+        let serve = |listener: Rc<tokio::net::TcpListener>, _, _| async move {
+            let _client = listener.accept().await.unwrap();
+            panic!("told to");
+        };
+        let running = actix_rt::spawn(admin.serve_during(server.run(), serve));
+        let mut client = TcpStream::connect(address).await.unwrap();
+        for outcome in [["admin restarted"; MAX_RESTARTS].as_slice(), &["admin given up"]].concat() {
+            let _crashes = TcpStream::connect(asked).await.unwrap();
+            logged(&mut told, outcome).await;
+            client.write_all(b"a").await.unwrap();
+            assert_eq!(client.read_u8().await.unwrap(), b'a');
+        }
+        handle.stop();
+        assert!(client.read_u8().await.is_err());
+        drop(client);
+        let report = running.await.unwrap().unwrap();
+        assert_eq!((report.acknowledged, report.exit_code()), (1, 0));
+    }
 
     #[actix::test]
     async fn an_admin_that_crashes_is_restarted_until_that_is_too_often() {

@@ -109,6 +109,7 @@ struct StopSoFar {
     timeout: Duration,
     census: Census,
     step: Option<Order>,
+    aborted: Option<tokio::time::Instant>,
     listener: Listening,
     taken: usize,
     stuck: Vec<WorkerId>,
@@ -149,6 +150,7 @@ impl Watched {
             timeout,
             census,
             step: None,
+            aborted: None,
             listener,
             taken: 0,
             stuck: Vec::new(),
@@ -167,7 +169,10 @@ impl Watched {
 
     /// The Supervisor has broadcast an order.
     pub fn step(&self, stop: Stop) {
-        self.stopping(|so_far| so_far.step = Some(stop.into()));
+        self.stopping(|so_far| {
+            so_far.step = Some(stop.into());
+            so_far.aborted = so_far.aborted.or_else(|| (stop == Stop::Abort).then(tokio::time::Instant::now));
+        });
         self.news.tell(|at_ms| Change::Step { at_ms, step: stop.into() });
     }
 
@@ -397,6 +402,11 @@ impl Watch {
             listener: so_far.listener,
         })
     }
+    /// How long ago the stop was aborted, by its deadline or an order; `None` if it was not.
+    pub fn aborting_for(&self) -> Option<Duration> {
+        Some(self.0.stop().as_ref()?.aborted?.elapsed())
+    }
+
 
     /// The report; `None` while the server has not ended.
     pub fn report(&self) -> Option<Report> {
