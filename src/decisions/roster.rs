@@ -4,7 +4,10 @@
 //! address.
 
 use crate::decisions::stop::Stop;
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    ops::Bound::{Excluded, Unbounded},
+};
 
 /// The children of one supervisor, from their start to their acknowledgement.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -50,6 +53,11 @@ impl<C: Ord, H> Roster<C, H> {
         self.owing.iter()
     }
 
+    /// Of them, those that come after this one.
+    pub fn owing_after(&self, child: Option<C>) -> impl Iterator<Item = (&C, &H)> {
+        self.owing.range((child.map_or(Unbounded, Excluded), Unbounded))
+    }
+
     /// Whether no child owes an acknowledgement.
     pub fn is_empty(&self) -> bool {
         self.owing.is_empty()
@@ -90,6 +98,16 @@ mod tests {
         assert_eq!(roster.order(Stop::Drain).count(), 0);
         assert_eq!(roster.enter(1, 1), Some(Stop::Drain));
         assert!(!roster.is_empty());
+    }
+
+    #[test]
+    fn those_who_owe_are_listed_in_their_order_from_any_place_on() {
+        let mut roster = roster(&[3, 1, 2]);
+        for (after, listed) in [(None, &[1, 2, 3][..]), (Some(0), &[1, 2, 3]), (Some(1), &[2, 3]), (Some(3), &[])] {
+            assert_eq!(roster.owing_after(after).map(|(child, _)| *child).collect::<Vec<_>>(), listed);
+        }
+        assert!(roster.acknowledge(&2));
+        assert_eq!(roster.owing_after(Some(1)).count(), 1);
     }
 
     #[test]

@@ -162,6 +162,11 @@ impl<C: Ord, H> WorkerState<C, H> {
         self.connections.owing().map(|(_, handle)| handle)
     }
 
+    /// Of them, those that come after this one.
+    pub fn connections_after(&self, connection: Option<C>) -> impl Iterator<Item = &H> {
+        self.connections.owing_after(connection).map(|(_, handle)| handle)
+    }
+
     /// Whether the Worker has ended itself.
     pub fn is_finished(&self) -> bool {
         self.finished

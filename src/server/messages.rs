@@ -129,8 +129,6 @@ pub(crate) struct Inspected {
     /// As of this change, like the rest.
     pub count: Open,
     pub connections: Vec<ConnectionView>,
-    /// How many more there are.
-    pub more: usize,
 }
 
 /// A ConnectionActor to its Worker.

@@ -195,14 +195,14 @@ impl Watched {
 
     /// The server has ended; without a report if it has failed or never ran. Only the first time counts.
     pub fn end(&self, report: Option<Report>) {
+        if self.phase() == Phase::Stopped {
+            return;
+        }
         self.stopping(|so_far| so_far.report = report);
         let phase = self.enter(Phase::Stopped);
         self.news.tell(|at_ms| Change::Phase { at_ms, phase, reason: None, owed: None, timeout_ms: None });
         self.news.end();
     }
-        if self.phase() == Phase::Stopped {
-            return;
-        }
 
     pub fn phase(&self) -> Phase {
         *self.phase.borrow()
@@ -275,9 +275,9 @@ impl Watch {
     pub async fn tree(&self, most: usize) -> Tree {
         // Where the server stands is seen before the Workers are: a tree of a server that has ended is its last one.
         let (phase, stop) = (self.phase(), self.stopping());
-        let answers = self.inspect(Inspect { after: None, state: None, most }).await;
+        let answers = self.inspect(None, Inspect { after: None, state: None, most }).await;
         // Before the server runs there is no Worker to ask.
-        let answers = answers.into_iter().chain(iter::repeat_with(|| None));
+        let answers = answers.into_iter().map(|(_, answer)| answer).chain(iter::repeat_with(|| None));
         let workers = (1..=self.0.counters.len()).map(WorkerId).zip(answers);
         let workers = workers.map(|(worker, answer)| self.worker(worker, answer)).collect();
         Tree {
@@ -306,13 +306,12 @@ impl Watch {
         worker: Option<WorkerId>,
         state: Option<State>,
     ) -> Connections {
-        let answers = self.inspect(Inspect { after, state, most }).await;
-        let asked = (1..).map(WorkerId).zip(answers).filter(|(of, _)| worker.is_none_or(|worker| worker == *of));
-        let (mut connections, mut silent, mut more) = (Vec::new(), Vec::new(), false);
-        for (worker, answer) in asked {
+        // One more of each tells whether there is another page.
+        let answers = self.inspect(worker, Inspect { after, state, most: most.saturating_add(1) }).await;
+        let (mut connections, mut silent) = (Vec::new(), Vec::new());
+        for (worker, answer) in answers {
             match answer {
-                Some(Inspected { connections: listed, more: others, .. }) => {
-                    more |= others > 0;
+                Some(Inspected { connections: listed, .. }) => {
                     connections.extend(listed.into_iter().map(|view| ConnectionView { worker: Some(worker), ..view }));
                 }
                 // A Worker that has ended has no connection.
@@ -321,7 +320,7 @@ impl Watch {
             }
         }
         connections.sort_unstable_by_key(|view| view.connection);
-        more |= connections.len() > most;
+        let more = connections.len() > most;
         connections.truncate(most);
         let next = connections.last().map(|view| view.connection).filter(|_| more);
         Connections { connections, next, silent }
@@ -402,11 +401,11 @@ impl Watch {
             listener: so_far.listener,
         })
     }
+
     /// How long ago the stop was aborted, by its deadline or an order; `None` if it was not.
     pub fn aborting_for(&self) -> Option<Duration> {
         Some(self.0.stop().as_ref()?.aborted?.elapsed())
     }
-
 
     /// The report; `None` while the server has not ended.
     pub fn report(&self) -> Option<Report> {
@@ -423,25 +422,26 @@ impl Watch {
         self.0.counters.iter().map(|counters| acceptor(counters)).collect()
     }
 
-    /// One answer from each Worker, or none.
-    async fn inspect(&self, inspect: Inspect) -> Vec<Option<Inspected>> {
+    /// One answer, or none, from each Worker or from the one that is meant. actix drops a question that no one waits for any more, so
+    /// a Worker that was held up answers no old ones.
+    async fn inspect(&self, only: Option<WorkerId>, inspect: Inspect) -> Vec<(WorkerId, Option<Inspected>)> {
         let workers = self.0.actors.get().map_or(&[][..], |(_, workers)| workers);
-        join_all(
-            workers
-                .iter()
-                .map(|worker| async { timeout(WORKER_PATIENCE, worker.send(inspect)).await.ok().and_then(Result::ok) }),
-        )
-        .await
+        let asked = (1..).map(WorkerId).zip(workers).filter(|(worker, _)| only.is_none_or(|only| only == *worker));
+        let answers = asked.map(|(worker, address)| async move {
+            (worker, timeout(WORKER_PATIENCE, address.send(inspect)).await.ok().and_then(Result::ok))
+        });
+        join_all(answers).await
     }
 
     fn worker(&self, worker: WorkerId, answer: Option<Inspected>) -> WorkerView {
         let counters = &self.0.counters[worker.0 - 1];
         let answered = answer.is_some();
-        let Inspected { n, count, connections, more } = answer.unwrap_or_else(|| {
-            let (n, count) = (counters.changes.get(), counters.count());
-            let more = (count.waiting + count.serving + count.draining + count.closing) as usize;
-            Inspected { n, count, connections: Vec::new(), more }
+        let Inspected { n, count, connections } = answer.unwrap_or_else(|| Inspected {
+            n: counters.changes.get(),
+            count: counters.count(),
+            connections: Vec::new(),
         });
+        let open = (count.waiting + count.serving + count.draining + count.closing) as usize;
         WorkerView {
             worker,
             n,
@@ -450,8 +450,8 @@ impl Watch {
             ordered: (counters.ordered.get() as usize).checked_sub(1).map(|order| Order::ALL[order]),
             acceptor: acceptor(counters),
             count,
+            more: open.saturating_sub(connections.len()),
             connections,
-            more,
         }
     }
 
