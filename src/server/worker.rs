@@ -121,7 +121,10 @@ impl<S: Service> Worker<S> {
             match step {
                 Step::StartAcceptor { restarts } => self.start_acceptor(restarts, ctx),
                 Step::WaitForAcceptor => {
-                    self.news().acceptor(AcceptorPhase::Restarting);
+                    // The first one may wait for a descriptor: that is no restart.
+                    if self.crash.is_some() {
+                        self.news().acceptor(AcceptorPhase::Restarting);
+                    }
                     ctx.run_later(RESTART_DELAY, |worker, ctx| worker.on(Event::AcceptorDue, ctx));
                 }
                 Step::TellAcceptor(stop) => self.acceptor.iter().for_each(|acceptor| acceptor.do_send(stop)),
@@ -298,6 +301,9 @@ impl<S: Service> Drop for Worker<S> {
             // thread without a Worker. All connections are forced. They run on this thread, so none can leave in between.
             self.gate.close();
             self.news().worker(WorkerPhase::Crashed);
+            if self.acceptor.take().is_some() {
+                self.news().acceptor(AcceptorPhase::Stopped);
+            }
             self.context.orphaned.set(true);
             self.tell_connections(Stop::Abort);
             Some(self.gate.alive(self.worker))
@@ -315,10 +321,15 @@ mod tests {
             acceptor::Listen,
             echo::Echo,
             listener::Listener,
-            testing::{WORKER, listener, news},
+            testing::{WORKER, listener},
+            watch::{
+                news::{Event as Told, Events, News},
+                tree::Change,
+            },
         },
         testing::{self, logged, probe},
     };
+    use futures_util::FutureExt;
     use std::{
         io,
         sync::{
@@ -337,6 +348,20 @@ mod tests {
         acceptor: UnboundedReceiver<Stopped<AcceptorExit>>,
         worker: UnboundedReceiver<Stopped<WorkerExit>>,
         log: UnboundedReceiver<String>,
+        changes: Events,
+    }
+
+    impl Heard {
+        /// The states of the Acceptor that watchers were told of.
+        fn acceptor_phases(&mut self) -> Vec<AcceptorPhase> {
+            let changes = std::iter::from_fn(|| self.changes.next().now_or_never().flatten());
+            changes
+                .filter_map(|event| match event {
+                    Told::Change(Change::Acceptor { state, .. }) => Some(state),
+                    _ => None,
+                })
+                .collect()
+        }
     }
 
     /// Makes the Worker itself panic.
@@ -390,7 +415,8 @@ mod tests {
 
     fn start(gate: &Arc<Gate>, max_restarts: usize, open_listener: OpenListener) -> (Addr<Worker<Echo>>, Heard) {
         let ((acceptor_stopped, acceptor), (worker_stopped, worker)) = (probe(), probe());
-        let (logger, log) = testing::log();
+        let ((logger, log), news) = (testing::log(), News::new());
+        let changes = news.watch();
         let settings = crate::Settings::default();
         let seed = WorkerSeed {
             worker: WORKER,
@@ -402,12 +428,12 @@ mod tests {
             listen: settings.listen,
             connection: settings.connection,
             superior: Superior { acceptor_stopped, worker_stopped },
-            news: news(),
+            news: WorkerNews::new(WORKER, Arc::default(), news),
             log: logger,
         };
         let address = Worker::create(|ctx| Worker::new(seed, ctx));
         address.do_send(Accept { workers: Arc::new([]) });
-        (address, Heard { acceptor, worker, log })
+        (address, Heard { acceptor, worker, log, changes })
     }
 
     async fn client(address: SocketAddr) -> TcpStream {
@@ -490,6 +516,7 @@ mod tests {
         echoed(&mut queued).await;
         assert_eq!(heard.log.recv().await.unwrap(), "accept paused");
         assert_eq!(heard.log.recv().await.unwrap(), "accept resumed");
+        assert_eq!(heard.acceptor_phases(), [AcceptorPhase::Accepting], "it has never crashed");
         assert!(heard.acceptor.try_recv().is_err());
     }
 
@@ -502,6 +529,19 @@ mod tests {
         logged(&mut heard.log, "acceptor restarted").await;
         logged(&mut heard.log, "acceptor restarted").await;
         assert!(heard.acceptor.try_recv().is_err());
+    }
+
+    #[actix::test]
+    async fn what_a_reload_changes_holds_for_the_next_crash_and_the_next_connection() {
+        let (listener, address) = listener();
+        let (worker, mut heard) = start(&Gate::new(1, 0, 1), 0, failing_first(1, listener));
+        let mut settings = crate::Settings::default();
+        settings.supervisor.max_restarts = 1;
+        settings.connection.idle_timeout = Duration::from_millis(1);
+        worker.do_send(Reconfigure(settings));
+        assert_eq!(heard.log.recv().await.unwrap(), "acceptor restarted");
+        let mut idle = client(address).await;
+        assert_eq!(idle.read(&mut [0]).await.unwrap(), 0);
     }
 
     #[actix::test]
@@ -545,6 +585,7 @@ mod tests {
         assert_eq!(client.read_u8().await.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
         logged(&mut heard.log, "connection closed").await;
         assert_eq!(gate.tally(), Tally { forced: 1, ..Tally::default() });
+        assert_eq!(heard.acceptor_phases(), [AcceptorPhase::Accepting, AcceptorPhase::Stopped]);
     }
 
     #[actix::test]

@@ -184,7 +184,8 @@ impl WorkerNews {
     /// The Acceptor has changed its state.
     pub fn acceptor(&self, state: AcceptorPhase) {
         self.counters.acceptor.set(state as u64);
-        self.tell(|worker, n, at_ms| Change::Acceptor { worker, n, at_ms, state });
+        let restarts = self.counters.restarts.get();
+        self.tell(|worker, n, at_ms| Change::Acceptor { worker, n, at_ms, state, restarts });
     }
 
     /// The Worker has changed its state.

@@ -382,7 +382,7 @@ pub enum Change {
         discarded: u64,
     },
     /// An Acceptor has changed its state.
-    Acceptor { worker: WorkerId, n: u64, at_ms: u64, state: AcceptorPhase },
+    Acceptor { worker: WorkerId, n: u64, at_ms: u64, state: AcceptorPhase, restarts: u64 },
     /// A Worker has changed its state.
     Worker { worker: WorkerId, n: u64, at_ms: u64, state: WorkerPhase },
     /// The server is in a new phase. The last three are there if it stops.
