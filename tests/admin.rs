@@ -616,6 +616,7 @@ fn a_watcher_sees_the_tree_then_its_changes_and_at_the_end_the_report() {
     assert_eq!((&**name, &sums["totals"]["closed"]["stopped"]), ("totals", &json!(1)));
     assert_eq!((number(report, "exit_code"), number(report, "acknowledged")), (code.unwrap() as u64, 1));
     heard.into_iter().for_each({
+    assert_eq!((&sums["stop"]["owed"], &sums["stop"]["acknowledged"]), (&json!(1), &json!(1)));
         let mut watcher = Watcher::default();
         move |(name, data)| watcher.hear(name, data)
     });

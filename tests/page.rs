@@ -39,6 +39,8 @@ fn main() -> ExitCode {
         a_cell_shows_its_connection_at_a_click_and_at_a_key,
         the_age_of_a_connection_counts_from_its_opening_in_every_state,
         the_list_shows_all_connections_page_by_page,
+        a_list_that_fills_one_page_has_no_next_one,
+        what_the_changes_of_a_stop_leave_out_comes_with_the_sums,
         of_more_than_512_connections_of_a_worker_the_rest_is_counted,
         a_phone_needs_no_scrolling_sideways,
         for_a_reader_who_wants_less_motion_nothing_moves,
@@ -204,6 +206,19 @@ fn a_stop_of_a_thousand_connections_is_shown_to_its_report_and_again_in_the_repl
     let ended = format!("{CELL}[data-reason=stopped]");
     assert_eq!((page.count(&ended), page.count(CELL)), (1000 - more, 1000 - more));
     assert_eq!(page.count(".worker[data-state=stopped]"), 4);
+
+    // All of it at once, as a page that was hidden has it: the changes, the drawing and the layout.
+    let took = page.run(
+        "$.slider.value = 0;
+        seek();
+        const began = performance.now();
+        $.slider.value = $.slider.max;
+        seek();
+        document.body.getBoundingClientRect();
+        return performance.now() - began",
+    );
+    eprintln!("1,000 cells that stop at once take the page {took} ms");
+    assert!(took.as_f64().unwrap() < 1000.0, "{took} ms");
 
     // In the replay, at its beginning.
     page.press("#slider", HOME);
@@ -380,6 +395,36 @@ fn the_list_shows_all_connections_page_by_page() {
     page.until_count(CELL, 145);
 }
 
+fn a_list_that_fills_one_page_has_no_next_one() {
+    let (server, page) = start(&[]);
+    let _clients = clients(&server, 100);
+    page.until_count(CELL, 100);
+    page.click("#listView");
+    page.until_count("#rows tr", 100);
+    assert_eq!(page.run("return document.querySelector('#next').disabled"), true);
+}
+
+fn what_the_changes_of_a_stop_leave_out_comes_with_the_sums() {
+    let (server, page) = start(&[]);
+    // The page's own functions, given what a server could say. Of three connections the first one has ended while the tree was
+    // taken: after the stop was looked at, and before the Worker answered.
+    let shown = page.run(
+        "const stop = { reason: 'SIGTERM', since_ms: 0, timeout_ms: 9, owed: 3, taken: 0, acknowledged: 0, forced: 0 };
+        const sums = acknowledged => ({ type: 'totals', admission: {}, totals: {}, stop: { ...stop, acknowledged } });
+        const closed = (n, connection) => ({ type: 'closed', worker: 1, n, connection, reason: 'stopped', at_ms: 1 });
+        const connections = [2, 3].map(connection => ({ connection, state: 'draining', since_ms: 0 }));
+        const worker = { worker: 1, n: 1, count: { draining: 2 }, connections };
+        const tree = treeOf({ server: { uptime_ms: 0 }, phase: 'stopping', totals: {}, stop, workers: [worker] });
+        return [[], [sums(1)], [closed(2, 2), sums(1)], [sums(3), closed(2, 2), closed(3, 3)]].map(changes => {
+            drawStop(reduce(tree, changes).tree, 0);
+            return $.acknowledged.textContent;
+        })",
+    );
+    // What the sums tell, the changes do not tell again.
+    assert_eq!(shown, json!(["0", "1", "1", "3"]));
+    server.stop();
+}
+
 fn of_more_than_512_connections_of_a_worker_the_rest_is_counted() {
     let (server, page) = start(&[("supervisor.workers", "1"), LONG_LINGER, LONG_TIMEOUT]);
     let mut clients = clients(&server, 600);
@@ -440,9 +485,12 @@ fn for_a_reader_who_wants_less_motion_nothing_moves() {
     assert_eq!(page.run("return getComputedStyle(document.documentElement).scrollBehavior"), "auto");
 }
 
-/// With `UPDATE_SCREENSHOT=1` the picture is made anew.
+/// With `UPDATE_SCREENSHOT=1` the picture is made anew. Beside it stands which page it is of, as `sha256sum` says it.
 fn the_picture_in_the_readme_is_of_this_page() {
-    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/page.png");
+    let [file, page_of] = ["page.png", "page.sha256"].map(|name| format!("{}/docs/{name}", env!("CARGO_MANIFEST_DIR")));
+    let digest = ring::digest::digest(&ring::digest::SHA256, include_bytes!("../src/admin/page.html"));
+    let hash: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    let this_page = format!("{hash}  src/admin/page.html\n");
     let (server, page) =
         start(&[("supervisor.workers", "4"), ("supervisor.max_connections", "280"), ("supervisor.max_pending", "64")]);
     page.resize(1280, 900, false);
@@ -452,8 +500,10 @@ fn the_picture_in_the_readme_is_of_this_page() {
     served.iter_mut().for_each(round_trip);
     page.until("parseFloat(document.querySelector('#echoedRate').textContent) > 0");
     if env::var_os("UPDATE_SCREENSHOT").is_some() {
-        fs::write(file, page.picture()).unwrap();
+        fs::write(&file, page.picture()).unwrap();
+        fs::write(&page_of, &this_page).unwrap();
     }
+    assert_eq!(fs::read_to_string(page_of).unwrap(), this_page, "the picture is of another page");
     let picture = fs::read(file).unwrap();
     assert!(picture.starts_with(b"\x89PNG") && picture.len() < 200_000, "{} bytes", picture.len());
     drop((served, waiting));

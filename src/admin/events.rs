@@ -12,7 +12,7 @@ use crate::{
         watch::{
             Watch,
             news::{Event, Events},
-            tree::{Change, Occupancy, Phase, Totals, WorkerPhase},
+            tree::{Change, Occupancy, Phase, Stopping, Totals, WorkerPhase},
         },
     },
 };
@@ -80,12 +80,12 @@ impl Watcher {
                     return Some(event("tree", &tree));
                 }
                 Next::News => select! {
-                    biased;
+                    biased; // where changes come all the time, the sums come too
+                    _ = self.totals.tick() => if self.gap { self.next = Next::Tree } else { return Some(self.sums()) },
                     heard = self.events.next() => match self.gather(heard).await {
                         changes if changes.is_empty() => {}
                         changes => return Some(event("changes", &changes)),
                     },
-                    _ = self.totals.tick() => if self.gap { self.next = Next::Tree } else { return Some(self.sums()) },
                     () = self.ending.comes() => self.next = Next::Report,
                 },
                 Next::Report => {
@@ -100,7 +100,10 @@ impl Watcher {
     }
 
     fn sums(&self) -> Bytes {
-        event("totals", &Sums { admission: self.watch.occupancy(), totals: self.watch.totals() })
+        event(
+            "totals",
+            &Sums { admission: self.watch.occupancy(), totals: self.watch.totals(), stop: self.watch.stopping() },
+        )
     }
 
     /// What was heard, with what comes soon after it.
@@ -128,6 +131,7 @@ impl Watcher {
 struct Sums {
     admission: Occupancy,
     totals: Totals,
+    stop: Option<Stopping>,
 }
 
 /// The report of a server, and its exit code.
@@ -157,4 +161,34 @@ impl From<Report> for Told {
 /// An event: JSON has no line breaks of its own, so it is one line of data.
 fn event(name: &str, data: &impl Serialize) -> Bytes {
     [format!("event: {name}\ndata: ").as_bytes(), &to_json(data), b"\n\n"].concat().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        admin::ending::ending,
+        server::{testing::watched, watch::tree::AcceptorPhase},
+    };
+    use futures_util::StreamExt;
+    use std::{pin::pin, sync::Arc};
+    use tokio::sync::Semaphore;
+
+    #[actix::test]
+    async fn the_sums_are_told_each_second_also_while_changes_come_without_a_pause() {
+        tokio::time::pause();
+        let (watched, (_ends, ending)) = (watched(), ending());
+        let place = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+        let mut events = pin!(stream(Watch::new(watched.watched()), ending, place));
+        let (worker, mut sums, start) = (watched.worker(WorkerId(1)), 0, Instant::now());
+        // One that runs would be asked for its connections.
+        worker.worker(WorkerPhase::Stopped);
+        while start.elapsed() < 5 * TOTALS {
+            // There is a change whenever the watcher looks.
+            worker.acceptor(AcceptorPhase::Accepting);
+            let told = events.next().await.unwrap();
+            sums += usize::from(told.starts_with(b"event: totals"));
+        }
+        assert!(sums >= 5, "{sums}");
+    }
 }
