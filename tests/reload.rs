@@ -57,6 +57,14 @@ impl Reloadable {
     }
 }
 
+/// Says a line, and gives the line that comes back.
+fn answer(client: &mut TcpStream, line: &str) -> String {
+    client.write_all(line.as_bytes()).unwrap();
+    let mut answer = vec![0; line.len()];
+    client.read_exact(&mut answer).unwrap();
+    String::from_utf8(answer).unwrap()
+}
+
 #[test]
 fn a_raised_cap_serves_those_that_wait_and_a_lowered_one_throws_no_client_out() {
     let caps = |slots: usize, places: usize| {
@@ -79,7 +87,7 @@ fn a_raised_cap_serves_those_that_wait_and_a_lowered_one_throws_no_client_out() 
 }
 
 #[test]
-fn each_key_that_can_be_in_force_at_once_is() {
+fn each_key_that_can_be_in_force_at_once_is_told_of() {
     let mut running = Reloadable::start("keys", "");
     for (key, value) in [
         ("supervisor.max_connections", "7"),
@@ -90,6 +98,9 @@ fn each_key_that_can_be_in_force_at_once_is() {
         ("supervisor.shutdown_timeout", "\"77s\""),
         ("connection.idle_timeout", "\"7h\""),
         ("connection.linger", "\"17s\""),
+        ("connection.last_word", "\"7s\""),
+        ("listen.proxy_protocol", "\"optional\""),
+        ("listen.proxy_trusted", "[\"192.0.2.0/24\"]"),
         ("fault.delay", "\"7s\""),
         ("fault.wrong", "0.7"),
         ("fault.close", "0.7"),
@@ -118,14 +129,62 @@ fn each_key_that_can_be_in_force_at_once_is() {
 }
 
 #[test]
+fn each_key_of_a_connection_is_in_force_for_the_next_one() {
+    let mut running = Reloadable::start_with("next", "log.level = \"debug\"\n", |command| {
+        command.env("ECHO_SERVER_SUPERVISOR__WORKERS", "1");
+    });
+    let mut stderr = running.server.process.stderr();
+    // Reloads, and gives the next connection. What the file said before is the default again.
+    let next = |running: &mut Reloadable, settings: &str| {
+        running.reloaded(&format!("log.level = \"debug\"\n{settings}"));
+        running.server.connect()
+    };
+
+    let mut idle = next(&mut running, "connection.idle_timeout = \"1ms\"\nconnection.linger = \"1h\"\n");
+    assert_eq!(read_to_eof(&mut idle), b"");
+    // This one is closed though its client is not.
+    let left = next(&mut running, "connection.idle_timeout = \"1ms\"\nconnection.linger = \"1ms\"\n");
+    assert_eq!(running.server.log.wait_of("connection closed", &left)["reason"], "idle");
+    drop((idle, left));
+
+    let header = "PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n";
+    let optional = "listen.proxy_protocol = \"optional\"\n";
+    let mut balancer = next(&mut running, optional);
+    balancer.write_all(header.as_bytes()).unwrap();
+    round_trip(&mut balancer);
+    running.server.log.wait_of("connection opened", &SocketAddr::from(([192, 0, 2, 1], 1)));
+    let mut stranger = next(&mut running, &format!("{optional}listen.proxy_trusted = [\"192.0.2.0/24\"]\n"));
+    assert_eq!(answer(&mut stranger, header), header, "it is data");
+    drop((balancer, stranger));
+
+    let mut wrong = next(&mut running, "fault.wrong = 1.0\n");
+    assert_eq!(answer(&mut wrong, "message\n"), "Message\n");
+    let mut closes = next(&mut running, "fault.close = 1.0\n");
+    closes.write_all(b"message\n").unwrap();
+    assert_eq!(read_to_eof(&mut closes), b"");
+    let mut crashes = next(&mut running, "fault.crash = 1.0\n");
+    crashes.write_all(b"message\n").unwrap();
+    assert_eq!(crashes.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+    drop((wrong, closes, crashes));
+
+    let mut talks = next(&mut running, "connection.last_word = \"1h\"\n");
+    round_trip(&mut talks);
+    running.server.signal(Signal::TERM);
+    // A Worker tells its connections first, and then its Acceptor.
+    running.server.log.wait("acceptor stopped");
+    round_trip(&mut talks);
+    assert_eq!(read_to_eof(&mut talks), b"");
+    drop(talks);
+    assert_eq!(running.server.end().code, Some(0));
+    let mut panics = String::new();
+    stderr.read_to_string(&mut panics).unwrap();
+    assert_eq!(panics.matches("panicked").count(), 1, "{panics}");
+}
+
+#[test]
 fn faults_are_on_or_off_for_the_connections_that_come_after_a_reload() {
     let mut running = Reloadable::start("faults", "");
-    let answer = |client: &mut TcpStream| {
-        client.write_all(b"fault: wrong\n").unwrap();
-        let mut answer = [0; 13];
-        client.read_exact(&mut answer).unwrap();
-        String::from_utf8(answer.into()).unwrap()
-    };
+    let answer = |client: &mut TcpStream| answer(client, "fault: wrong\n");
     let (plain, wrong) = ("fault: wrong\n", "Fault: wrong\n");
     let mut before = running.server.connect();
     assert_eq!(answer(&mut before), plain);

@@ -123,6 +123,8 @@ fn serve(
             let (handle, threshold) = (server.handle(), written_to_the_end.threshold());
             let read = Arc::new(move || {
                 tell_manager(&[NotifyState::Reloading, monotonic_now()]);
+                // The server takes the settings over in the turn in which it calls this, and this task runs after that turn.
+                actix::spawn(async { tell_manager(&[NotifyState::Ready]) });
                 let read = reload();
                 match &read {
                     Ok(loaded) => {
@@ -132,7 +134,6 @@ fn serve(
                     }
                     Err(_) => in_force.refused(),
                 }
-                tell_manager(&[NotifyState::Ready]);
                 read.map(|loaded| loaded.settings)
             });
             // The server reads them when it is its turn: during a stop nothing of all this changes.

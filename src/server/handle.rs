@@ -71,7 +71,8 @@ impl Handle {
     /// why (`settings not reloaded`).
     ///
     /// The server calls `read` on its main thread when it is about to take the settings over. It does not call it during a stop. So
-    /// this is the place to change what is the program's own, such as its log's level.
+    /// this is the place to change what is the program's own, such as its log's level. A task that it spawns there (`actix::spawn`)
+    /// runs when the settings are in force.
     ///
     /// ```
     /// use supervised_echo::{Echo, Server, Settings};
@@ -182,6 +183,22 @@ mod tests {
             handle.stop();
             assert_eq!(running.await.unwrap().unwrap().forced, 0);
         }
+    }
+
+    #[actix::test]
+    async fn a_task_that_the_reading_spawns_runs_when_the_settings_are_in_force() {
+        let server = server(log().0);
+        let (handle, watch, (seen, sees)) = (server.handle(), server.watch(), oneshot::channel());
+        let running = actix_rt::spawn(server.run());
+        let mut settings = Settings::default();
+        settings.supervisor.max_connections = 7;
+        handle.reload_with(move || {
+            actix_rt::spawn(async move { seen.send(watch.occupancy().max_connections) });
+            Ok::<_, Infallible>(settings)
+        });
+        assert_eq!(sees.await.unwrap(), 7);
+        handle.stop();
+        running.await.unwrap().unwrap();
     }
 
     #[test]
