@@ -155,8 +155,8 @@ fn a_tree_and_a_page_of_connections_are_as_their_schemas_say() {
 fn the_settings_in_force_are_shown_with_their_origins() {
     let (server, admin) = start(&[("supervisor.max_pending", "7"), ("admin.hosts", "a.example, b.example")]);
     let shown = get(admin, "/v1/settings").json();
-    let [value, hosts] = [&shown["settings"]["supervisor"]["max_pending"], &shown["settings"]["admin"]["hosts"]];
     assert_schema("settings.json", &shown);
+    let [value, hosts] = [&shown["settings"]["supervisor"]["max_pending"], &shown["settings"]["admin"]["hosts"]];
     assert_eq!(value, &json!({ "value": 7, "from": "environment ECHO_SERVER_SUPERVISOR__MAX_PENDING" }));
     assert_eq!(hosts["value"], json!(["a.example", "b.example"]));
     assert_eq!(shown["settings"]["connection"]["linger"], json!({ "value": "1s", "from": "default" }));
@@ -527,6 +527,8 @@ struct Watcher {
     n: BTreeMap<u64, u64>,
     /// How many connections each Worker has.
     open: BTreeMap<u64, u64>,
+    /// The last sums.
+    sums: Value,
     last: Value,
 }
 
@@ -542,7 +544,7 @@ impl Watcher {
                 self.open = workers.iter().map(|worker| (number(worker, "worker"), open(worker))).collect();
             }
             "changes" => data.as_array().unwrap().iter().for_each(|change| self.change(change)),
-            "totals" => {}
+            "totals" => self.sums = data,
             "report" => self.last = data,
             other => panic!("{other}"),
         }
@@ -614,9 +616,9 @@ fn a_watcher_sees_the_tree_then_its_changes_and_at_the_end_the_report() {
     // The last sums are those of the whole life.
     let [.., (name, sums), (_, report)] = &heard[..] else { panic!("{heard:?}") };
     assert_eq!((&**name, &sums["totals"]["closed"]["stopped"]), ("totals", &json!(1)));
+    assert_eq!((&sums["stop"]["owed"], &sums["stop"]["acknowledged"]), (&json!(1), &json!(1)));
     assert_eq!((number(report, "exit_code"), number(report, "acknowledged")), (code.unwrap() as u64, 1));
     heard.into_iter().for_each({
-    assert_eq!((&sums["stop"]["owed"], &sums["stop"]["acknowledged"]), (&json!(1), &json!(1)));
         let mut watcher = Watcher::default();
         move |(name, data)| watcher.hear(name, data)
     });
@@ -672,7 +674,7 @@ fn eight_watchers_see_a_stop_of_two_thousand_connections_to_its_report() {
 
 #[test]
 fn tree_metrics_events_log_and_report_count_the_same_after_a_storm_with_crashes_and_a_stop() {
-    const CLIENTS: u64 = 2000;
+    const CLIENTS: u64 = 10_000;
     let (service, ..) = moody();
     let server = InProcess::start(shown_with_workers(2), service);
     let (address, admin) = (server.address, server.admin.unwrap());
@@ -715,6 +717,12 @@ fn tree_metrics_events_log_and_report_count_the_same_after_a_storm_with_crashes_
     };
     let serving: f64 = metrics.metric("echo_server_connections").values().sum();
     assert_eq!(serving, 10.0);
+    let bytes = ["received", "echoed", "discarded"].map(|key| number(&tree["totals"], key));
+    // A message of 11 bytes each, and the `!` of every fourth one.
+    assert_eq!(bytes, [(CLIENTS + 10) * 11 + CLIENTS / 4, (CLIENTS + 10) * 11, 0]);
+    let measured = ["received", "sent", "discarded"]
+        .map(|name| metrics.metric(&format!("echo_server_{name}_bytes_total")).values().sum::<f64>() as u64);
+    assert_eq!(measured, bytes);
     let waits = metrics.metric("echo_server_wait_seconds_bucket");
     assert_eq!(waits[r#"{le="+Inf"}"#], metrics.metric("echo_server_wait_seconds_count")[""]);
 
@@ -732,6 +740,13 @@ fn tree_metrics_events_log_and_report_count_the_same_after_a_storm_with_crashes_
     let watcher = hearing.join().unwrap();
     assert_eq!(number(&watcher.last, "acknowledged"), 10);
     let stopped = log.one("stopped");
+    // No byte has come since.
+    let keys = ["received", "echoed", "discarded"];
+    let logged = keys.map(|key| closes.iter().map(|close| number(close, key)).sum::<u64>());
+    let told = keys.map(|key| number(&watcher.sums["totals"], key));
+    let summed_up = keys.map(|key| number(stopped, &format!("{key}_total")));
+    assert_eq!([logged, told, summed_up], [bytes; 3]);
+    assert_eq!([report.total.received, report.total.echoed, report.total.discarded], bytes);
     for (field, reported) in [
         ("acknowledged", report.acknowledged as u64),
         ("forced", report.forced as u64),
