@@ -19,13 +19,14 @@ use crate::{
 };
 use futures_util::FutureExt;
 use std::{
+    cell::RefCell,
     collections::VecDeque,
     future::{pending, poll_fn},
     hash::{BuildHasher, RandomState},
     net::SocketAddr,
     ops::ControlFlow,
     panic::AssertUnwindSafe,
-    pin::Pin,
+    pin::{Pin, pin},
     rc::Rc,
     task::{Context, Poll, ready},
     thread,
@@ -33,7 +34,7 @@ use std::{
 };
 use tokio::{
     io::AsyncWriteExt,
-    time::{Instant, Sleep, sleep_until, timeout},
+    time::{Instant, Sleep, sleep, sleep_until, timeout},
 };
 
 /// How long a stop waits for the outstanding echoes, unless their own timeout ends before.
@@ -71,27 +72,77 @@ impl Plan {
 /// Runs a ConnectionActor's session from its start to its end. A panic ends here. An abort drops the session with its
 /// stream, at any `await`.
 pub(crate) async fn converse<C: Connect>(plan: Rc<Plan>, server: Rc<C>, order: Rc<Order>, record: Rc<Record>) {
-    let session = Session::new(&plan, &*server, order.clone(), record.clone());
+    let both = async {
+        let (unsettled, mut end) = (Unsettled::default(), None);
+        let mut session = pin!(Session::new(&plan, &*server, order.clone(), record.clone(), &unsettled).run());
+        // Each order wakes this task, because it is waited for below.
+        poll_fn(|cx| {
+            if end.is_none()
+                && let Poll::Ready(over) = session.as_mut().poll(cx)
+            {
+                end = Some(over);
+            }
+            ready!(unsettled.poll(&order, cx));
+            end.take().map_or(Poll::Pending, Poll::Ready)
+        })
+        .await
+    };
     let end = tokio::select! {
         biased;
         () = order.comes(Stop::Abort) => End::Forced,
-        end = AssertUnwindSafe(session.run()).catch_unwind() => end.unwrap_or(End::Crashed),
+        end = AssertUnwindSafe(both).catch_unwind() => end.unwrap_or(End::Crashed),
     };
     record.end(end);
 }
 
+/// What waits for an order to stop, the oldest first. If client and server are stopped at the same moment, either the end of the
+/// server's stream or the order to stop comes first. An echo that is lost during a stop is not owed, so the client gives the
+/// order time to arrive. Meanwhile the session goes on, because the server must not be charged with this wait.
+#[derive(Default)]
+struct Unsettled(RefCell<VecDeque<Ended>>);
+
+/// What was out on a stream that the server has ended.
+struct Ended {
+    out: Out,
+    reason: Lost,
+    patience: Pin<Box<Sleep>>,
+}
+
+impl Unsettled {
+    fn add(&self, out: Out, reason: Lost) {
+        self.0.borrow_mut().push_back(Ended { out, reason, patience: Box::pin(sleep(ORDER_PATIENCE)) });
+    }
+
+    /// Counts what has waited for long enough. It is ready when nothing is left.
+    fn poll(&self, order: &Order, cx: &mut Context<'_>) -> Poll<()> {
+        let mut waiting = self.0.borrow_mut();
+        while let Some(Ended { patience, .. }) = waiting.front_mut() {
+            let stopped = order.is(Stop::Drain);
+            if !stopped {
+                ready!(patience.as_mut().poll(cx));
+            }
+            let Some(Ended { out, reason, .. }) = waiting.pop_front() else { break };
+            match stopped {
+                true => drop(out),
+                false => out.lost(reason),
+            }
+        }
+        Poll::Ready(())
+    }
+}
+
 /// A stream, what is out on it, and its record, which is written once the stream is closed.
 struct Open<S> {
-    pipeline: Pipeline<Message>,
+    // Dropped in this order.
+    out: Out,
+    stream: S,
+    closing: Closing,
     /// The last message whose echo came.
     last: Option<Message>,
     /// When all that was sent had been taken by the system.
     sent: Instant,
     /// When it is to be replaced.
     renewal: Option<Instant>,
-    // Dropped in this order.
-    stream: S,
-    closing: Closing,
 }
 
 impl<S> Open<S> {
@@ -100,11 +151,31 @@ impl<S> Open<S> {
     }
 }
 
-impl<S> Drop for Open<S> {
+/// The messages that are out on a stream. If it is dropped, they are given up.
+struct Out {
+    pipeline: Pipeline<Message>,
+    record: Rc<Record>,
+}
+
+impl Out {
+    /// The first is lost for this reason, and those behind it are abandoned.
+    fn lost(mut self, reason: Lost) {
+        // A message that ran out of time did so from when it was due. It may have waited for a server that was away.
+        let begun = |message: &Message| if reason == Lost::Timeout { message.due } else { message.sent };
+        if let Some(message) = self.pipeline.pop() {
+            self.record.lost(&message, begun(&message), reason);
+        }
+        while let Some(message) = self.pipeline.pop() {
+            self.record.lost(&message, begun(&message), Lost::Abandoned);
+        }
+    }
+}
+
+impl Drop for Out {
     /// A message whose outcome is not known is given up.
     fn drop(&mut self) {
         while let Some(message) = self.pipeline.pop() {
-            self.closing.record.given_up(message.n, message.length);
+            self.record.given_up(message.n, message.length);
         }
     }
 }
@@ -141,6 +212,7 @@ struct Session<'a, C: Connect> {
     /// When the session heard of the order to stop.
     stopped: Option<Instant>,
     record: Rc<Record>,
+    unsettled: &'a Unsettled,
     content: Content,
     open: Option<Open<C::Stream>>,
     /// The number of the last message, counted from 1.
@@ -167,7 +239,7 @@ struct Session<'a, C: Connect> {
 }
 
 impl<'a, C: Connect> Session<'a, C> {
-    fn new(plan: &'a Plan, server: &'a C, order: Rc<Order>, record: Rc<Record>) -> Self {
+    fn new(plan: &'a Plan, server: &'a C, order: Rc<Order>, record: Rc<Record>, unsettled: &'a Unsettled) -> Self {
         let now = Instant::now();
         Self {
             plan,
@@ -176,6 +248,7 @@ impl<'a, C: Connect> Session<'a, C> {
             stopped: None,
             content: plan.content(record.connection),
             record,
+            unsettled,
             open: None,
             n: 0,
             again: VecDeque::new(),
@@ -213,7 +286,7 @@ impl<'a, C: Connect> Session<'a, C> {
                 self.barren = None;
                 self.close(Closed::Done).await;
             }
-            Talked::Failed(failure) => self.failed(failure).await,
+            Talked::Failed(failure) => self.failed(failure),
         }
         ControlFlow::Continue(())
     }
@@ -292,7 +365,8 @@ impl<'a, C: Connect> Session<'a, C> {
         self.rooms.iter_mut().for_each(|room| *room = now.max(*room));
         let renewal = self.renewal(now);
         let closing = Closing { record: self.record.clone(), server, verified: 0, reason: None };
-        self.open = Some(Open { pipeline: Pipeline::default(), last: None, sent: now, renewal, stream, closing });
+        let out = Out { pipeline: Pipeline::default(), record: self.record.clone() };
+        self.open = Some(Open { out, stream, closing, last: None, sent: now, renewal });
         if self.pace().is_some() {
             return self.wait_for_t0().await;
         }
@@ -432,23 +506,23 @@ impl<'a, C: Connect> Session<'a, C> {
     }
 
     fn is_idle(&self) -> bool {
-        self.open.as_ref().is_none_or(|open| open.pipeline.is_empty())
+        self.open.as_ref().is_none_or(|open| open.out.pipeline.is_empty())
     }
 
     /// Takes the echoes that have come.
     fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Option<Talked>> {
         let Some(open) = &mut self.open else { return Poll::Pending };
-        let received = ready!(open.pipeline.poll_receive(&mut open.stream, cx));
+        let received = ready!(open.out.pipeline.poll_receive(&mut open.stream, cx));
         let (back, TrafficSettings { timeout, period, reconnect, .. }) = (Instant::now(), &self.plan.traffic);
         let period = if self.record.run.pace.is_some() { Duration::ZERO } else { *period };
         let is_wrong = matches!(received, Err(Failure::Wrong(_)));
-        while open.pipeline.is_back() {
+        while open.out.pipeline.is_back() {
             // After a stall of this process the echo and its timeout can come together.
-            let is_late = open.pipeline.first().is_some_and(|message| back > message.due + *timeout);
+            let is_late = open.out.pipeline.first().is_some_and(|message| back > message.due + *timeout);
             if is_late && !is_wrong {
                 return Poll::Ready(Some(Talked::Failed(Failure::Lost(Lost::Timeout))));
             }
-            let Some(message) = open.pipeline.pop() else { break };
+            let Some(message) = open.out.pipeline.pop() else { break };
             if is_late {
                 // A wrong byte behind it is told of too.
                 self.record.lost(&message, message.due, Lost::Timeout);
@@ -462,7 +536,7 @@ impl<'a, C: Connect> Session<'a, C> {
         }
         Poll::Ready(match received {
             Err(failure) => Some(Talked::Failed(failure)),
-            Ok(()) if *reconnect && open.pipeline.is_empty() => Some(Talked::Enough),
+            Ok(()) if *reconnect && open.out.pipeline.is_empty() => Some(Talked::Enough),
             Ok(()) => None,
         })
     }
@@ -471,13 +545,13 @@ impl<'a, C: Connect> Session<'a, C> {
     /// one is to be started.
     fn send(&mut self, may_start: bool, now: Instant, cx: &mut Context<'_>) -> Option<Instant> {
         let open = self.open.as_mut()?;
-        if !open.pipeline.is_sent() {
-            open.pipeline.poll_send(&mut open.stream, cx);
+        if !open.out.pipeline.is_sent() {
+            open.out.pipeline.poll_send(&mut open.stream, cx);
             open.sent = now;
         }
         let mut next = None;
         // While the server takes no more there is no room, however few messages are out.
-        if may_start && open.pipeline.is_sent() {
+        if may_start && open.out.pipeline.is_sent() {
             next = self.next();
             while next.is_some_and(|next| next <= now) {
                 self.start(now);
@@ -485,7 +559,7 @@ impl<'a, C: Connect> Session<'a, C> {
             }
         }
         let open = self.open.as_mut()?;
-        open.pipeline.poll_send(&mut open.stream, cx);
+        open.out.pipeline.poll_send(&mut open.stream, cx);
         next
     }
 
@@ -505,7 +579,7 @@ impl<'a, C: Connect> Session<'a, C> {
                 message
             }
         };
-        open.pipeline.push(message, |bytes| self.content.write(message.n, bytes));
+        open.out.pipeline.push(message, |bytes| self.content.write(message.n, bytes));
     }
 
     /// Counts the messages as lost that could not be sent in time, and tells the log of them.
@@ -542,7 +616,7 @@ impl<'a, C: Connect> Session<'a, C> {
         let Some(open) = &self.open else { return Poll::Pending };
         let pace = self.record.run.pace.as_ref();
         let mut wake = next.filter(|_| pace.is_none());
-        match open.pipeline.first() {
+        match open.out.pipeline.first() {
             Some(first) => {
                 let limit = first.due + self.plan.traffic.timeout;
                 let limit = self.stopped.map_or(limit, |stopped| limit.min(stopped + STOP_PATIENCE));
@@ -574,25 +648,11 @@ impl<'a, C: Connect> Session<'a, C> {
         self.timer.as_mut().poll(cx).map(|()| None)
     }
 
-    /// Ends a stream that is of no more use.
-    async fn failed(&mut self, failure: Failure) {
-        if failure == Failure::Lost(Lost::Closed) && self.stopped.is_none() {
-            self.send_again();
-        }
-        // If client and server are stopped at the same moment, either the end of the server's stream or the order to stop
-        // comes first. An echo that is lost during a stop is not owed (see below), so the client gives the order time to
-        // arrive.
-        if !self.is_idle() && matches!(failure, Failure::Lost(Lost::Closed | Lost::Reset)) {
-            let _ = timeout(ORDER_PATIENCE, self.order.comes(Stop::Drain)).await;
-        }
-        self.settle(failure);
-    }
-
     /// The server has ended the connection as it should be ended, so a message without one byte of its echo was not echoed.
     fn send_again(&mut self) {
         let TrafficSettings { resend, .. } = self.plan.traffic;
         let Some(open) = self.open.as_mut().filter(|_| resend > 0) else { return };
-        for message in open.pipeline.untouched().rev() {
+        for message in open.out.pipeline.untouched().rev() {
             if message.resent < resend {
                 self.again.push_front(message);
             } else {
@@ -601,25 +661,25 @@ impl<'a, C: Connect> Session<'a, C> {
         }
     }
 
-    /// Counts what is out on a stream that is of no more use, and closes it.
-    fn settle(&mut self, failure: Failure) {
-        let Some(mut open) = self.open.take() else { return };
+    /// Ends a stream that is of no more use, and counts what was out on it, at once or later: see [`Unsettled`].
+    fn failed(&mut self, failure: Failure) {
+        if failure == Failure::Lost(Lost::Closed) && self.stopped.is_none() {
+            self.send_again();
+        }
+        let Some(Open { mut out, stream, mut closing, last, .. }) = self.open.take() else { return };
         self.broken = true;
         let now = Instant::now();
         let period = if self.pace().is_some() { Duration::ZERO } else { self.plan.traffic.period };
         self.rooms.resize(self.plan.pipeline(), now + period);
-        // A message that ran out of time did so from when it was due. It may have waited for a server that was away.
-        let is_late = failure == Failure::Lost(Lost::Timeout);
-        let begun = |message: &Message| if is_late { message.due } else { message.sent };
         // During a stop the client cannot tell whose fault a loss is: a server that stops at the same time owes no echo.
         let stopped = self.order.is(Stop::Drain);
         let reason = match failure {
             Failure::Wrong(difference) => {
-                match (open.pipeline.pop(), &open.last) {
+                match (out.pipeline.pop(), last) {
                     (Some(message), _) => self.record.wrong(message.n, message.due, message.length, &difference),
                     (None, Some(last)) => {
-                        self.record.wrong_after_all(last, &difference);
-                        open.closing.verified -= 1;
+                        self.record.wrong_after_all(&last, &difference);
+                        closing.verified -= 1;
                     }
                     // The server has spoken first.
                     (None, None) => {
@@ -627,20 +687,27 @@ impl<'a, C: Connect> Session<'a, C> {
                         self.record.wrong(self.n, self.due(self.n).unwrap_or(now), 0, &difference);
                     }
                 }
+                match stopped {
+                    true => drop(out),
+                    false => out.lost(Lost::Abandoned),
+                }
                 Closed::Wrong
             }
-            Failure::Lost(_) if stopped && !open.pipeline.is_empty() => Closed::Stopped,
+            Failure::Lost(_) if stopped && !out.pipeline.is_empty() => {
+                drop(out);
+                Closed::Stopped
+            }
+            Failure::Lost(reason @ (Lost::Closed | Lost::Reset)) if !out.pipeline.is_empty() => {
+                self.unsettled.add(out, reason);
+                Closed::Lost(reason)
+            }
             Failure::Lost(reason) => {
-                if let Some(message) = open.pipeline.pop() {
-                    self.record.lost(&message, begun(&message), reason);
-                }
+                out.lost(reason);
                 Closed::Lost(reason)
             }
         };
-        while !stopped && let Some(message) = open.pipeline.pop() {
-            self.record.lost(&message, begun(&message), Lost::Abandoned);
-        }
-        open.close(reason);
+        drop(stream);
+        closing.reason = Some(reason);
     }
 
     /// Ends the stream, once it has shown that no byte comes behind the last echo.
@@ -649,10 +716,10 @@ impl<'a, C: Connect> Session<'a, C> {
         let closing = async {
             // If this fails, the read that follows gives the reason.
             let _ = open.stream.shutdown().await;
-            unasked(&mut open.stream, open.pipeline.echoed()).await
+            unasked(&mut open.stream, open.out.pipeline.echoed()).await
         };
         match timeout(CLOSE_PATIENCE, closing).await {
-            Ok(failure @ Failure::Wrong(_)) => self.settle(failure),
+            Ok(failure @ Failure::Wrong(_)) => self.failed(failure),
             Ok(Failure::Lost(_)) | Err(_) => {
                 if let Some(open) = self.open.take() {
                     open.close(reason);
@@ -711,7 +778,7 @@ mod tests {
     use std::io;
     use tokio::{
         io::{AsyncReadExt, DuplexStream, copy, split},
-        time::{advance, pause as pause_clock, resume as resume_clock, sleep},
+        time::{advance, pause as pause_clock, resume as resume_clock},
     };
 
     /// One session under way, and all that a test needs to play its server, its actor and its supervisor.
@@ -949,7 +1016,7 @@ mod tests {
         drop(stream);
         let gone = Instant::now();
         bench.clients.echo(1).await;
-        assert_eq!(took(gone), ORDER_PATIENCE + FIRST_PAUSE + 4 * MEASURING_PAUSE);
+        assert_eq!(took(gone), FIRST_PAUSE + 4 * MEASURING_PAUSE);
         assert_eq!(bench.heard.end().await, End::Finished);
         assert_eq!(bench.heard.counts(), [2, 0, 1, 0]);
     }
@@ -1162,13 +1229,28 @@ mod tests {
         let mut stream = bench.clients.accept().await;
         receive(&mut stream).await;
         drop(stream);
-        sleep(ORDER_PATIENCE / 2).await;
+        bench.heard.event("reconnecting").await;
         let stopped = Instant::now();
         bench.order.give(Stop::Drain);
         assert_eq!(bench.heard.end().await, End::Stopped);
         assert_eq!(took(stopped), Duration::ZERO);
         assert_eq!(bench.heard.counts(), GIVEN_UP);
-        assert_eq!(bench.heard.events(), ["connected", "echo given up", "connection closed"]);
+        assert_eq!(bench.heard.events(), ["echo given up"]);
+    }
+
+    #[actix::test]
+    async fn an_echo_that_a_server_owes_to_the_end_holds_up_no_other_message_and_counts_when_no_order_to_stop_comes() {
+        let mut bench = start(traffic(3));
+        let mut stream = bench.clients.echo(1).await;
+        receive(&mut stream).await;
+        let gone = Instant::now();
+        drop(stream);
+        expect_end(bench.clients.echo(1).await).await;
+        assert_eq!((took(gone), bench.heard.counts()), (Duration::ZERO, [2, 0, 0, 0]));
+        assert_eq!(bench.heard.end().await, End::Finished);
+        assert_eq!((took(gone), bench.heard.counts()), (ORDER_PATIENCE, [2, 0, 1, 0]));
+        let sent = ["connected", "echo verified", "connection closed"];
+        assert_eq!(bench.heard.events(), [&sent[..], &["reconnecting"], &sent[..], &["echo lost"]].concat());
     }
 
     #[actix::test]
