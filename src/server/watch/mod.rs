@@ -465,3 +465,59 @@ impl Watch {
 fn acceptor(counters: &Counters) -> AcceptorView {
     AcceptorView { state: AcceptorPhase::ALL[counters.acceptor.get() as usize], restarts: counters.restarts.get() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        server::{testing::watched, watch::tree::Open},
+        testing::probe,
+    };
+    use actix::prelude::*;
+    use std::{cell::Cell, rc::Rc};
+    use tokio::sync::oneshot;
+
+    /// A Worker that looks into its mailbox only when it may go on.
+    struct HeldUp {
+        go_on: Option<oneshot::Receiver<()>>,
+        asked: Rc<Cell<usize>>,
+    }
+
+    impl Actor for HeldUp {
+        type Context = Context<Self>;
+
+        fn started(&mut self, ctx: &mut Self::Context) {
+            let go_on = self.go_on.take();
+            let held = async move {
+                if let Some(go_on) = go_on {
+                    let _ = go_on.await;
+                }
+            };
+            ctx.wait(held.into_actor(self));
+        }
+    }
+
+    impl Handler<Inspect> for HeldUp {
+        type Result = Inspected;
+
+        fn handle(&mut self, _: Inspect, _: &mut Self::Context) -> Inspected {
+            self.asked.set(self.asked.get() + 1);
+            Inspected { n: 0, count: Open::default(), connections: Vec::new() }
+        }
+    }
+
+    #[actix::test]
+    async fn a_worker_that_was_held_up_answers_no_question_that_no_one_waits_for() {
+        tokio::time::pause();
+        let (watched, asked, (go_on, may_go_on)) = (watched(), Rc::default(), oneshot::channel());
+        let worker = HeldUp { go_on: Some(may_go_on), asked: Rc::clone(&asked) }.start();
+        watched.run(probe().0, vec![worker.recipient()]);
+        let watch = Watch::new(watched.watched());
+        for _ in 0..3 {
+            assert!(!watch.tree(1).await.workers[0].answered);
+        }
+        go_on.send(()).unwrap();
+        assert!(watch.tree(1).await.workers[0].answered);
+        assert_eq!(asked.get(), 1);
+    }
+}
