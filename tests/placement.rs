@@ -99,7 +99,7 @@ fn while_a_service_blocks_the_thread_of_one_acceptor_the_other_one_accepts() {
 fn while_services_block_the_threads_of_all_acceptors_the_supervisor_accepts() {
     let mut accepting = Accepting::start(4);
     let blocking = [accepting.block(0), accepting.block(1)];
-    let mut clients = [(); 2].map(|()| connect(accepting.server.address));
+    let mut clients = [(); 6].map(|()| connect(accepting.server.address));
     clients.iter_mut().for_each(round_trip);
     drop((blocking, clients));
     accepting.stop();

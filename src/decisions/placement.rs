@@ -59,13 +59,15 @@ impl Placement {
     /// hardly more, because the way to another thread costs time. A Worker that is behind with taking in clients gets none
     /// while there is another.
     ///
-    /// `accepting` is `None` if no Worker has accepted the client. `now` is counted from any fixed moment.
+    /// `accepting` is `None` if no Worker has accepted the client: the threads that accept may be blocked, so they come last. `now` is
+    /// counted from any fixed moment.
     pub fn place(&mut self, accepting: Option<WorkerId>, now: Duration) -> WorkerId {
         // The accepting thread runs, so it is not behind, though clients may be on their way to it.
         let behind = |worker, load: &Load| Some(worker) != accepting && load.is_behind(now);
-        let (_, least, worker) = self
+        let may_be_blocked = |worker| accepting.is_none() && accepts(worker);
+        let (_, _, least, worker) = self
             .workers()
-            .map(|(worker, load)| (behind(worker, load), load.connections, worker))
+            .map(|(worker, load)| (behind(worker, load), may_be_blocked(worker), load.connections, worker))
             .min()
             .expect("a server has a Worker");
         let hardly_more = least + least / 16 + 2;
@@ -188,6 +190,13 @@ mod tests {
         let lives: Vec<_> = (0..3).map(|_| placement.place(None, NOW).0).collect();
         assert_eq!(lives, [1, 2, 1]);
         assert_eq!(placement.place(None, NOW + 2 * PATIENCE), OTHER);
+    }
+
+    #[test]
+    fn without_an_acceptor_that_accepts_their_workers_come_last() {
+        let mut placement = Placement::new(4);
+        let lives: Vec<_> = (0..6).map(|_| placement.place(None, NOW).0).collect();
+        assert_eq!(lives, [3, 4, 3, 4, 3, 4]);
     }
 
     #[test]

@@ -125,7 +125,10 @@ impl<C: Ord, H> WorkerState<C, H> {
             }
             Event::AcceptorStopped { .. } => self.accepting_is_over(false, &mut steps),
             Event::Stop(stop) => {
-                if self.connections.order(stop).next().is_some() {
+                // To a connection `Drain` and `Finish` are the same order, and `Accepting` is none.
+                let drains = self.connections.ordered() >= Some(Stop::Drain);
+                let is_news = stop == Stop::Abort || stop >= Stop::Drain && !drains;
+                if self.connections.order(stop).next().is_some() && is_news {
                     steps.push(Step::TellConnections(stop));
                 }
                 match self.acceptor {

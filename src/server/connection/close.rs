@@ -32,12 +32,14 @@ pub(crate) async fn lingering_close(stream: &Stream) -> io::Result<()> {
         let client_done = stream.discard()?;
         // The FIN is acknowledged last, and counts as one byte. What is delivered stays delivered.
         let owed = stream.unacknowledged()?;
+        if owed == 0 && client_done {
+            break;
+        }
         if owed <= 1 {
             delivered_at.get_or_insert_with(Instant::now);
         }
         let left = delivered_at.map(|at| stream.record.linger().saturating_sub(at.elapsed()));
         let pause = match (owed, left) {
-            (0, _) if client_done => break,
             (0, Some(left)) => left,
             (_, Some(left)) => left.min(look),
             (_, None) => look,

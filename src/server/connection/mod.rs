@@ -234,7 +234,7 @@ async fn wait(stream: &Stream) -> Option<CloseReason> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{server::messages::ConnectionStopped, settings::FaultSettings};
+    use crate::{buffer::BUFFER, server::messages::ConnectionStopped, settings::FaultSettings};
 
     use std::{
         future::{self, pending},
@@ -552,6 +552,21 @@ mod tests {
         start(stream, record(context), Failing.into(), Some(Place::Served));
         client.write_all(b"?").await.unwrap();
         assert_eq!(reason(&mut heard).await, CloseReason::Failed);
+    }
+
+    #[actix::test]
+    async fn a_client_that_falls_silent_after_a_full_buffer_is_idle() {
+        let (stream, mut client) = connection().await;
+        client.write_all(&[1; BUFFER]).await.unwrap();
+        while ioctl_fionread(&stream).unwrap() < BUFFER as u64 {
+            stream.ready(tokio::io::Interest::READABLE).await.unwrap();
+        }
+        let (context, mut heard) = context(Duration::from_millis(20));
+        start(stream, record(context), Echo.into(), Some(Place::Served));
+        client.read_exact(&mut [0; BUFFER]).await.unwrap();
+        assert_eq!(all(&mut client).await.unwrap(), "");
+        drop(client);
+        assert_eq!(reason(&mut heard).await, CloseReason::Idle);
     }
 
     #[actix::test]

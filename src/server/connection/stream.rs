@@ -414,8 +414,10 @@ impl Stream {
             return Ok(0);
         }
         let n = self.note_failure(pipe.move_in(&self.tcp))?;
-        self.record.count_more(n as u64);
-        self.touch();
+        if n > 0 {
+            self.record.count_more(n as u64);
+            self.touch();
+        }
         Ok(n)
     }
 
