@@ -6,7 +6,10 @@ use common::*;
 use std::{
     io::{Read, Write},
     net::{Shutdown, TcpStream},
-    sync::mpsc::channel,
+    sync::{
+        atomic::{AtomicUsize, Ordering},
+        mpsc::channel,
+    },
     thread,
 };
 
@@ -57,6 +60,33 @@ fn all_streams_of_a_thread_take_one_pipe_and_come_back_to_the_byte() {
     round_trip(&mut small);
     drop(small);
     assert_eq!(server.stop().code, Some(0));
+}
+
+#[test]
+fn small_messages_come_back_while_streams_flow_on_the_same_thread() {
+    const STREAMS: usize = 3;
+    let mut server = server();
+    let mut small = server.connect_served();
+    let (flows, flowing) = channel();
+    let (address, came) = (server.address, [const { AtomicUsize::new(0) }; STREAMS]);
+    thread::scope(|scope| {
+        let streams = came.each_ref().map(|came| {
+            let flows = flows.clone();
+            let count = |n| _ = came.fetch_add(n, Ordering::Relaxed);
+            scope.spawn(move || stream(address, flows, count))
+        });
+        (0..STREAMS).for_each(|_| flowing.recv_timeout(PATIENCE).unwrap());
+        for _ in 0..100 {
+            round_trip(&mut small);
+            for came in &came {
+                let before = came.load(Ordering::Relaxed);
+                wait_until("the stream goes on", || came.load(Ordering::Relaxed) > before);
+            }
+        }
+        drop(small);
+        assert_eq!(server.stop().code, Some(0));
+        streams.into_iter().for_each(|stream| assert!(stream.join().unwrap().end.is_ok()));
+    });
 }
 
 #[test]

@@ -119,3 +119,55 @@ fn taken(written: io::Result<usize>) -> io::Result<usize> {
         written => written,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        decisions::admission::Place,
+        server::{
+            connection::ConnectionActor,
+            testing::{connection, context, record},
+        },
+    };
+    use std::{io::Write, pin::pin, thread, time::Duration};
+    use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+
+    const TURN: u64 = (READS_IN_A_ROW * BUFFER) as u64;
+
+    /// Echoes for many turns, and then tells how many bytes came in the longest one.
+    struct Turns(UnboundedSender<u64>);
+
+    impl Service for Turns {
+        async fn serve(&self, socket: &mut Socket) -> io::Result<()> {
+            let stream = socket.0.clone();
+            let received = || stream.record.received.get();
+            let (mut echoing, mut longest) = (pin!(Echo.serve(socket)), 0);
+            poll_fn(|cx| {
+                let before = received();
+                let turn = echoing.as_mut().poll(cx);
+                longest = longest.max(received() - before);
+                if received() < 256 * TURN { turn } else { Poll::Ready(Ok(())) }
+            })
+            .await?;
+            let _ = self.0.send(longest);
+            Err(ErrorKind::Other.into())
+        }
+    }
+
+    #[actix::test]
+    async fn a_stream_that_never_pauses_lets_the_other_connections_have_their_turn() {
+        let (server, client) = connection().await;
+        let client = client.into_std().unwrap();
+        client.set_nonblocking(false).unwrap();
+        let mut input = client.try_clone().unwrap();
+        // They end with the connection.
+        thread::spawn(move || while (&client).write_all(&[1; 4 * BUFFER]).is_ok() {});
+        thread::spawn(move || io::copy(&mut input, &mut io::sink()));
+        let ((context, _stopped), (longest, mut told)) = (context(Duration::ZERO), unbounded_channel());
+        ConnectionActor::start(server, record(context), Turns(longest).into(), Some(Place::Served));
+        // What the socket takes only at a second try is echoed in the same turn, and more may have come by then.
+        let longest = told.recv().await.unwrap();
+        assert!((TURN..=8 * TURN).contains(&longest), "{longest}");
+    }
+}
