@@ -4,18 +4,18 @@ use actix::{dev::ToEnvelope, prelude::*};
 use slog::{Drain, Logger, OwnedKVList, Record, o};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-/// Passes on every message that it gets.
-pub(crate) struct Probe<M>(UnboundedSender<M>);
+/// Passes on every message that it gets. If there is more than one kind of them, `T` is an enum.
+pub(crate) struct Probe<T>(UnboundedSender<T>);
 
-impl<M: Unpin + 'static> Actor for Probe<M> {
+impl<T: Unpin + 'static> Actor for Probe<T> {
     type Context = Context<Self>;
 }
 
-impl<M: Message<Result = ()> + Unpin + 'static> Handler<M> for Probe<M> {
+impl<M: Message<Result = ()> + Into<T>, T: Unpin + 'static> Handler<M> for Probe<T> {
     type Result = ();
 
     fn handle(&mut self, message: M, _: &mut Self::Context) {
-        let _ = self.0.send(message);
+        let _ = self.0.send(message.into());
     }
 }
 
@@ -25,8 +25,14 @@ where
     M: Message<Result = ()> + Send + Unpin + 'static,
     Context<Probe<M>>: ToEnvelope<Probe<M>, M>,
 {
+    let (probe, heard) = probe_of_many();
+    (probe.recipient(), heard)
+}
+
+/// As `probe`, for more than one kind of messages. They are heard in the order in which they were sent.
+pub(crate) fn probe_of_many<T: Unpin + 'static>() -> (Addr<Probe<T>>, UnboundedReceiver<T>) {
     let (sender, heard) = unbounded_channel();
-    (Probe(sender).start().recipient(), heard)
+    (Probe(sender).start(), heard)
 }
 
 /// A log, and the messages that come into it.

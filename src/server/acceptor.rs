@@ -259,13 +259,18 @@ impl Drop for Exhaustion {
 mod tests {
     use super::*;
     use crate::{
-        decisions::accept_error::testing::{CLIENTS, EXHAUSTED, LISTENERS},
-        server::testing::{WORKER, listener},
-        testing::{self, logged, probe},
+        decisions::{
+            accept_error::testing::{CLIENTS, EXHAUSTED, LISTENERS},
+            admission::Tally,
+        },
+        server::testing::{WORKER, connection, listener},
+        testing::{self, logged, probe, probe_of_many},
     };
     use rustix::io::Errno;
     use std::{cell::Cell, collections::VecDeque};
-    use tokio::sync::mpsc::UnboundedReceiver;
+    use tokio::{io::AsyncReadExt, sync::mpsc::UnboundedReceiver};
+
+    const OTHER: WorkerId = WorkerId(2);
 
     /// Fails in the given ways first, then asks the real listener.
     struct Flaky {
@@ -290,52 +295,116 @@ mod tests {
         }
     }
 
-    /// Fails once, when an order to stop is already in the Acceptor's mailbox. After that no client comes.
+    /// Accepts or fails once, when an order to stop is already in the Acceptor's mailbox. After that no client comes.
     struct Interrupted<F> {
         acceptor: Addr<Acceptor>,
-        fail: Option<F>,
+        accept: Option<F>,
     }
 
-    impl<F: FnOnce() -> io::Error + 'static> Listen for Interrupted<F> {
+    impl<F: FnOnce() -> io::Result<(TcpStream, SocketAddr)> + 'static> Listen for Interrupted<F> {
         fn poll_accept(&mut self, _: &mut task::Context<'_>) -> Poll<io::Result<(TcpStream, SocketAddr)>> {
-            self.fail.take().map_or(Poll::Pending, |fail| {
+            self.accept.take().map_or(Poll::Pending, |accept| {
                 self.acceptor.do_send(Stop::Accepting);
-                Poll::Ready(Err(fail()))
+                self.acceptor.do_send(Stop::Drain);
+                Poll::Ready(accept())
             })
         }
     }
 
+    /// What an Acceptor's parent hears, in order.
+    enum Told {
+        Accepted(Accepted),
+        Stopped(AcceptorExit),
+    }
+
+    impl From<Accepted> for Told {
+        fn from(client: Accepted) -> Self {
+            Self::Accepted(client)
+        }
+    }
+
+    impl From<Stopped<AcceptorExit>> for Told {
+        fn from(Stopped(exit): Stopped<AcceptorExit>) -> Self {
+            Self::Stopped(exit)
+        }
+    }
+
     struct Heard {
-        accepted: UnboundedReceiver<Accepted>,
-        stopped: UnboundedReceiver<Stopped<AcceptorExit>>,
+        told: UnboundedReceiver<Told>,
         log: UnboundedReceiver<String>,
     }
 
-    fn start(gate: &Arc<Gate>, listener: Box<dyn Listen>) -> (Addr<Acceptor>, Heard) {
-        start_with(gate, |_| listener)
+    impl Heard {
+        /// The client that it tells of next.
+        async fn accepted(&mut self) -> Accepted {
+            match self.told.recv().await {
+                Some(Told::Accepted(client)) => client,
+                _ => panic!("it has not accepted a client"),
+            }
+        }
+
+        /// The end that it tells of next.
+        async fn exit(&mut self) -> AcceptorExit {
+            match self.told.recv().await {
+                Some(Told::Stopped(exit)) => exit,
+                _ => panic!("it has not acknowledged"),
+            }
+        }
     }
 
-    fn start_with(
+    fn start(gate: &Arc<Gate>, listener: Box<dyn Listen>) -> (Addr<Acceptor>, Heard) {
+        start_with(gate, [], |_| listener)
+    }
+
+    fn start_with<const N: usize>(
         gate: &Arc<Gate>,
+        workers: [Recipient<TakeIn>; N],
         listener: impl FnOnce(Addr<Acceptor>) -> Box<dyn Listen>,
     ) -> (Addr<Acceptor>, Heard) {
-        let ((accepted, heard_accepted), (stopped, heard_stopped)) = (probe(), probe());
-        let (logger, log) = testing::log();
-        let parent = Parent { accepted, stopped };
+        let ((parent, told), (logger, log)) = (probe_of_many(), testing::log());
+        let parent = Parent { accepted: parent.clone().recipient(), stopped: parent.recipient() };
         let acceptor = Acceptor::create(|ctx| {
             let listener = listener(ctx.address());
-            Acceptor::new(WORKER, gate.clone(), Exhaustions::default(), listener, parent, Arc::new([]), logger)
+            Acceptor::new(WORKER, gate.clone(), Exhaustions::default(), listener, parent, Arc::new(workers), logger)
         });
-        (acceptor, Heard { accepted: heard_accepted, stopped: heard_stopped, log })
+        (acceptor, Heard { told, log })
     }
 
-    fn interrupted(fail: impl FnOnce() -> io::Error + 'static) -> (Addr<Acceptor>, Heard) {
-        start_with(&Gate::new(1, 0, 1), |acceptor| Box::new(Interrupted { acceptor, fail: Some(fail) }))
+    fn interrupted(accept: impl FnOnce() -> io::Result<(TcpStream, SocketAddr)> + 'static) -> (Addr<Acceptor>, Heard) {
+        start_with(&Gate::new(1, 0, 1), [], |acceptor| Box::new(Interrupted { acceptor, accept: Some(accept) }))
     }
 
-    async fn exit(heard: &mut Heard) -> AcceptorExit {
-        let Stopped(exit) = heard.stopped.recv().await.expect("every Acceptor acknowledges");
-        exit
+    /// A Worker that has ended.
+    struct Gone;
+
+    impl Actor for Gone {
+        type Context = Context<Self>;
+
+        fn started(&mut self, ctx: &mut Self::Context) {
+            ctx.stop();
+        }
+    }
+
+    impl Handler<TakeIn> for Gone {
+        type Result = ();
+
+        fn handle(&mut self, _: TakeIn, _: &mut Self::Context) {}
+    }
+
+    /// An Acceptor of one of two Workers, and four clients. The last one is to live on the other Worker.
+    fn with_four_clients(
+        gate: &Arc<Gate>,
+        other: Recipient<TakeIn>,
+    ) -> (Addr<Acceptor>, Heard, [std::net::TcpStream; 4]) {
+        let ((listener, address), (own, _)) = (listener(), probe());
+        let (acceptor, heard) = start_with(gate, [own, other], |_| Box::new(listener.acceptor().unwrap()));
+        (acceptor, heard, [(); 4].map(|()| std::net::TcpStream::connect(address).unwrap()))
+    }
+
+    async fn assert_last_is_reset([.., client]: [std::net::TcpStream; 4]) {
+        client.set_nonblocking(true).unwrap();
+        let error = TcpStream::from_std(client).unwrap().read_u8().await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
     }
 
     #[actix::test]
@@ -344,25 +413,48 @@ mod tests {
         let (_acceptor, mut heard) = start(&Gate::new(1, 0, 1), Box::new(listener.acceptor().unwrap()));
         let first = TcpStream::connect(address).await.unwrap();
         let second = TcpStream::connect(address).await.unwrap();
-        let accepted = heard.accepted.recv().await.unwrap();
+        let accepted = heard.accepted().await;
         assert_eq!(accepted.peer, first.local_addr().unwrap());
         drop(accepted);
-        assert_eq!(heard.accepted.recv().await.unwrap().peer, second.local_addr().unwrap());
+        assert_eq!(heard.accepted().await.peer, second.local_addr().unwrap());
     }
 
     #[actix::test]
     async fn a_stop_is_acknowledged_once_and_after_all_that_it_has_accepted() {
-        let (listener, address) = listener();
-        let (acceptor, mut heard) = start(&Gate::new(1, 0, 1), Box::new(listener.acceptor().unwrap()));
-        let _client = TcpStream::connect(address).await.unwrap();
-        let accepted = heard.accepted.recv().await;
-        acceptor.do_send(Stop::Accepting);
-        acceptor.do_send(Stop::Drain);
-        assert_eq!(exit(&mut heard).await, AcceptorExit { worker: WORKER, crash: None });
+        let (server, client) = connection().await;
+        let peer = client.local_addr().unwrap();
+        let (_acceptor, mut heard) = interrupted(move || Ok((server, peer)));
+        assert_eq!(heard.accepted().await.peer, peer);
+        assert_eq!(heard.exit().await, AcceptorExit { worker: WORKER, crash: None });
+        assert!(heard.told.recv().await.is_none());
         logged(&mut heard.log, "acceptor stopped").await;
-        assert!(accepted.is_some());
-        heard.stopped.close();
-        assert!(heard.stopped.recv().await.is_none());
+    }
+
+    #[actix::test]
+    async fn a_client_that_is_to_live_on_another_worker_is_handed_to_it_and_counts_as_forced_if_that_one_is_stuck() {
+        let (gate, (other, mut handed_over)) = (Gate::new(4, 0, 2), probe());
+        let (_acceptor, mut heard, clients) = with_four_clients(&gate, other);
+        let moved: TakeIn = handed_over.recv().await.unwrap();
+        for client in &clients[..3] {
+            assert_eq!(heard.accepted().await.peer, client.local_addr().unwrap());
+        }
+        assert_eq!((moved.peer, moved.place), (clients[3].local_addr().unwrap(), Some(Place::Served)));
+        assert_eq!(gate.alive(OTHER), 1);
+        gate.close();
+        drop(moved);
+        assert_last_is_reset(clients).await;
+        assert_eq!((gate.alive(OTHER), gate.tally()), (0, Tally { forced: 1, ..Tally::default() }));
+    }
+
+    #[actix::test]
+    async fn a_client_that_is_to_live_on_a_worker_that_has_ended_is_reset_and_gives_its_slot_back() {
+        let (gate, gone) = (Gate::new(4, 0, 2), Gone.start().recipient());
+        while gone.connected() {
+            tokio::task::yield_now().await;
+        }
+        let (_acceptor, _heard, clients) = with_four_clients(&gate, gone);
+        assert_last_is_reset(clients).await;
+        assert_eq!((gate.alive(OTHER), gate.occupancy()), (0, (3, 0)));
     }
 
     #[actix::test]
@@ -372,7 +464,7 @@ mod tests {
         let flaky = Flaky { failures, listener: listener.acceptor().unwrap() };
         let (_acceptor, mut heard) = start(&Gate::new(1, 0, 1), Box::new(flaky));
         let _client = TcpStream::connect(address).await.unwrap();
-        assert!(heard.accepted.recv().await.is_some());
+        heard.accepted().await;
     }
 
     #[actix::test]
@@ -382,7 +474,7 @@ mod tests {
         let flaky = Flaky { failures, listener: listener.acceptor().unwrap() };
         let (_acceptor, mut heard) = start(&Gate::new(1, 0, 1), Box::new(flaky));
         let _client = TcpStream::connect(address).await.unwrap();
-        assert!(heard.accepted.recv().await.is_some());
+        heard.accepted().await;
         assert_eq!(heard.log.recv().await.unwrap(), "accept paused");
         assert_eq!(heard.log.recv().await.unwrap(), "accept resumed");
         assert!(heard.log.try_recv().is_err());
@@ -424,7 +516,7 @@ mod tests {
         let full = Full { failed: false, probes: Cell::new(0), listener: listener.acceptor().unwrap() };
         assert!(full.listener.probe().is_ok());
         let (_acceptor, mut heard) = start(&Gate::new(1, 0, 1), Box::new(full));
-        assert_eq!(heard.accepted.recv().await.unwrap().peer, client.local_addr().unwrap());
+        assert_eq!(heard.accepted().await.peer, client.local_addr().unwrap());
         assert_eq!(heard.log.recv().await.unwrap(), "accept paused");
     }
 
@@ -442,7 +534,7 @@ mod tests {
             let (listener, _) = listener();
             let flaky = Flaky { failures: [errno].into(), listener: listener.acceptor().unwrap() };
             let (_acceptor, mut heard) = start(&Gate::new(1, 0, 1), Box::new(flaky));
-            assert_eq!(exit(&mut heard).await.crash, Some(io::Error::from(errno).to_string()));
+            assert_eq!(heard.exit().await.crash, Some(io::Error::from(errno).to_string()));
         }
     }
 
@@ -450,11 +542,11 @@ mod tests {
     async fn a_panic_is_a_crash_and_leaves_the_gate_usable() {
         let gate = Gate::new(1, 0, 1);
         let (_acceptor, mut heard) = start(&gate, Box::new(Panicking));
-        assert_eq!(exit(&mut heard).await.crash, Some("panic".into()));
+        assert_eq!(heard.exit().await.crash, Some("panic".into()));
         let (listener, address) = listener();
         let (_successor, mut heard) = start(&gate, Box::new(listener.acceptor().unwrap()));
         let _client = TcpStream::connect(address).await.unwrap();
-        assert!(heard.accepted.recv().await.is_some());
+        heard.accepted().await;
     }
 
     #[actix::test]
@@ -463,10 +555,10 @@ mod tests {
         tokio::time::pause();
         let begin = Instant::now();
         for errno in CLIENTS.into_iter().chain(EXHAUSTED).chain(LISTENERS) {
-            let (_acceptor, mut heard) = interrupted(move || errno.into());
+            let (_acceptor, mut heard) = interrupted(move || Err(errno.into()));
             let crash = LISTENERS.contains(&errno).then(|| io::Error::from(errno).to_string());
-            assert_eq!(exit(&mut heard).await.crash, crash, "{errno:?}");
-            assert!(heard.stopped.recv().await.is_none(), "{errno:?}");
+            assert_eq!(heard.exit().await.crash, crash, "{errno:?}");
+            assert!(heard.told.recv().await.is_none(), "{errno:?}");
             let mut told: Vec<_> = std::iter::from_fn(|| heard.log.try_recv().ok()).collect();
             told.sort_unstable();
             // The episode ends with the Acceptor that is exhausted.
@@ -483,7 +575,7 @@ mod tests {
     #[actix::test]
     async fn a_panic_with_a_stop_in_the_mailbox_is_told_once() {
         let (_acceptor, mut heard) = interrupted(|| panic!("told to"));
-        assert_eq!(exit(&mut heard).await.crash, Some("panic".into()));
-        assert!(heard.stopped.recv().await.is_none());
+        assert_eq!(heard.exit().await.crash, Some("panic".into()));
+        assert!(heard.told.recv().await.is_none());
     }
 }
