@@ -17,8 +17,8 @@ use std::{
     ops::Deref,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker, ready},
-    time::Instant,
 };
+use tokio::time::Instant;
 
 /// Where all Acceptors ask for room and all connections wait for their slots.
 #[derive(Debug)]
@@ -220,6 +220,7 @@ mod tests {
     use std::{
         sync::atomic::{AtomicUsize, Ordering},
         task::Wake,
+        time::Duration,
     };
 
     const WORKER: WorkerId = WorkerId(1);
@@ -330,6 +331,19 @@ mod tests {
         drop(served);
         drop(first);
         assert!(second.served().now_or_never().is_some());
+    }
+
+    #[actix::test]
+    async fn a_worker_that_leaves_a_client_on_its_way_gets_no_other_one_until_that_one_has_arrived() {
+        tokio::time::pause();
+        let gate = Gate::new(9, 0, 2);
+        let permits = [(); 4].map(|()| enter(&gate));
+        assert_eq!(permits.each_ref().map(|permit| permit.worker().0), [1, 1, 1, 2]);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        let fifth = enter(&gate);
+        permits[3].arrived();
+        let sixth = enter(&gate);
+        assert_eq!((fifth.worker().0, sixth.worker().0), (1, 2));
     }
 
     #[test]
