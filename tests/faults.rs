@@ -227,6 +227,41 @@ fn a_worker_that_is_stuck_is_named_with_its_connections_and_left_behind() {
 }
 
 #[test]
+fn clients_on_their_way_to_a_worker_that_is_stuck_are_counted_with_it_and_reset() {
+    const WORKER: u64 = 3; // it has no Acceptor
+    let (service, blocks) = blocking();
+    let mut settings = settings();
+    settings.supervisor.workers = WORKER as usize;
+    settings.supervisor.shutdown_timeout = Duration::from_secs(1);
+    let mut server = InProcess::start(settings, service);
+    let mut clients = Vec::new();
+    let mut worker = 0;
+    while worker != WORKER {
+        let client = connect(server.address);
+        worker = number(&server.log.wait_of("connection opened", &client), "worker");
+        clients.push(client);
+    }
+    clients.last_mut().unwrap().write_all(b"#").unwrap();
+    let blocked = blocks.recv_timeout(PATIENCE).unwrap();
+    // The other two Workers have three connections more than this one, at most.
+    clients.extend((0..12).map(|_| connect(server.address)));
+    wait_until("all are accepted", || server.handle.status().served == clients.len());
+
+    let all = clients.len();
+    server.handle.stop();
+    let ends = clients.into_iter().map(|mut client| thread::spawn(move || client.read(&mut [0])));
+    let ends: Vec<_> = ends.collect();
+    let (report, log) = server.end();
+    drop(blocked);
+    let reset = ends.into_iter().map(|end| end.join().unwrap()).filter(io::Result::is_err).count();
+    let on_their_way = all - log.of("connection opened").len();
+    assert!(on_their_way > 0);
+    assert_eq!(number(log.one("worker stuck"), "connections") as usize, 1 + on_their_way);
+    assert_eq!((report.forced, reset), (1 + on_their_way, 1 + on_their_way));
+    assert_eq!(report.acknowledged, all - report.forced);
+}
+
+#[test]
 fn a_handle_tells_of_a_server_whose_worker_is_stuck_and_an_abort_leaves_that_one_behind() {
     let (service, blocks) = blocking();
     let mut settings = settings();
