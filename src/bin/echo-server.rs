@@ -84,9 +84,10 @@ fn run(args: Args, flags: Vec<Flag>) -> Result<u8, ProgramError> {
                 || SettingsError::new("admin.address", "not set, so no one can say whether the server is alive");
             let address = addr.or(configured).ok_or_else(no_admin)?;
             let system = resources::system()?;
-            let checked = match live {
-                true => system.block_on(healthcheck::live(address)),
-                false => system.block_on(healthcheck::check(address, listen.proxy_protocol)),
+            let checked = if live {
+                system.block_on(healthcheck::live(address))
+            } else {
+                system.block_on(healthcheck::check(address, listen.proxy_protocol))
             };
             let what = format!("healthcheck of {address}");
             checked.map(|()| 0).map_err(|source| ProgramError::Io { what, source })

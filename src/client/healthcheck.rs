@@ -33,7 +33,8 @@ const LONGEST_ANSWER: u64 = 16 << 10;
 /// Makes one echo round trip to `address`, within two seconds.
 ///
 /// It takes a slot like any client, so it fails while every slot is taken: it means "cannot serve you now". An orchestrator
-/// that replaces unhealthy tasks, as Docker Swarm does, would replace a server that is merely full: ask [`live`] there. An unspecified address (`0.0.0.0`, `[::]`) stands for its loopback. To a server that
+/// that replaces unhealthy tasks, as Docker Swarm does, would replace a server that is merely full: ask [`live`] there. An
+/// unspecified address (`0.0.0.0`, `[::]`) stands for its loopback. To a server that
 /// requires a PROXY header it sends one that speaks for no other client.
 ///
 /// # Errors

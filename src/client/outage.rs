@@ -138,8 +138,8 @@ impl Outages {
     fn keep_the_longest(&mut self) {
         // The last is not over, or the next one may join it.
         let earlier = self.windows.iter().enumerate().rev().skip(1);
-        if let Some((shortest, _)) = earlier.min_by_key(|(_, outage)| outage.length())
-            && self.windows.len() > KEPT
+        if self.windows.len() > KEPT
+            && let Some((shortest, _)) = earlier.min_by_key(|(_, outage)| outage.length())
         {
             self.windows.remove(shortest);
         }

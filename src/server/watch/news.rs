@@ -1,7 +1,9 @@
 //! Tells the changes of the tree to those that watch it.
 //!
 //! One bounded broadcast. A watcher that is too slow loses the oldest changes and hears that it has. Without a watcher a
-//! change costs one relaxed load. The end closes the broadcast, so it is heard after all changes, and by late watchers too. Relies on each change of a Worker being told on the Worker's own thread.
+//! change costs one relaxed load. The end closes the broadcast, so it is heard after all changes, and by late watchers too.
+//!
+//! Relies on each change of a Worker being told on the Worker's own thread.
 
 use crate::{
     decisions::{
