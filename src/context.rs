@@ -34,6 +34,12 @@ where
 pub(crate) trait Live<T>: Actor<Context = OneFuture<Self>> {
     /// The future has ended with this output, and the actor ends with it.
     fn end(&mut self, output: T);
+
+    /// Whether a message may have come since the last question, the first one included. Each wake-up asks, and looks into the mailbox
+    /// only then. An actor whose senders all tell it can save the look.
+    fn may_have_mail(&self) -> bool {
+        true
+    }
 }
 
 /// The context that the module describes. It calls none of the actor's hooks.
@@ -59,7 +65,9 @@ impl<A: Live<F::Output>, F: Future> Future for Task<A, F> {
     /// Messages go before the future: an order outweighs what the client has sent since.
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<()> {
         let this = self.project();
-        while !this.context.stopped
+        let mail = this.actor.may_have_mail();
+        while mail
+            && !this.context.stopped
             && let Poll::Ready(Some(mut message)) = Pin::new(&mut *this.mailbox).poll_next(cx)
         {
             message.handle(this.actor, this.context);

@@ -41,6 +41,7 @@ use std::{
     pin::Pin,
     rc::{Rc, Weak},
     sync::Arc,
+    thread,
 };
 use tokio::{net::TcpStream, time::sleep};
 
@@ -62,8 +63,7 @@ impl ConnectionActor {
         let arrival = arrives.then(|| Box::pin(arrive(stream.clone(), place)));
         let conversation = converse(Socket(stream.clone()), service, arrival);
         // A panic of the service ends here, and with it this connection.
-        let conversation =
-            AssertUnwindSafe(conversation).catch_unwind().map(|ended| ended.unwrap_or(CloseReason::Crashed));
+        let conversation = AssertUnwindSafe(conversation).catch_unwind();
         let weak = Rc::downgrade(&stream);
         let actor = if idle_timeout.is_zero() {
             context::start(Self { stream }, conversation)
@@ -74,7 +74,7 @@ impl ConnectionActor {
                 tokio::select! {
                     biased;
                     reason = conversation => reason,
-                    () = watch => watched.state().reason(),
+                    () = watch => Ok(watched.state().reason()),
                 }
             })
         };
@@ -86,9 +86,13 @@ impl Actor for ConnectionActor {
     type Context = OneFuture<Self>;
 }
 
-impl Live<CloseReason> for ConnectionActor {
-    fn end(&mut self, reason: CloseReason) {
-        self.stream.record.reason.set(reason);
+impl Live<thread::Result<CloseReason>> for ConnectionActor {
+    fn end(&mut self, ended: thread::Result<CloseReason>) {
+        self.stream.record.reason.set(ended.unwrap_or(CloseReason::Crashed));
+    }
+
+    fn may_have_mail(&self) -> bool {
+        self.stream.mail.take()
     }
 }
 
@@ -108,7 +112,7 @@ impl Handler<Stop> for ConnectionActor {
                 }
             }
             Stop::Abort => {
-                self.end(CloseReason::Forced);
+                self.end(Ok(CloseReason::Forced));
                 ctx.stop();
             }
         }
@@ -125,7 +129,7 @@ impl Handler<ClientGone> for ConnectionActor {
 
     fn handle(&mut self, _: ClientGone, ctx: &mut Self::Context) {
         let failing = self.stream.state() == ConnectionState::Failing;
-        self.end(if failing { CloseReason::Failed } else { CloseReason::Reset });
+        self.end(Ok(if failing { CloseReason::Failed } else { CloseReason::Reset }));
         ctx.stop();
     }
 }
@@ -139,9 +143,15 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
+    /// Its address, for one message that is sent at once: the connection looks into its mailbox at its next turn. `None` if it is gone.
+    fn actor(&self) -> Option<Addr<ConnectionActor>> {
+        self.stream.upgrade()?.mail.set(true);
+        self.actor.upgrade()
+    }
+
     /// Sends it an order. If the connection is gone, its `Stopped` is already in the Worker's mailbox.
     pub fn tell(&self, stop: Stop) {
-        self.actor.upgrade().into_iter().for_each(|actor| actor.do_send(stop));
+        self.actor().into_iter().for_each(|actor| actor.do_send(stop));
     }
 
     /// What a listing says of it.
@@ -152,7 +162,7 @@ impl Connection {
     /// Ends it if its client has vanished.
     pub fn look(&self) {
         if self.stream.upgrade().is_some_and(|stream| stream.client_is_gone()) {
-            self.actor.upgrade().into_iter().for_each(|actor| actor.do_send(ClientGone));
+            self.actor().into_iter().for_each(|actor| actor.do_send(ClientGone));
         }
     }
 }
@@ -324,13 +334,23 @@ mod tests {
         record: Record,
         service: Arc<S>,
         place: Option<Place>,
-    ) -> Addr<ConnectionActor> {
-        ConnectionActor::start(tcp, record, service, place).actor.upgrade().expect("it has just been started")
+    ) -> Connection {
+        ConnectionActor::start(tcp, record, service, place)
+    }
+
+    impl Connection {
+        fn send<M>(&self, message: M) -> Request<ConnectionActor, M>
+        where
+            M: Message<Result: Send> + Send + 'static,
+            ConnectionActor: Handler<M>,
+        {
+            self.actor().expect("it is there").send(message)
+        }
     }
 
     type Heard = UnboundedReceiver<ConnectionStopped>;
 
-    async fn served<S: Service>(service: S) -> (Addr<ConnectionActor>, TcpStream, Heard) {
+    async fn served<S: Service>(service: S) -> (Connection, TcpStream, Heard) {
         let (stream, client) = connection().await;
         let (context, heard) = context(NEVER);
         let actor = start(stream, record(context), service.into(), Some(Place::Served));
@@ -338,7 +358,7 @@ mod tests {
     }
 
     /// One connection with the only slot, and one that waits for it; each with its client.
-    async fn served_and_waiting() -> ([(Addr<ConnectionActor>, TcpStream); 2], Heard) {
+    async fn served_and_waiting() -> ([(Connection, TcpStream); 2], Heard) {
         let gate = Gate::new(1, 1, 1);
         let (context, heard) = context(NEVER);
         let mut actors = Vec::new();
@@ -384,7 +404,7 @@ mod tests {
     async fn a_stop_echoes_what_has_arrived_then_ends_cleanly() {
         let (actor, mut client, mut heard) = served(Echo).await;
         client.write_all(b"hello").await.unwrap();
-        actor.do_send(Stop::Drain);
+        actor.tell(Stop::Drain);
         assert_eq!(all(&mut client).await.unwrap(), "hello");
         drop(client);
         assert_eq!(reason(&mut heard).await, CloseReason::Stopped);
@@ -405,9 +425,9 @@ mod tests {
     #[actix::test]
     async fn a_stop_is_acknowledged_once_however_often_it_comes() {
         let (actor, client, mut heard) = served(Echo).await;
-        actor.do_send(Stop::Drain);
-        actor.do_send(Stop::Finish);
-        actor.do_send(Stop::Drain);
+        actor.tell(Stop::Drain);
+        actor.tell(Stop::Finish);
+        actor.tell(Stop::Drain);
         drop(client);
         assert_eq!(reason(&mut heard).await, CloseReason::Stopped);
         and_no_more(heard).await;
@@ -416,8 +436,8 @@ mod tests {
     #[actix::test]
     async fn an_abort_resets_the_client_and_counts_as_forced() {
         let (actor, mut client, mut heard) = served(Echo).await;
-        actor.do_send(Stop::Drain);
-        actor.do_send(Stop::Abort);
+        actor.tell(Stop::Drain);
+        actor.tell(Stop::Abort);
         assert_eq!(reason(&mut heard).await, CloseReason::Forced);
         assert!(is_reset(all(&mut client).await));
         and_no_more(heard).await;
@@ -443,7 +463,7 @@ mod tests {
             let (context, mut heard) = context(NEVER);
             let actor = start(stream, record(context), Moody.into(), place);
             client.write_all(b"!").await.unwrap();
-            actor.do_send(Stop::Drain);
+            actor.tell(Stop::Drain);
             assert!(is_reset(all(&mut client).await));
             assert_eq!(reason(&mut heard).await, CloseReason::Crashed);
             and_no_more(heard).await;
@@ -537,7 +557,7 @@ mod tests {
             client.write_all(b"?").await.unwrap();
             client.read_u8().await.unwrap();
             if abort {
-                actor.do_send(Stop::Abort);
+                actor.tell(Stop::Abort);
             } else {
                 reset(client);
             }
@@ -651,7 +671,7 @@ mod tests {
         let (context, mut heard) = context(NEVER);
         let read = Arc::new(AtomicUsize::new(0));
         let actor = start(stream, record(context), Sink(read.clone()).into(), Some(Place::Served));
-        actor.do_send(Stop::Drain);
+        actor.tell(Stop::Drain);
         assert_eq!(all(&mut client).await.unwrap(), "");
         assert!((arrived..sent).contains(&read.load(Ordering::Relaxed)), "{read:?} of {arrived} and then {sent}");
         drop(client);
@@ -676,7 +696,7 @@ mod tests {
         assert_eq!(all(&mut idle).await.unwrap(), "");
         drop(idle);
         assert_eq!(reason(&mut heard).await, CloseReason::Idle);
-        actor.do_send(Stop::Drain);
+        actor.tell(Stop::Drain);
         at_work.write_all(b"b").await.unwrap();
         assert_eq!(all(&mut at_work).await.unwrap(), "b");
     }
@@ -766,7 +786,7 @@ mod tests {
     async fn a_waiter_that_is_stopped_gets_what_it_is_owed() {
         let ([_first, (actor, mut client)], mut heard) = served_and_waiting().await;
         client.write_all(b"hello").await.unwrap();
-        actor.do_send(Stop::Drain);
+        actor.tell(Stop::Drain);
         assert_eq!(all(&mut client).await.unwrap(), "hello");
         drop(client);
         assert_eq!(reason(&mut heard).await, CloseReason::Stopped);

@@ -42,6 +42,8 @@ pub(crate) struct Stream {
     // Dropped in this order: the stream is closed before its end is logged and acknowledged.
     tcp: TcpStream,
     pub record: Record,
+    /// Whether a message may be in the actor's mailbox. Who sends one says so before.
+    pub mail: Cell<bool>,
     state: Cell<ConnectionState>,
     /// Whether the service is only notified when the server wants it to end. Then its input stays open.
     notify: bool,
@@ -82,6 +84,7 @@ impl Stream {
             header: Cell::new(header),
             tcp,
             record,
+            mail: Cell::new(true),
             state: Cell::new(ConnectionState::Waiting),
             notify,
             due: Cell::new(0),
