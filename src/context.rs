@@ -35,8 +35,8 @@ pub(crate) trait Live<T>: Actor<Context = OneFuture<Self>> {
     /// The future has ended with this output, and the actor ends with it.
     fn end(&mut self, output: T);
 
-    /// Whether a message may have come since the last question, the first one included. Each wake-up asks, and looks into the mailbox
-    /// only then. An actor whose senders all tell it can save the look.
+    /// Whether a message may have come since the last question. Each wake-up asks, and looks into the mailbox only then. An actor may
+    /// say no if every sender tells it before it sends. The first answer must be yes: the first look makes messages wake the actor.
     fn may_have_mail(&self) -> bool {
         true
     }
@@ -124,11 +124,18 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::future::{pending, ready};
-    use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+    use std::{
+        cell::Cell,
+        future::{pending, ready},
+        rc::Rc,
+    };
+    use tokio::sync::{
+        Notify,
+        mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
+    };
 
-    /// Tells the test what it hears and how its future ended.
-    struct Witness(UnboundedSender<&'static str>);
+    /// Tells the test what it hears and how its future ended. It looks into its mailbox while the test lets it.
+    struct Witness(UnboundedSender<&'static str>, Rc<Cell<bool>>);
 
     impl Actor for Witness {
         type Context = OneFuture<Self>;
@@ -137,6 +144,10 @@ mod tests {
     impl Live<&'static str> for Witness {
         fn end(&mut self, output: &'static str) {
             let _ = self.0.send(output);
+        }
+
+        fn may_have_mail(&self) -> bool {
+            self.1.get()
         }
     }
 
@@ -157,7 +168,7 @@ mod tests {
 
     fn witness(life: impl Future<Output = &'static str> + 'static) -> (Addr<Witness>, UnboundedReceiver<&'static str>) {
         let (sender, heard) = unbounded_channel();
-        (start(Witness(sender), life), heard)
+        (start(Witness(sender, Cell::new(true).into()), life), heard)
     }
 
     #[actix::test]
@@ -175,6 +186,26 @@ mod tests {
         drop(actor);
         weak.upgrade().unwrap().send(Say("second")).await.unwrap();
         assert_eq!((heard.recv().await, heard.recv().await), (Some("first"), Some("second")));
+    }
+
+    #[actix::test]
+    async fn a_message_waits_until_the_actor_knows_that_it_may_have_one() {
+        let (sender, mut heard) = unbounded_channel();
+        let (mail, over) = (Rc::new(Cell::new(true)), Rc::new(Notify::new()));
+        let life = over.clone();
+        let actor = start(Witness(sender, mail.clone()), async move {
+            life.notified().await;
+            "over"
+        });
+        actor.send(Say("first")).await.unwrap();
+        mail.set(false);
+        actor.do_send(Say("second"));
+        // It has had its turn when a task that is woken later has had its own.
+        actix_rt::spawn(async {}).await.unwrap();
+        assert_eq!((heard.recv().await, heard.try_recv().ok()), (Some("first"), None));
+        mail.set(true);
+        over.notify_one();
+        assert_eq!((heard.recv().await, heard.recv().await), (Some("second"), Some("over")));
     }
 
     #[actix::test]

@@ -329,12 +329,7 @@ mod tests {
         }
     }
 
-    fn start<S: Service>(
-        tcp: TcpStream,
-        record: Record,
-        service: Arc<S>,
-        place: Option<Place>,
-    ) -> Connection {
+    fn start<S: Service>(tcp: TcpStream, record: Record, service: Arc<S>, place: Option<Place>) -> Connection {
         ConnectionActor::start(tcp, record, service, place)
     }
 
