@@ -71,7 +71,7 @@ impl Gate {
         let accepted = ready!(accept(cx))?;
         let (connection, place) = state.admission.arrive();
         let worker = state.placement.place(accepting, self.started.elapsed());
-        Poll::Ready(Ok((accepted, self.permit(connection, worker), place)))
+        Poll::Ready(Ok((accepted, self.permit(connection, worker, Some(worker) != accepting), place)))
     }
 
     /// Counts a client from the backlog, after the close.
@@ -79,7 +79,7 @@ impl Gate {
         let mut state = self.lock();
         let connection = state.admission.take_in();
         state.placement.enter(worker);
-        self.permit(connection, worker)
+        self.permit(connection, worker, false)
     }
 
     /// Counts a client from the backlog that no Worker takes any more, as ended by force.
@@ -134,8 +134,8 @@ impl Gate {
         self.lock().admission.tally()
     }
 
-    fn permit(self: &Arc<Self>, connection: ConnectionId, worker: WorkerId) -> Permit {
-        Permit { gate: Some(self.clone()), connection, worker }
+    fn permit(self: &Arc<Self>, connection: ConnectionId, worker: WorkerId, on_its_way: bool) -> Permit {
+        Permit { gate: Some(self.clone()), connection, worker, on_its_way }
     }
 
     fn leave(&self, connection: ConnectionId, worker: WorkerId, reason: CloseReason, discarded: u64) -> bool {
@@ -165,6 +165,8 @@ pub struct Permit {
     gate: Option<Arc<Gate>>,
     connection: ConnectionId,
     worker: WorkerId,
+    /// Whether the client comes from another thread and is not there yet.
+    on_its_way: bool,
 }
 
 impl Permit {
@@ -178,9 +180,11 @@ impl Permit {
         self.worker
     }
 
-    /// Its Worker has it, after a way from another thread.
-    pub fn arrived(&self) {
-        if let Some(gate) = &self.gate {
+    /// Its Worker has it, perhaps after a way from another thread. A client that is lost on its way is no longer on it either.
+    pub fn arrived(&mut self) {
+        if std::mem::take(&mut self.on_its_way)
+            && let Some(gate) = &self.gate
+        {
             gate.lock().placement.arrived(self.worker, gate.started.elapsed());
         }
     }
@@ -202,6 +206,7 @@ impl Permit {
     /// Gives the place back, with the close reason and the number of discarded bytes. True if the gate had closed: then the
     /// report of the stop counts this connection.
     pub fn give_back(&mut self, reason: CloseReason, discarded: u64) -> bool {
+        self.arrived();
         self.gate.take().is_some_and(|gate| gate.leave(self.connection, self.worker, reason, discarded))
     }
 }
@@ -337,13 +342,24 @@ mod tests {
     async fn a_worker_that_leaves_a_client_on_its_way_gets_no_other_one_until_that_one_has_arrived() {
         tokio::time::pause();
         let gate = Gate::new(9, 0, 2);
-        let permits = [(); 4].map(|()| enter(&gate));
+        let mut permits = [(); 4].map(|()| enter(&gate));
         assert_eq!(permits.each_ref().map(|permit| permit.worker().0), [1, 1, 1, 2]);
         tokio::time::advance(Duration::from_secs(1)).await;
         let fifth = enter(&gate);
         permits[3].arrived();
         let sixth = enter(&gate);
         assert_eq!((fifth.worker().0, sixth.worker().0), (1, 2));
+    }
+
+    #[actix::test]
+    async fn a_client_that_is_lost_on_its_way_keeps_no_other_one_from_that_worker() {
+        tokio::time::pause();
+        let gate = Gate::new(9, 0, 2);
+        let [_first, _second, _third, on_its_way] = [(); 4].map(|()| enter(&gate));
+        assert_eq!(on_its_way.worker(), WorkerId(2));
+        drop(on_its_way);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(enter(&gate).worker(), WorkerId(2));
     }
 
     #[test]

@@ -220,10 +220,8 @@ impl<S: Service> Handler<Accepted> for Worker<S> {
 impl<S: Service> Handler<TakeIn> for Worker<S> {
     type Result = ();
 
-    fn handle(&mut self, client: TakeIn, _: &mut Self::Context) {
-        if client.place.is_some() {
-            client.permit.arrived();
-        }
+    fn handle(&mut self, mut client: TakeIn, _: &mut Self::Context) {
+        client.permit.arrived();
         match TcpStream::from_std(client.stream) {
             Ok(stream) => self.adopt(stream, client.peer, client.permit, client.place),
             // The reactor has no room for this client. The client sees a reset, and the report counts it.
