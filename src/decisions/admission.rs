@@ -105,6 +105,11 @@ impl Admission {
         self.enter()
     }
 
+    /// How many clients have come in so far.
+    pub fn entered(&self) -> u64 {
+        self.next_id - 1
+    }
+
     fn enter(&mut self) -> ConnectionId {
         let id = ConnectionId(self.next_id);
         self.next_id += 1;

@@ -14,6 +14,7 @@ use crate::{
     decisions::{
         accept_error::AcceptError,
         ids::WorkerId,
+        placement,
         stop::{HANDSHAKES, SETTLING, Stop, StopReason},
         supervisor::{Event, Step, SupervisorState, Timer, Verdict},
     },
@@ -78,6 +79,8 @@ pub(crate) struct Supervisor {
     stopping_since: Instant,
     /// The number of clients taken in from the backlog.
     taken: usize,
+    /// How many clients had come in at the last look for those that no Acceptor takes in.
+    entered: u64,
     report_to: Option<oneshot::Sender<Report>>,
     /// A descriptor in reserve. The Supervisor gives it up when none is left, so that every client in the backlog is still
     /// found.
@@ -110,14 +113,20 @@ impl Supervisor {
             started: Instant::now(),
             stopping_since: Instant::now(),
             taken: 0,
+            entered: 0,
             report_to: Some(report_to),
             spare: File::open("/dev/null").ok(),
             reserve: Vec::with_capacity(RESERVE),
         }
     }
 
-    /// Accepts the clients that wait though there is room for them. An Acceptor is quicker, unless a service blocks its thread.
-    fn accept_for_busy_threads(&self) {
+    /// Accepts the clients that wait though there is room for them, if no client has come in since the last look: services may block
+    /// all threads that accept.
+    fn accept_for_busy_threads(&mut self) {
+        let entered = self.gate.admission().entered();
+        if std::mem::replace(&mut self.entered, entered) != entered {
+            return;
+        }
         // If there is no descriptor or no watch of epoll for a client, it is left where it is.
         let Some(listener) = self.listener.as_ref().filter(|listener| listener.acceptor().is_ok()) else { return };
         let mut cx = task::Context::from_waker(task::Waker::noop());
@@ -130,9 +139,10 @@ impl Supervisor {
                     }
                 }
                 // There is no room, or no client. What else fails is for the Acceptors to judge.
-                Poll::Pending | Poll::Ready(Err(_)) => return,
+                Poll::Pending | Poll::Ready(Err(_)) => break,
             }
         }
+        self.entered = self.gate.admission().entered();
     }
 
     fn on(&mut self, event: Event, ctx: &mut Context<Self>) {
@@ -305,7 +315,10 @@ impl Actor for Supervisor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        ctx.run_interval(BUSY_LOOK, |supervisor, _| supervisor.accept_for_busy_threads());
+        // Where all threads accept, the first one that is free takes its clients itself.
+        if self.state.takers().any(|(worker, _)| !placement::accepts(worker)) {
+            ctx.run_interval(BUSY_LOOK, |supervisor, _| supervisor.accept_for_busy_threads());
+        }
         ctx.run_interval(CLIENT_LOOK, |supervisor, _| {
             supervisor.state.workers().for_each(|worker| worker.look.do_send(Look));
         });
@@ -594,6 +607,33 @@ mod tests {
         }
         assert!(supervisor.take_in_backlog());
         assert_eq!(supervisor.taken, 129);
+    }
+
+    /// Lets the Supervisor look for clients that no Acceptor takes in.
+    async fn look(tree: &Tree) {
+        tokio::time::advance(BUSY_LOOK + Duration::from_millis(1)).await;
+        tree.supervisor.send(Ping).await.unwrap();
+    }
+
+    #[actix::test]
+    async fn the_supervisor_accepts_once_no_acceptor_has_for_a_whole_look_and_some_worker_only_serves() {
+        for workers in [2, 3] {
+            tokio::time::pause();
+            let mut tree = tree(workers, LONG);
+            tree.supervisor.send(Ping).await.unwrap(); // it has begun to look
+            let _accepted = tree.client(1);
+            let client = TcpStream::connect(tree.address).await.unwrap();
+            look(&tree).await;
+            assert_eq!(tree.gate.occupancy(), (1, 0), "an Acceptor was at work");
+            look(&tree).await;
+            if workers == 2 {
+                assert_eq!(tree.gate.occupancy(), (1, 0), "whichever thread is free first accepts it");
+            } else {
+                let taken_in = tree.workers[2].taken_in.recv().await.unwrap();
+                assert_eq!(taken_in.peer, client.local_addr().unwrap());
+            }
+            tokio::time::resume();
+        }
     }
 
     #[actix::test]
