@@ -36,7 +36,8 @@ pub(crate) trait Live<T>: Actor<Context = OneFuture<Self>> {
     fn end(&mut self, output: T);
 
     /// Whether a message may have come since the last question. Each wake-up asks, and looks into the mailbox only then. An actor may
-    /// say no if every sender tells it before it sends. The first answer must be yes: the first look makes messages wake the actor.
+    /// say no if it is told before each message, and before the last address is dropped: both wake it once, and only the next look
+    /// lets it be woken again. The first answer must be yes.
     fn may_have_mail(&self) -> bool {
         true
     }

@@ -62,7 +62,8 @@ impl ConnectionActor {
         let arrives = expects_header || place != Some(Place::Served);
         let arrival = arrives.then(|| Box::pin(arrive(stream.clone(), place)));
         let conversation = converse(Socket(stream.clone()), service, arrival);
-        // A panic of the service ends here, and with it this connection.
+        // A panic of the service ends here, and with it this connection. What it ended with is for `end`, as each further layer of
+        // futures costs every echo its share.
         let conversation = AssertUnwindSafe(conversation).catch_unwind();
         let weak = Rc::downgrade(&stream);
         let actor = if idle_timeout.is_zero() {
