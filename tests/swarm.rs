@@ -76,7 +76,7 @@ fn roll_and_scale(variables: Variables) {
     cluster.roll("server");
     cluster.scale("server", 5);
     cluster.scale("server", 2);
-    cluster.close(8).assert_nothing_lost();
+    cluster.close(0).assert_nothing_lost();
 }
 
 fn a_roll_of_the_balancers_loses_nothing() {
@@ -84,7 +84,7 @@ fn a_roll_of_the_balancers_loses_nothing() {
     cluster.start_clients();
     cluster.roll("haproxy");
     cluster.roll("server");
-    cluster.close(6).assert_nothing_lost();
+    cluster.close(0).assert_nothing_lost();
 }
 
 fn a_bad_release_is_taken_back_and_no_client_notices() {
@@ -101,7 +101,7 @@ fn a_bad_release_is_taken_back_and_no_client_notices() {
     assert!(tasks.lines().any(|task| task.contains("exit (78)")), "{tasks}");
     cluster.wait_until("three servers", |cluster| cluster.runs("server", 3));
     assert!(cluster.clients_run(), "the clients are there all the time");
-    cluster.close(3).assert_nothing_lost();
+    cluster.close(0).assert_nothing_lost();
 }
 
 fn a_machine_that_is_killed_is_named_and_replaced() {
@@ -115,7 +115,7 @@ fn a_machine_that_is_killed_is_named_and_replaced() {
         let running = "service ps echo_server --filter desired-state=running --format '{{.CurrentState}}'";
         cluster.manager(running).lines().filter(|task| task.starts_with("Running")).count() == 3
     });
-    let books = cluster.close(3);
+    let books = cluster.close(1);
     assert_eq!((books.started, books.stopped, books.verdict), (4, 3, 1), "one never said that it stopped: {books:?}");
     // Each connection to the lost machine had one message out at most. Those that were out are lost, and nothing is wrong.
     assert!(books.lost > 0 && books.lost <= 24 && books.wrong == 0, "{books:?}");
@@ -196,9 +196,10 @@ impl Cluster {
         self.manager(&format!("service ls --filter name=echo_{service} --format '{{{{.Replicas}}}}'"))
     }
 
+    /// Swarm does not start a client again, so one that did not start is made up for by one more.
     fn start_clients(&self) {
         self.wait_until("six clients", |cluster| {
-            let wanted = 6 + cluster.clients_not_started();
+            let wanted = 6 + cluster.not_started("client");
             if !cluster.replicas("client").ends_with(&format!("/{wanted}")) {
                 cluster.order("client", wanted);
             }
@@ -206,15 +207,15 @@ impl Cluster {
         });
     }
 
-    /// Clients whose engine could not give them their settings: <https://github.com/moby/moby/issues/48783>. Swarm does not start them
-    /// again.
-    fn clients_not_started(&self) -> usize {
-        let errors = self.manager("service ps --no-trunc --format '{{.Error}}' echo_client");
+    /// Containers that did not start because their engine could not give them their settings. That is rare:
+    /// <https://github.com/moby/moby/issues/48783>.
+    fn not_started(&self, service: &str) -> usize {
+        let errors = self.manager(&format!("service ps --no-trunc --format '{{{{.Error}}}}' echo_{service}"));
         errors.lines().filter(|error| error.contains("unable to remount")).count()
     }
 
     fn clients_run(&self) -> bool {
-        self.replicas("client") == format!("6/{}", 6 + self.clients_not_started())
+        self.replicas("client") == format!("6/{}", 6 + self.not_started("client"))
     }
 
     /// Where its last update stands. `service update` returns before it is done.
@@ -233,10 +234,17 @@ impl Cluster {
         self.wait_until(&format!("{replicas} of {service}"), |cluster| cluster.runs(service, replicas));
     }
 
-    /// Replaces all its tasks, one after the other.
+    /// Replaces all its tasks, one after the other. Swarm takes this back if one does not start.
     fn roll(&self, service: &str) {
-        self.manager(&format!("service update --detach --force echo_{service}"));
-        self.wait_until(&format!("{service} is rolled"), |cluster| cluster.update(service) == "completed");
+        let order = || self.manager(&format!("service update --detach --force echo_{service}"));
+        order();
+        self.wait_until(&format!("{service} is rolled"), |cluster| {
+            let state = cluster.update(service);
+            if state == "rollback_completed" && cluster.not_started(service) > 0 {
+                order();
+            }
+            state == "completed"
+        });
     }
 
     fn wait_until(&self, what: &str, is_so: impl Fn(&Self) -> bool) {
@@ -257,12 +265,15 @@ impl Cluster {
         must(Path::new("."), &format!("docker exec {FIRST} sh -c 'cat /logs/*'")).lines().map(str::to_owned).collect()
     }
 
-    /// Ends the clients, then the servers. Gives the books, once so many servers have said that they have stopped.
-    fn close(self, stopped: usize) -> Books {
+    /// Ends the clients, then the servers. Gives the books, once all servers but `lost` have said that they have stopped.
+    fn close(self, lost: usize) -> Books {
         self.scale("client", 0);
         self.wait_until("six reports", |cluster| reports(&cluster.log()).len() == 6);
         self.order("server", 0);
-        self.wait_until("all have stopped", |cluster| records(&cluster.log()).of("stopped").len() == stopped);
+        self.wait_until("all have stopped", |cluster| {
+            let records = records(&cluster.log());
+            records.of("stopped").len() + lost == records.of("listening").len()
+        });
         let log = self.log();
         let verdict = finish_with(command(CLIENT).args(["merge", "--expect", "6", "-"]), self.saved(&log));
         let books = Books::of(&reports(&log), &records(&log), verdict);

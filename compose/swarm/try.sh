@@ -62,23 +62,41 @@ wait_until() {
 
 # runs SERVICE N [OF]: so many replicas run, and are healthy, of so many that are wanted.
 runs() { [ "$(manager service ls --filter name="echo_$1" --format '{{.Replicas}}')" = "$2/${3-$2}" ]; }
-# Six clients run. Swarm does not start a client again, so one that its engine could not give its settings is made up for by one
-# more: https://github.com/moby/moby/issues/48783.
+# not_started SERVICE: how many of its containers did not start because their engine could not give them their settings. That is rare:
+# https://github.com/moby/moby/issues/48783.
+not_started() {
+    errors=$(manager service ps --no-trunc --format '{{.Error}}' "echo_$1") || return 1
+    echo "$errors" | grep -c 'unable to remount' || true
+}
+# Swarm does not start a client again, so one that did not start is made up for by one more.
 six_clients() {
-    errors=$(manager service ps --no-trunc --format '{{.Error}}' echo_client) || return 1
-    wanted=$((6 + $(echo "$errors" | grep -c 'unable to remount')))
+    failed=$(not_started client) || return 1
+    wanted=$((6 + failed))
     if [ "$wanted" != "${ordered-}" ]; then
-        [ "$wanted" = 6 ] || say "its engine could not start a client; one more makes up for it"
+        [ "$wanted" = 6 ] || say "an engine could not start a client; one more makes up for it"
         quietly manager service scale --detach "echo_client=$wanted"
         ordered=$wanted
     fi
     runs client 6 "$wanted"
 }
-# `service update` returns before it is done.
-rolled() { [ "$(manager service inspect --format '{{with .UpdateStatus}}{{.State}}{{end}}' "echo_$1")" = completed ]; }
+roll() { quietly manager service update --detach --force echo_server; }
+# `service update` returns before it is done. Swarm takes it back if a server does not start.
+rolled() {
+    case $(manager service inspect --format '{{with .UpdateStatus}}{{.State}}{{end}}' echo_server) in
+        completed) return 0 ;;
+        rollback_completed)
+            [ "$(not_started server)" != 0 ] || fail "a new server failed, and Swarm has taken the roll back"
+            say "an engine could not start a server; once more"
+            roll
+            ;;
+    esac
+    return 1
+}
 logs() { docker exec echo-nodes-node-1 sh -c 'cat /logs/*'; }
-# said TEXT N: so many lines of the logs have it.
-said() { [ "$(logs | grep -c "$1")" = "$2" ]; }
+# said TEXT: how many lines of the logs have it.
+said() { logs | grep -c "$1"; }
+six_reports() { [ "$(said '"schema":"echo-client/1"')" = 6 ]; }
+all_stopped() { [ "$(said '"msg":"stopped"')" = "$(said '"msg":"listening"')" ]; }
 
 # A second signal does not cut this short.
 down() {
@@ -107,15 +125,15 @@ quietly docker exec -e SERVER -e BALANCERS -e DURATION echo-nodes-node-1 \
 wait_until "three servers" runs server 3
 wait_until "$BALANCERS balancers" runs haproxy "$BALANCERS"
 wait_until "six clients" six_clients
-quietly manager service update --detach --force echo_server
-wait_until "rolled: three new servers, one after the other" rolled server
+roll
+wait_until "rolled: three new servers, one after the other" rolled
 quietly manager service scale --detach echo_server=5
 wait_until "scaled out: five servers" runs server 5
 quietly manager service scale --detach echo_server=2
 wait_until "scaled in: two servers" runs server 2
 quietly manager service scale --detach echo_client=0
-wait_until "all six clients have reported" said '"schema":"echo-client/1"' 6
+wait_until "all six clients have reported" six_reports
 quietly manager service scale --detach echo_server=0
-wait_until "all eight servers have stopped" said '"msg":"stopped"' 8
+wait_until "all servers have stopped" all_stopped
 
 logs | docker run --rm --interactive echo-client merge --expect 6 -
