@@ -91,9 +91,7 @@ impl Outages {
     pub fn failed(&mut self, begun: Duration, why: &'static str) {
         if self.last_verified.is_some_and(|sent| sent > begun) {
             // The server was there after it. If it was away before, the attempt belongs to that outage.
-            let open = self.open.as_mut().filter(|open| open.from <= begun);
-            let last = self.windows.last_mut().filter(|last| (last.from..=last.to).contains(&begun));
-            if let Some(outage) = open.or(last) {
+            if let Some(outage) = self.of(begun) {
                 outage.add(why);
             }
             return;
@@ -103,6 +101,30 @@ impl Outages {
         outage.from = outage.from.min(begun);
         outage.last_begun = outage.last_begun.max(begun);
         outage.add(why);
+    }
+
+    /// An attempt that began at `begun` and has failed, `why`, is none. An outage without any other one was none.
+    pub fn take_back(&mut self, begun: Duration, why: &'static str) {
+        let Some(outage) = self.of(begun) else { return };
+        let Some(count) = outage.reasons.get_mut(why) else { return };
+        *count -= 1;
+        outage.reasons.retain(|_, count| *count > 0);
+        outage.failed -= 1;
+        if outage.failed > 0 {
+            return;
+        }
+        self.open.take_if(|open| open.failed == 0);
+        for none in self.windows.extract_if(.., |outage| outage.failed == 0) {
+            self.count -= 1;
+            self.total -= none.length();
+        }
+        self.longest = self.windows.iter().map(Outage::length).max().unwrap_or_default();
+    }
+
+    /// The outage in which an attempt began.
+    fn of(&mut self, begun: Duration) -> Option<&mut Outage> {
+        let open = self.open.as_mut().filter(|open| open.from <= begun);
+        open.or_else(|| self.windows.iter_mut().rev().find(|outage| (outage.from..=outage.to).contains(&begun)))
     }
 
     /// The echo of a message that was sent at `sent` has come back at `back`, verified.
@@ -163,6 +185,27 @@ mod tests {
         Verified(u64),
     }
     use Event::{Failed, Verified};
+
+    #[test]
+    fn an_attempt_that_is_taken_back_was_no_outage_but_leaves_one_with_others() {
+        let mut outages = Outages::default();
+        outages.verified(ms(0), ms(1));
+        for (begun, back) in [(10, 30), (100, 200), (300, 350)] {
+            outages.failed(ms(begun), "closed");
+            outages.verified(ms(back - 1), ms(back));
+        }
+        outages.failed(ms(10), "abandoned");
+        outages.failed(ms(400), "closed");
+        let taken_back = |outages: &mut Outages, begun| {
+            outages.take_back(ms(begun), "closed");
+            (outages.count, outages.total, outages.longest)
+        };
+        assert_eq!(taken_back(&mut outages, 100), (2, ms(70), ms(50)));
+        assert_eq!(taken_back(&mut outages, 10), (2, ms(70), ms(50)));
+        assert_eq!(taken_back(&mut outages, 400), (2, ms(70), ms(50)));
+        outages.finish(ms(500));
+        assert_eq!((outages.count, outages.windows[0].failed, outages.windows[0].why()), (2, 1, "abandoned"));
+    }
 
     /// The outages after these events, each at its time.
     fn outages(events: &[(u64, Event)], end: u64) -> Outages {

@@ -202,12 +202,22 @@ impl Record {
         slog::error!(self.log, "echo wrong"; "n" => n, "offset" => offset, "expected" => expected, "got" => got);
     }
 
-    /// The attempt began at `begun`.
-    pub fn lost(&self, message: &Message, begun: Instant, reason: Lost) {
+    /// The attempt began at `begun`; `None` if the outages know of it.
+    pub fn lost(&self, message: &Message, begun: Option<Instant>, reason: Lost) {
         slog::warn!(self.log, "echo lost"; "n" => message.n, "reason" => reason.as_str());
         let mut tally = self.run.tally.borrow_mut();
-        tally.lost(self.run.since(message.due), Some(self.run.since(begun)), reason);
+        tally.lost(self.run.since(message.due), begun.map(|begun| self.run.since(begun)), reason);
         tally.bytes.lost += message.length;
+    }
+
+    /// An attempt that began at `begun` has failed. Its message is counted later.
+    pub fn away(&self, begun: Instant, reason: Lost) {
+        self.run.tally.borrow_mut().outages.failed(self.run.since(begun), reason.as_str());
+    }
+
+    /// That attempt has not failed: the run has ended.
+    pub fn not_away(&self, begun: Instant, reason: Lost) {
+        self.run.tally.borrow_mut().outages.take_back(self.run.since(begun), reason.as_str());
     }
 
     /// A message was not sent in time: the attempt began when it was due. The log hears of it by `tell_unsent`.

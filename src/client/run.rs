@@ -1,6 +1,7 @@
 //! What all connections of one client share while it runs: its measurements, its timetable, and T0.
 //!
-//! T0 is when every connection is made or has failed once. All measured times count from there.
+//! All measured times count from T0. A timetable begins when every connection is made or has failed once; without one the first
+//! connection sends as soon as it is made.
 
 use crate::{
     client::{alarm::Alarm, tally::Tally, timetable::Timetable},
@@ -51,7 +52,7 @@ impl Run {
     /// One connection more is made or has failed for the first time.
     pub fn arrived(&self) {
         self.missing.set(self.missing.get().saturating_sub(1));
-        if self.missing.get() == 0 && self.t0.get().is_none() {
+        if (self.missing.get() == 0 || self.pace.is_none()) && self.t0.get().is_none() {
             self.t0.set(Some(Instant::now()));
             self.begun.notify_waiters();
         }
@@ -91,8 +92,18 @@ mod tests {
     use futures_util::FutureExt;
 
     #[test]
-    fn t0_is_when_every_connection_has_arrived_and_stays() {
+    fn without_a_timetable_t0_is_when_the_first_connection_has_arrived() {
         let run = Run::new(&TrafficSettings { connections: 2, ..traffic(1) }).unwrap();
+        run.arrived();
+        let t0 = run.t0().now_or_never();
+        assert!(t0.is_some());
+        run.arrived();
+        assert_eq!(run.t0().now_or_never(), t0);
+    }
+
+    #[actix::test]
+    async fn with_a_timetable_t0_is_when_every_connection_has_arrived_and_stays() {
+        let run = Run::new(&TrafficSettings { connections: 2, rate: vec![1.0], ..traffic(1) }).unwrap();
         let early = Instant::now();
         run.arrived();
         assert!(run.t0().now_or_never().is_none());

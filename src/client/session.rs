@@ -155,18 +155,29 @@ impl<S> Open<S> {
 struct Out {
     pipeline: Pipeline<Message>,
     record: Rc<Record>,
+    /// When the attempt of the first one began and why it has failed, if the outages know it already.
+    away: Option<(Instant, Lost)>,
 }
 
 impl Out {
+    /// The server is away from now on, whenever the messages are counted.
+    fn away(&mut self, reason: Lost) {
+        self.away = self.pipeline.first().map(|first| (first.sent, reason));
+        if let Some((begun, reason)) = self.away {
+            self.record.away(begun, reason);
+        }
+    }
+
     /// The first is lost for this reason, and those behind it are abandoned.
     fn lost(mut self, reason: Lost) {
         // A message that ran out of time did so from when it was due. It may have waited for a server that was away.
         let begun = |message: &Message| if reason == Lost::Timeout { message.due } else { message.sent };
+        let is_known = self.away.take().is_some();
         if let Some(message) = self.pipeline.pop() {
-            self.record.lost(&message, begun(&message), reason);
+            self.record.lost(&message, (!is_known).then(|| begun(&message)), reason);
         }
         while let Some(message) = self.pipeline.pop() {
-            self.record.lost(&message, begun(&message), Lost::Abandoned);
+            self.record.lost(&message, Some(begun(&message)), Lost::Abandoned);
         }
     }
 }
@@ -174,6 +185,9 @@ impl Out {
 impl Drop for Out {
     /// A message whose outcome is not known is given up.
     fn drop(&mut self) {
+        if let Some((begun, reason)) = self.away {
+            self.record.not_away(begun, reason);
+        }
         while let Some(message) = self.pipeline.pop() {
             self.record.given_up(message.n, message.length);
         }
@@ -365,7 +379,7 @@ impl<'a, C: Connect> Session<'a, C> {
         self.rooms.iter_mut().for_each(|room| *room = now.max(*room));
         let renewal = self.renewal(now);
         let closing = Closing { record: self.record.clone(), server, verified: 0, reason: None };
-        let out = Out { pipeline: Pipeline::default(), record: self.record.clone() };
+        let out = Out { pipeline: Pipeline::default(), record: self.record.clone(), away: None };
         self.open = Some(Open { out, stream, closing, last: None, sent: now, renewal });
         if self.pace().is_some() {
             return self.wait_for_t0().await;
@@ -525,7 +539,7 @@ impl<'a, C: Connect> Session<'a, C> {
             let Some(message) = open.out.pipeline.pop() else { break };
             if is_late {
                 // A wrong byte behind it is told of too.
-                self.record.lost(&message, message.due, Lost::Timeout);
+                self.record.lost(&message, Some(message.due), Lost::Timeout);
                 continue;
             }
             self.record.verified(&message, back);
@@ -604,7 +618,7 @@ impl<'a, C: Connect> Session<'a, C> {
     fn count_unsent(&mut self, now: Instant) {
         let timeout = self.plan.traffic.timeout;
         while let Some(message) = self.again.pop_front_if(|message| now > message.due + timeout) {
-            self.record.lost(&message, message.sent, Lost::Closed);
+            self.record.lost(&message, Some(message.sent), Lost::Closed);
         }
         while let Some(due) = self.due(self.n + 1).filter(|due| now > *due + timeout && !self.all_sent()) {
             self.skip(due);
@@ -656,7 +670,7 @@ impl<'a, C: Connect> Session<'a, C> {
             if message.resent < resend {
                 self.again.push_front(message);
             } else {
-                self.record.lost(&message, message.sent, Lost::Closed);
+                self.record.lost(&message, Some(message.sent), Lost::Closed);
             }
         }
     }
@@ -698,6 +712,7 @@ impl<'a, C: Connect> Session<'a, C> {
                 Closed::Stopped
             }
             Failure::Lost(reason @ (Lost::Closed | Lost::Reset)) if !out.pipeline.is_empty() => {
+                out.away(reason);
                 self.unsettled.add(out, reason);
                 Closed::Lost(reason)
             }
@@ -728,14 +743,15 @@ impl<'a, C: Connect> Session<'a, C> {
         }
     }
 
-    /// Counts the messages that were due and are not out. Only a server out of reach is to blame for them.
+    /// Counts the messages that were due and are not out; after an order to stop, those that were due when it came. Only a server
+    /// out of reach is to blame for them. One that waits to be sent again was lost, unless the order came meanwhile.
     fn leave(&mut self, end: &End) {
-        let (now, is_lost) = (Instant::now(), matches!(end, End::Unreachable { .. }));
+        let (now, is_lost) = (self.stopped.unwrap_or_else(Instant::now), matches!(end, End::Unreachable { .. }));
         self.expire(now);
         while let Some(message) = self.again.pop_front() {
-            match is_lost {
-                true => self.record.lost(&message, message.sent, Lost::Closed),
-                false => self.record.given_up(message.n, message.length),
+            match end {
+                End::Stopped => self.record.given_up(message.n, message.length),
+                _ => self.record.lost(&message, Some(message.sent), Lost::Closed),
             }
         }
         while let Some(due) = self.due(self.n + 1).filter(|due| *due <= now && !self.all_sent()) {
@@ -1236,6 +1252,24 @@ mod tests {
         assert_eq!(took(stopped), Duration::ZERO);
         assert_eq!(bench.heard.counts(), GIVEN_UP);
         assert_eq!(bench.heard.events(), ["echo given up"]);
+        assert_eq!(outages(&bench), 0);
+    }
+
+    #[actix::test]
+    async fn a_server_that_is_silent_and_then_ends_the_stream_was_away_until_the_next_echo() {
+        let mut bench = start(traffic(3));
+        let mut stream = bench.clients.echo(1).await;
+        receive(&mut stream).await;
+        let silent = Instant::now();
+        sleep(Duration::from_secs(3)).await;
+        drop(stream);
+        expect_end(bench.clients.echo(1).await).await;
+        let silence = silent.elapsed();
+        assert_eq!(bench.heard.end().await, End::Finished);
+        assert_eq!(outages(&bench), 1);
+        let tally = bench.heard.run.tally.borrow();
+        let outage = &tally.outages.windows[0];
+        assert_eq!((outage.length(), outage.failed, outage.why()), (silence, 1, "closed"));
     }
 
     #[actix::test]
@@ -1540,6 +1574,28 @@ mod tests {
         bench.order.give(Stop::Drain);
         assert_eq!(bench.heard.end().await, End::Stopped);
         assert_eq!(bench.heard.counts(), GIVEN_UP);
+    }
+
+    #[actix::test]
+    async fn a_message_that_waits_to_be_sent_again_when_the_time_is_over_is_lost() {
+        let duration = Duration::from_secs(1);
+        let mut bench = start(TrafficSettings { resend: 1, duration, ..traffic(0) });
+        let mut stream = bench.clients.accept().await;
+        receive(&mut stream).await;
+        sleep(duration * 2).await;
+        drop(stream);
+        assert_eq!(bench.heard.end().await, End::Finished);
+        assert_eq!(bench.heard.counts(), LOST);
+    }
+
+    #[actix::test]
+    async fn a_message_that_is_due_after_the_order_to_stop_counts_for_nothing() {
+        let mut bench = start(timetable());
+        let _never_ended = bench.clients.echo(1).await;
+        let stopped = Instant::now();
+        bench.order.give(Stop::Drain);
+        assert_eq!(bench.heard.end().await, End::Stopped);
+        assert_eq!((took(stopped), bench.heard.counts()), (CLOSE_PATIENCE, VERIFIED));
     }
 
     #[actix::test]
