@@ -19,7 +19,12 @@ impl ClientReport {
 pub(super) fn distinct(reports: Vec<ClientReport>) -> (Vec<ClientReport>, Vec<String>) {
     let runs: Vec<_> = reports.iter().map(ClientReport::runs).collect();
     let mut by_size: Vec<_> = (0..reports.len()).collect();
-    by_size.sort_by(|&one, &other| runs[other].len().cmp(&runs[one].len()).then_with(|| runs[one].cmp(&runs[other])));
+    by_size.sort_by(|&one, &other| {
+        let by_runs = || runs[one].cmp(&runs[other]);
+        // Of two merges of the same clients the one that knows more servers, or misses more clients, comes first.
+        let content = |n: usize| (reports[n].books.is_some(), reports[n].missing, reports[n].to_json());
+        runs[other].len().cmp(&runs[one].len()).then_with(by_runs).then_with(|| content(other).cmp(&content(one)))
+    });
     let (mut known, mut counted) = (BTreeSet::new(), BTreeSet::new());
     for n in by_size {
         if runs[n].is_disjoint(&known) {

@@ -246,6 +246,17 @@ mod tests {
     }
 
     #[test]
+    fn of_two_reports_of_the_same_runs_the_same_one_counts_in_any_order() {
+        let (client, run) = (String::from("a"), String::from("a"));
+        let own = ClientReport { client, run, sent: 1, due: 1, verified: 1, ..ClientReport::default() };
+        let lacks_one = merge([own.clone()], 2);
+        for order in orders(&[own, lacks_one]) {
+            let merged = merge(order, 0);
+            assert_eq!((merged.missing, merged.due, merged.exit_code()), (1, 1, 1));
+        }
+    }
+
+    #[test]
     fn no_client_is_dropped_in_any_order_of_the_reports_that_hold_it() {
         let of = |names: &[&str]| {
             let report = |name: &&str| {
