@@ -145,6 +145,25 @@ fn a_report_is_saved_in_the_shape_that_its_name_ends_with() {
 }
 
 #[test]
+fn a_report_is_saved_wherever_it_can_be_saved() {
+    let (place, server) = (Place::new("report-save-all"), Server::start(&[]));
+    // No file can be made in the first folder.
+    let saves = ["--save", "/proc/no.json", "--save", "a.json"];
+    let run = client_in(&place, &server, &saves);
+    assert_eq!(run.code, 1);
+    assert!(run.out.starts_with("client      ") && run.err.contains("cannot save /proc/no.json: "), "{run:?}");
+
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let mut merge = command(CLIENT);
+    merge.current_dir(place.path()).args(["merge", "a.json", "--save", "/proc/no.json", "--save", "b.json"]);
+    assert_eq!(merge.stdout(full).output().unwrap().status.code(), Some(1));
+    for file in ["a.json", "b.json"] {
+        assert_schema("report.json", &json_of(&fs::read_to_string(place.path().join(file)).unwrap()));
+    }
+    assert_eq!(server.stop().code, Some(0));
+}
+
+#[test]
 fn a_merge_counts_each_run_once_and_too_few_are_a_failure() {
     let (place, server) = (Place::new("report-merge"), Server::start(&[]));
     for name in ["a", "b"] {

@@ -216,22 +216,23 @@ impl ReportArgs {
     }
 }
 
-/// Shows and saves a report. The exit code follows from it.
+/// Saves a report wherever it can be saved, and shows it. The exit code follows from it.
 fn finish(report: &ClientReport, format: ReportFormat, reports: &ReportArgs) -> Result<u8, ProgramError> {
+    let mut saved = Ok(());
+    for save in &reports.save {
+        let what = || format!("cannot save {}", save.path().display());
+        saved = saved.and(save.save(report).map_err(|source| ProgramError::Io { what: what(), source }));
+    }
     shared::print(&match format {
         ReportFormat::Json => report.to_json() + "\n",
         ReportFormat::Html => report.to_html(),
         ReportFormat::Chart => report.to_chart(),
         _ => report.to_string(),
     })?;
-    for save in &reports.save {
-        let what = || format!("cannot save {}", save.path().display());
-        save.save(report).map_err(|source| ProgramError::Io { what: what(), source })?;
-    }
     if let Some(problem) = report.problem() {
         shared::complain("echo-client", &problem);
     }
-    Ok(report.exit_code())
+    saved.map(|()| report.exit_code())
 }
 
 /// Runs a client with the settings, and the baseline that its limits are held against.

@@ -37,6 +37,8 @@ impl ClientReport {
                 baseline.and_then(|baseline| baseline.value(limit.metric)).map(|value| ratio * value)
             }
         };
+        // Seven of a thousand are 0.7 %, and not a little more.
+        let bound = bound.map(|bound| (bound * 1e6).round() / 1e6);
         let broken = value.zip(bound).is_none_or(|(value, bound)| match limit.side {
             Side::Above => value > bound,
             Side::AtLeast => value >= bound,
@@ -148,6 +150,27 @@ mod tests {
             let report = sample().judged(&limit.parse().unwrap(), None);
             let judged = &report.limits[0];
             assert_eq!((&*judged.limit, &*judged.value, judged.broken), (limit, value, broken));
+        }
+    }
+
+    #[test]
+    fn a_value_that_is_just_its_bound_is_not_above_it() {
+        let broken =
+            |report: ClientReport, limit: String| report.judged(&limit.parse().unwrap(), None).limits[0].broken;
+        for tenths in 1..=1000 {
+            let (whole, tenth) = (tenths / 10, tenths % 10);
+            let lost = || ClientReport { lost: tenths, due: 1000, ..sample() };
+            for (side, wanted) in [(">", false), (">=", true)] {
+                assert_eq!(broken(lost(), format!("lost {side} {whole}.{tenth}%")), wanted, "{whole}.{tenth}%");
+            }
+            let late = || {
+                let mut report = sample();
+                report.response.p99_us = Some(tenths * 100);
+                report
+            };
+            for (side, wanted) in [(">", false), (">=", true)] {
+                assert_eq!(broken(late(), format!("p99 {side} {whole}.{tenth}ms")), wanted, "{whole}.{tenth}ms");
+            }
         }
     }
 
