@@ -9,6 +9,7 @@ use std::{
     fmt,
     future::poll_fn,
     io,
+    panic::{AssertUnwindSafe, catch_unwind},
     task::{Context, Poll},
 };
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -84,7 +85,12 @@ impl Signals {
         tokio::spawn(async move {
             loop {
                 match poll_fn(|cx| self.poll_heard(cx)).await {
-                    Meaning::Stop(StopReason::Sighup) if let Some(Reload(reload)) = &mut self.reload => reload(),
+                    Meaning::Stop(StopReason::Sighup) if let Some(Reload(reload)) = &mut self.reload => {
+                        // If it ended this task, no signal would do anything any more.
+                        if catch_unwind(AssertUnwindSafe(reload)).is_err() {
+                            slog::error!(self.log, "settings not reloaded"; "reason" => "the reload panicked");
+                        }
+                    }
                     Meaning::Stop(reason) => handle.shutdown(reason),
                     Meaning::Unheard => {}
                     Meaning::Ignored(name) => slog::info!(self.log, "signal ignored"; "signal" => name),
@@ -106,5 +112,24 @@ fn hangup_is_ignored() -> bool {
     unsafe {
         let mut action = std::mem::zeroed::<libc::sigaction>();
         libc::sigaction(libc::SIGHUP, std::ptr::null(), &raw mut action) == 0 && action.sa_sigaction == libc::SIG_IGN
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing;
+    use rustix::process::{Signal, getpid, kill_process};
+
+    #[actix::test]
+    async fn a_reload_that_panics_leaves_the_other_signals_heard() {
+        let (log, mut logged) = testing::log();
+        let signals = Signals::register().unwrap().with_log(log).with_reload(|| panic!("told to"));
+        let (handle, _orders) = StopHandle::new();
+        signals.forward_to(handle);
+        for (signal, message) in [(Signal::HUP, "settings not reloaded"), (Signal::USR1, "signal ignored")] {
+            kill_process(getpid(), signal).unwrap();
+            assert_eq!(logged.recv().await.as_deref(), Some(message));
+        }
     }
 }

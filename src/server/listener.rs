@@ -104,7 +104,7 @@ impl Listener {
 
     /// The most clients that can be in the backlog at a time.
     pub fn backlog(&self) -> u32 {
-        self.backlog + 1 // Linux lets one more in than it was told
+        self.backlog.saturating_add(1) // Linux lets one more in than it was told
     }
 
     /// Makes the backlog larger than the one that it was bound with.

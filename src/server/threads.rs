@@ -40,20 +40,16 @@ impl Threads {
     /// Starts one thread for each Worker. If one of them fails, none is left running.
     pub fn start(workers: usize) -> Result<Self, Error> {
         let mut threads = Vec::new();
-        for worker in (1..=workers).map(WorkerId) {
-            match Thread::start(worker) {
-                Ok(thread) => threads.push(thread),
-                Err(error) => {
-                    for Thread { arbiter, .. } in threads {
-                        arbiter.stop();
-                        // Nothing runs there yet that could hold the thread up.
-                        let _ = arbiter.join();
-                    }
-                    return Err(error);
-                }
+        let mut start = |worker| Thread::start(worker).map(|thread| threads.push(thread));
+        let started = (1..=workers).map(WorkerId).try_for_each(&mut start).and_then(|()| resources::memory());
+        if let Err(error) = started {
+            for Thread { arbiter, .. } in threads {
+                arbiter.stop();
+                // Nothing runs there yet that could hold the thread up.
+                let _ = arbiter.join();
             }
+            return Err(error);
         }
-        resources::memory()?;
         Ok(Self(threads))
     }
 

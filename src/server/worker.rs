@@ -171,7 +171,9 @@ impl<S: Service> Worker<S> {
     }
 
     fn accepting_is_over(&mut self, given_up: bool) {
-        self.news().acceptor(if given_up { AcceptorPhase::GivenUp } else { AcceptorPhase::Stopped });
+        if self.news().has_acceptor() {
+            self.news().acceptor(if given_up { AcceptorPhase::GivenUp } else { AcceptorPhase::Stopped });
+        }
         self.open_listener = None;
         self.workers = Arc::new([]);
         self.exhaustion = None;
@@ -412,6 +414,16 @@ mod tests {
     }
 
     fn start(gate: &Arc<Gate>, max_restarts: usize, open_listener: OpenListener) -> (Addr<Worker<Echo>>, Heard) {
+        let (worker, heard) = start_without_acceptor(gate, max_restarts, open_listener);
+        worker.do_send(Accept { workers: Arc::new([]) });
+        (worker, heard)
+    }
+
+    fn start_without_acceptor(
+        gate: &Arc<Gate>,
+        max_restarts: usize,
+        open_listener: OpenListener,
+    ) -> (Addr<Worker<Echo>>, Heard) {
         let ((acceptor_stopped, acceptor), (worker_stopped, worker)) = (probe(), probe());
         let ((logger, log), news) = (testing::log(), News::new());
         let changes = news.watch();
@@ -430,7 +442,6 @@ mod tests {
             log: logger,
         };
         let address = Worker::create(|ctx| Worker::new(seed, ctx));
-        address.do_send(Accept { workers: Arc::new([]) });
         (address, Heard { acceptor, worker, log, changes })
     }
 
@@ -499,6 +510,15 @@ mod tests {
         exit(&mut heard).await;
         assert_eq!(gate.tally(), Tally { forced: 1, ..Tally::default() });
         assert_eq!(client.read_u8().await.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+    }
+
+    #[actix::test]
+    async fn a_worker_that_only_serves_tells_of_no_acceptor_at_a_stop() {
+        let open: OpenListener = Box::new(|| unreachable!("it only serves"));
+        let (worker, mut heard) = start_without_acceptor(&Gate::new(1, 0, 1), 0, open);
+        worker.do_send(Stop::Finish);
+        assert!(heard.acceptor.recv().await.is_some());
+        assert_eq!(heard.acceptor_phases(), []);
     }
 
     #[actix::test]

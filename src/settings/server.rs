@@ -180,16 +180,16 @@ impl Settings {
     /// Warnings about settings that are allowed but hardly meant, one line each, with the consequence.
     pub fn warnings(&self) -> Vec<String> {
         let ConnectionSettings { linger, last_word, .. } = self.connection;
-        let timeout = self.supervisor.shutdown_timeout;
+        let (timeout, wait) = (self.supervisor.shutdown_timeout, last_word.saturating_add(linger));
         let told = format!("supervisor.shutdown_timeout, {}, is shorter than", format_duration(timeout));
         if timeout < HANDSHAKES {
             let handshakes = format_duration(HANDSHAKES);
             vec![format!(
                 "{told} the {handshakes} that a stop may wait for handshakes: a stop resets clients that come last or do not end their connections by then, and exits with 3"
             )]
-        } else if timeout < last_word + linger {
+        } else if timeout < wait {
             let of = if last_word.is_zero() { "" } else { "connection.last_word and " };
-            let wait = format_duration(last_word + linger);
+            let wait = format_duration(wait);
             vec![format!(
                 "{told} {of}connection.linger, {wait}: a stop resets clients that do not end their connections by then, and exits with 3"
             )]
@@ -233,6 +233,13 @@ impl Default for Settings {
 mod tests {
     use super::*;
     use crate::settings::testing::{check_range, read};
+
+    #[test]
+    fn times_that_are_as_long_as_can_be_are_warned_of_and_no_more() {
+        let mut settings = Settings::default();
+        settings.connection.last_word = Duration::MAX;
+        assert_eq!(settings.warnings().len(), 1);
+    }
 
     #[test]
     fn every_range_of_the_server_holds_at_both_ends() {

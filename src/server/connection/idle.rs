@@ -12,6 +12,8 @@ use tokio::time::sleep;
 /// Ends the input of a connection when no byte moves for `timeout` while its service waits for the client. Resolves if no
 /// byte moves after that either.
 pub(super) async fn watch_idle(stream: Rc<Stream>, timeout: Duration) {
+    // A timer counts in milliseconds. With less this could go round and round without a wait.
+    let timeout = timeout.max(Duration::from_millis(1));
     let mut owed = 0;
     loop {
         let quiet = stream.active().elapsed();

@@ -833,6 +833,16 @@ mod tests {
     }
 
     #[actix::test]
+    async fn an_idle_timeout_that_is_over_at_once_leaves_the_thread_to_others() {
+        let (stream, client) = connection().await;
+        let (context, mut heard) = context(Duration::from_nanos(1));
+        start(stream, record(context), Echo.into(), Some(Place::Served));
+        client.readable().await.unwrap();
+        drop(client);
+        assert_eq!(reason(&mut heard).await, CloseReason::Idle);
+    }
+
+    #[actix::test]
     async fn an_idle_client_that_owes_its_reading_is_given_up() {
         let (stream, mut client) = connection().await;
         let (context, mut heard) = context(Duration::from_millis(20));

@@ -190,6 +190,11 @@ impl WorkerNews {
         self.tell(|worker, n, at_ms| Change::Acceptor { worker, n, at_ms, state, restarts });
     }
 
+    /// Whether watchers were told of an Acceptor.
+    pub fn has_acceptor(&self) -> bool {
+        self.counters.acceptor.get() != AcceptorPhase::None as u64
+    }
+
     /// The Worker has changed its state.
     pub fn worker(&self, state: WorkerPhase) {
         self.counters.phase.set(state as u64);
