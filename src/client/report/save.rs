@@ -36,9 +36,6 @@ pub enum SaveError {
     /// The name tells no shape.
     #[error("the name must end with .json, .html or .hlog")]
     Suffix,
-    /// A folder has this name.
-    #[error("{} is a folder", .0.display())]
-    IsFolder(PathBuf),
     /// There is no folder to save it in.
     #[error("{} is no folder", .0.display())]
     Folder(PathBuf),
@@ -56,9 +53,6 @@ impl FromStr for SaveTo {
             Some("hlog") => Shape::Hlog,
             _ => return Err(SaveError::Suffix),
         };
-        if path.is_dir() {
-            return Err(SaveError::IsFolder(path));
-        }
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         if folder.is_dir() { Ok(Self { path, shape }) } else { Err(SaveError::Folder(folder.into())) }
     }
@@ -129,11 +123,6 @@ mod tests {
         for bad in ["report", "report.txt", ".json", "report.JSON", "json"] {
             assert_eq!(bad.parse::<SaveTo>(), Err(SaveError::Suffix), "{bad}");
         }
-        let folder = folder("taken");
-        let taken = folder.join("taken.json");
-        fs::create_dir(&taken).unwrap();
-        assert_eq!(taken.to_str().unwrap().parse::<SaveTo>(), Err(SaveError::IsFolder(taken)));
-        fs::remove_dir_all(folder).unwrap();
         assert_eq!("no/such/report.json".parse::<SaveTo>(), Err(SaveError::Folder("no/such".into())));
         assert!("report.json".parse::<SaveTo>().is_ok());
     }
