@@ -236,12 +236,12 @@ impl Cluster {
 
     /// Replaces all its tasks, one after the other. Swarm takes this back if one does not start.
     fn roll(&self, service: &str) {
-        let order = || self.manager(&format!("service update --detach --force echo_{service}"));
-        order();
+        let replace = || self.manager(&format!("service update --detach --force echo_{service}"));
+        replace();
         self.wait_until(&format!("{service} is rolled"), |cluster| {
             let state = cluster.update(service);
             if state == "rollback_completed" && cluster.not_started(service) > 0 {
-                order();
+                replace();
             }
             state == "completed"
         });

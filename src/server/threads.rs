@@ -40,8 +40,10 @@ impl Threads {
     /// Starts one thread for each Worker. If one of them fails, none is left running.
     pub fn start(workers: usize) -> Result<Self, Error> {
         let mut threads = Vec::new();
-        let mut start = |worker| Thread::start(worker).map(|thread| threads.push(thread));
-        let started = (1..=workers).map(WorkerId).try_for_each(&mut start).and_then(|()| resources::memory());
+        let started = (1..=workers)
+            .map(WorkerId)
+            .try_for_each(|worker| Thread::start(worker).map(|thread| threads.push(thread)))
+            .and_then(|()| resources::memory());
         if let Err(error) = started {
             for Thread { arbiter, .. } in threads {
                 arbiter.stop();

@@ -330,10 +330,6 @@ mod tests {
         }
     }
 
-    fn start<S: Service>(tcp: TcpStream, record: Record, service: Arc<S>, place: Option<Place>) -> Connection {
-        ConnectionActor::start(tcp, record, service, place)
-    }
-
     impl Connection {
         fn send<M>(&self, message: M) -> Request<ConnectionActor, M>
         where
@@ -349,7 +345,7 @@ mod tests {
     async fn served<S: Service>(service: S) -> (Connection, TcpStream, Heard) {
         let (stream, client) = connection().await;
         let (context, heard) = context(NEVER);
-        let actor = start(stream, record(context), service.into(), Some(Place::Served));
+        let actor = ConnectionActor::start(stream, record(context), service.into(), Some(Place::Served));
         (actor, client, heard)
     }
 
@@ -361,7 +357,7 @@ mod tests {
         for place in [Place::Served, Place::Waiting(1)] {
             let (stream, client) = connection().await;
             let record = record_at(&gate, context.clone());
-            actors.push((start(stream, record, Echo.into(), Some(place)), client));
+            actors.push((ConnectionActor::start(stream, record, Echo.into(), Some(place)), client));
         }
         let Ok(actors) = actors.try_into() else { unreachable!("there are two") };
         (actors, heard)
@@ -445,7 +441,7 @@ mod tests {
         let (context, mut heard) = context(NEVER);
         let gate = Gate::new(1, 0, 1);
         let record = record_at(&gate, context);
-        start(stream, record, Moody.into(), Some(Place::Served));
+        ConnectionActor::start(stream, record, Moody.into(), Some(Place::Served));
         client.write_all(b"!").await.unwrap();
         assert!(is_reset(all(&mut client).await));
         assert_eq!(reason(&mut heard).await, CloseReason::Crashed);
@@ -457,7 +453,7 @@ mod tests {
         for place in [Some(Place::Served), Some(Place::Waiting(1)), None] {
             let (stream, mut client) = connection().await;
             let (context, mut heard) = context(NEVER);
-            let actor = start(stream, record(context), Moody.into(), place);
+            let actor = ConnectionActor::start(stream, record(context), Moody.into(), place);
             client.write_all(b"!").await.unwrap();
             actor.tell(Stop::Drain);
             assert!(is_reset(all(&mut client).await));
@@ -483,11 +479,11 @@ mod tests {
             let (context, mut heard) = context(NEVER);
             let (stream, mut other) = connection().await;
             let record = record_at(&gate, context.clone());
-            start(stream, record, Moody.into(), Some(Place::Served));
+            ConnectionActor::start(stream, record, Moody.into(), Some(Place::Served));
             let (stream, mut client) = connection().await;
             let record = record_at(&gate, context);
             let place = if waits { Place::Waiting(1) } else { Place::Served };
-            let actor = start(stream, record, Moody.into(), Some(place));
+            let actor = ConnectionActor::start(stream, record, Moody.into(), Some(place));
 
             client.write_all(says.as_bytes()).await.unwrap();
             let order = if stopped { Stop::Drain } else { Stop::Accepting };
@@ -521,7 +517,7 @@ mod tests {
     async fn what_a_service_wrote_before_it_failed_is_delivered_and_then_comes_a_reset() {
         let (stream, mut client) = narrow().await;
         let (context, mut heard) = context(NEVER);
-        let actor = start(stream, record(context), Failing.into(), Some(Place::Served));
+        let actor = ConnectionActor::start(stream, record(context), Failing.into(), Some(Place::Served));
         // The answer is larger than both systems hold, and an order to drain takes nothing of it away.
         client.write_all(b"?").await.unwrap();
         actor.send(Stop::Drain).await.unwrap();
@@ -536,7 +532,7 @@ mod tests {
     async fn a_failed_service_whose_client_sends_everything_before_it_reads_lets_go() {
         let (stream, mut client) = narrow().await;
         let (context, mut heard) = context(NEVER);
-        start(stream, record(context), Failing.into(), Some(Place::Served));
+        ConnectionActor::start(stream, record(context), Failing.into(), Some(Place::Served));
         client.write_all(&vec![1; 20_000_000]).await.unwrap();
         let mut answer = vec![0; Failing::ANSWER];
         client.read_exact(&mut answer).await.unwrap();
@@ -549,7 +545,7 @@ mod tests {
         for abort in [false, true] {
             let (stream, mut client) = narrow().await;
             let (context, mut heard) = context(NEVER);
-            let actor = start(stream, record(context), Failing.into(), Some(Place::Served));
+            let actor = ConnectionActor::start(stream, record(context), Failing.into(), Some(Place::Served));
             client.write_all(b"?").await.unwrap();
             client.read_u8().await.unwrap();
             if abort {
@@ -565,7 +561,7 @@ mod tests {
     async fn a_failed_service_whose_client_reads_nothing_is_given_up_when_it_is_idle() {
         let (stream, mut client) = narrow().await;
         let (context, mut heard) = context(Duration::from_millis(20));
-        start(stream, record(context), Failing.into(), Some(Place::Served));
+        ConnectionActor::start(stream, record(context), Failing.into(), Some(Place::Served));
         client.write_all(b"?").await.unwrap();
         assert_eq!(reason(&mut heard).await, CloseReason::Failed);
     }
@@ -578,7 +574,7 @@ mod tests {
             stream.ready(tokio::io::Interest::READABLE).await.unwrap();
         }
         let (context, mut heard) = context(Duration::from_millis(20));
-        start(stream, record(context), Echo.into(), Some(Place::Served));
+        ConnectionActor::start(stream, record(context), Echo.into(), Some(Place::Served));
         client.read_exact(&mut [0; BUFFER]).await.unwrap();
         assert_eq!(all(&mut client).await.unwrap(), "");
         drop(client);
@@ -589,7 +585,7 @@ mod tests {
     async fn a_client_that_is_killed_after_its_fin_with_its_echo_unread_gives_its_slot_back() {
         let (stream, mut client) = narrow().await;
         let (context, mut heard) = context(NEVER);
-        let _actor = start(stream, record(context), Echo.into(), Some(Place::Served));
+        let _actor = ConnectionActor::start(stream, record(context), Echo.into(), Some(Place::Served));
         client.write_all(&[1; 200_000]).await.unwrap();
         client.shutdown().await.unwrap();
         client.read_u8().await.unwrap();
@@ -666,7 +662,7 @@ mod tests {
         let arrived = ioctl_fionread(&stream).unwrap() as usize;
         let (context, mut heard) = context(NEVER);
         let read = Arc::new(AtomicUsize::new(0));
-        let actor = start(stream, record(context), Sink(read.clone()).into(), Some(Place::Served));
+        let actor = ConnectionActor::start(stream, record(context), Sink(read.clone()).into(), Some(Place::Served));
         actor.tell(Stop::Drain);
         assert_eq!(all(&mut client).await.unwrap(), "");
         assert!((arrived..sent).contains(&read.load(Ordering::Relaxed)), "{read:?} of {arrived} and then {sent}");
@@ -678,7 +674,7 @@ mod tests {
     async fn a_service_that_is_idle_is_notified_and_then_given_up_but_one_at_work_is_not_idle() {
         let (context, mut heard) = context(Duration::from_millis(20));
         let (stream, mut client) = connection().await;
-        start(stream, record(context.clone()), Polite.into(), Some(Place::Served));
+        ConnectionActor::start(stream, record(context.clone()), Polite.into(), Some(Place::Served));
         // The client has said nothing. The service is told to end, waits for its client again, and the client still says
         // nothing.
         assert!(is_reset(all(&mut client).await));
@@ -686,9 +682,9 @@ mod tests {
 
         // This service waits for its own stop and not for its client. The other one is idle first.
         let [(stream, mut at_work), (other, mut idle)] = [connection().await, connection().await];
-        let actor = start(stream, record(context.clone()), Polite.into(), Some(Place::Served));
+        let actor = ConnectionActor::start(stream, record(context.clone()), Polite.into(), Some(Place::Served));
         at_work.write_all(b"a").await.unwrap();
-        start(other, record(context), Echo.into(), Some(Place::Served));
+        ConnectionActor::start(other, record(context), Echo.into(), Some(Place::Served));
         assert_eq!(all(&mut idle).await.unwrap(), "");
         drop(idle);
         assert_eq!(reason(&mut heard).await, CloseReason::Idle);
@@ -826,7 +822,7 @@ mod tests {
     async fn an_idle_client_is_ended_cleanly() {
         let (stream, mut client) = connection().await;
         let (context, mut heard) = context(Duration::from_millis(20));
-        start(stream, record(context), Echo.into(), Some(Place::Served));
+        ConnectionActor::start(stream, record(context), Echo.into(), Some(Place::Served));
         assert_eq!(all(&mut client).await.unwrap(), "");
         drop(client);
         assert_eq!(reason(&mut heard).await, CloseReason::Idle);
@@ -836,7 +832,7 @@ mod tests {
     async fn an_idle_timeout_that_is_over_at_once_leaves_the_thread_to_others() {
         let (stream, client) = connection().await;
         let (context, mut heard) = context(Duration::from_nanos(1));
-        start(stream, record(context), Echo.into(), Some(Place::Served));
+        ConnectionActor::start(stream, record(context), Echo.into(), Some(Place::Served));
         client.readable().await.unwrap();
         drop(client);
         assert_eq!(reason(&mut heard).await, CloseReason::Idle);
@@ -846,7 +842,7 @@ mod tests {
     async fn an_idle_client_that_owes_its_reading_is_given_up() {
         let (stream, mut client) = connection().await;
         let (context, mut heard) = context(Duration::from_millis(20));
-        start(stream, record(context), Echo.into(), Some(Place::Served));
+        ConnectionActor::start(stream, record(context), Echo.into(), Some(Place::Served));
         // The answer is larger than the socket buffers of both sides, so the write ends only with the connection.
         assert!(client.write_all(&vec![0; 64 << 20]).await.is_err());
         assert_eq!(reason(&mut heard).await, CloseReason::Idle);
@@ -859,7 +855,7 @@ mod tests {
         SockRef::from(&stream).set_send_buffer_size(512 << 10).unwrap();
         SockRef::from(&client).set_recv_buffer_size(32 << 10).unwrap();
         let (context, mut heard) = context(Duration::from_millis(500));
-        start(stream, record(context), Echo.into(), Some(Place::Served));
+        ConnectionActor::start(stream, record(context), Echo.into(), Some(Place::Served));
         let (mut reader, mut writer) = client.into_split();
         let sent = vec![7; 320 << 10];
         let mut received = Vec::new();
