@@ -85,7 +85,8 @@ rolled() {
     case $(manager service inspect --format '{{with .UpdateStatus}}{{.State}}{{end}}' echo_server) in
         completed) return 0 ;;
         rollback_completed)
-            [ "$(not_started server)" != 0 ] || fail "a new server failed, and Swarm has taken the roll back"
+            failed=$(not_started server) || return 1
+            [ "$failed" != 0 ] || fail "a new server failed, and Swarm has taken the roll back"
             say "an engine could not start a server; once more"
             roll
             ;;
